@@ -1,0 +1,66 @@
+/**
+ * The seam between the host's net device and its front doors (vhost-user connection, emulated PCI function).
+ *
+ * Control path, main thread. The doors translate messages or register writes into these calls and never
+ * touch a ring; the device runs its rings on poll threads. Every call resolves when its effect holds:
+ * after `stopRing` or `setMemory` resolves, no poll thread touches what was there before.
+ */
+
+import type { FeatureSet } from '../spec/features.js';
+import type { MemoryRange } from '../spec/pci-function.js';
+
+/** One region of guest memory. The fd belongs to the front door, which keeps it open while the region is in use. */
+export interface GuestRegion extends MemoryRange {
+  /** First address as descriptors count: guest physical, or IOVA. */
+  readonly guestAddress: bigint;
+}
+
+/** A ring as the front-end set it up, all values checked: addresses in the terms of `GuestRegion.guestAddress`. */
+export interface RingSetup {
+  readonly size: number;
+  readonly desc: bigint;
+  readonly avail: bigint;
+  readonly used: bigint;
+  /** Index of the next available entry to look at (split), 0 to 65535. */
+  readonly base: number;
+  /** Eventfd that the guest signals, or undefined: the device polls anyway. */
+  readonly kickFd: number | undefined;
+  /** Eventfd to signal the guest with, or undefined. */
+  readonly callFd: number | undefined;
+  /** Eventfd to signal once when the ring is broken, or undefined. */
+  readonly errFd: number | undefined;
+}
+
+/** What the device tells the door that owns the connection. */
+export type DeviceEvent =
+  /** A ring was broken by the guest: it stands still until it is stopped and started again. */
+  | { readonly type: 'ring-broken'; readonly ring: number; readonly reason: string }
+  /** Guest memory vanished under a mapping; the connection must be closed. */
+  | { readonly type: 'memory-fault' };
+
+/** A virtio-net device on the host, for one guest. */
+export interface DeviceModel {
+  onEvent: ((event: DeviceEvent) => void) | undefined;
+  /** Bits this device offers. */
+  readonly offered: FeatureSet;
+  /** Queue pairs this device has; rings are numbered receiveq 2i, transmitq 2i + 1, then the control queue. */
+  readonly maxQueuePairs: number;
+  /** Largest ring size. */
+  readonly maxRingSize: number;
+  /** The configuration space (virtio 1.2 §5.1.4), `net config` layout. */
+  readonly config: Uint8Array;
+  /** The accepted bits; fails with NEGOTIATION_FAILED where they are not an offered, consistent subset. */
+  setFeatures(features: FeatureSet): Promise<void>;
+  /** Replaces the whole memory table: quiesces the rings, swaps, goes on. */
+  setMemory(regions: readonly GuestRegion[]): Promise<void>;
+  /** Starts a ring (it still has to be enabled). Fails with INVALID_ARGUMENT where a ring part is not wholly in memory. */
+  startRing(ring: number, setup: RingSetup): Promise<void>;
+  /** Enabled rings move packets; a started, disabled transmitq is consumed and dropped (vhost-user, "Ring states"). */
+  enableRing(ring: number, enabled: boolean): Promise<void>;
+  /** Stops a ring; resolves to the index of the next available entry, exact. A ring that never started answers its base. */
+  stopRing(ring: number): Promise<number>;
+  /** Back to the state after construction: rings stopped, memory gone, no features. */
+  reset(): Promise<void>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}

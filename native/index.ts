@@ -1,0 +1,190 @@
+/**
+ * The typed border of the C++ addon: every export, declared once.
+ *
+ * Failed system calls throw an `Error` with Node's fields (`code` like `ENOENT`, `errno`, `syscall`).
+ * Sizes and offsets are bytes, numbers up to 2^53 - 1; addresses are bigint.
+ * Nothing here knows of rings, protocols or policy; nothing calls back into JavaScript on the packet path.
+ */
+
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** `mapShared` flags. */
+export const MapFlag = {
+  /** Map for reading only: writing through the view ends the process, so hand out copies. */
+  READ_ONLY: 1,
+  /** Lock the pages into memory (`mlock`); fails with ENOMEM or EPERM beyond RLIMIT_MEMLOCK. */
+  LOCK: 2,
+  /** Touch every page now, so that a shortage is an error here and not a SIGBUS later. */
+  POPULATE: 4,
+} as const;
+
+/** What a job of the copy engine does; word 4 of a job. */
+export const CopyDirection = {
+  /** From the guest into the pool. */
+  FROM_GUEST: 0,
+  /** From the pool to the guest. */
+  TO_GUEST: 1,
+} as const;
+export type CopyDirection = (typeof CopyDirection)[keyof typeof CopyDirection];
+
+/** How a job ended; word 5 of a job, written by the engine. */
+export const CopyStatus = {
+  OK: 0,
+  /** Some byte of the range is in no region. Nothing was copied. */
+  OUTSIDE_MEMORY: 1,
+  /** The range leaves the pool. Nothing was copied. */
+  OUTSIDE_POOL: 2,
+  /** A page behind the range is gone (the file was truncated): zeroes were read, or the data is lost. */
+  FAULT: 3,
+  /** The region may not be written. Nothing was copied. */
+  READ_ONLY: 4,
+} as const;
+export type CopyStatus = (typeof CopyStatus)[keyof typeof CopyStatus];
+
+/** Words of one job in `CopyEngine.jobs` (u32 each). */
+export const CopyJob = {
+  GUEST_LOW: 0,
+  GUEST_HIGH: 1,
+  POOL_OFFSET: 2,
+  LENGTH: 3,
+  DIRECTION: 4,
+  STATUS: 5,
+  /** Two words to spare, so that a job is half a cache line. */
+  WORDS: 8,
+} as const;
+
+/** A region of another address space, mapped by this thread. */
+export interface RegionOptions {
+  /** File to map. Not taken over: the caller still owns and closes it. */
+  readonly fd: number;
+  /** Where in the file the region begins; need not be page-aligned. */
+  readonly fileOffset: number;
+  /** First address of the region as its owner counts (guest physical, or IOVA). */
+  readonly guestAddress: bigint;
+  readonly bytes: number;
+  readonly readOnly?: boolean;
+}
+
+/**
+ * Copies between a guest's memory and a packet pool, a burst a call; one instance per thread and connection.
+ *
+ * `jobs` is the job list itself, `capacity` jobs of `CopyJob.WORDS` words, written in place by the caller.
+ */
+export interface CopyEngine {
+  readonly jobs: Uint32Array;
+  /**
+   * Maps a region into the table (fstat-checked, MAP_SHARED | MAP_NORESERVE, not dumped, SIGBUS-guarded).
+   * Throws a RangeError on overflow, overlap in guest addresses, or a file that is too short; returns its number.
+   */
+  addRegion(region: RegionOptions): number;
+  /** Detaches every view of the region, then unmaps it. */
+  removeRegion(number: number): void;
+  /**
+   * A view of `bytes` bytes at `guestAddress`, all inside one region (else RangeError). Detached when its region goes.
+   * For rings: wrap each address once.
+   */
+  view(guestAddress: bigint, bytes: number): ArrayBuffer;
+  /** The pool that jobs copy from and to; must stay mapped until `close`. */
+  setPool(pool: ArrayBuffer): void;
+  /** Runs jobs 0 to `count - 1`; returns how many did not end OK. Never throws, never allocates. */
+  run(count: number): number;
+  /** Pages of any region that had to be replaced by zeroes because the file behind them is gone. */
+  faults(): number;
+  /** Detaches all views and unmaps all regions. Idempotent. */
+  close(): void;
+}
+
+/** Bytes and descriptors that arrived together; `fds` are the receiver's to close. */
+export interface Received {
+  /** Bytes written into the buffer; 0 at end of stream. */
+  readonly bytes: number;
+  /** Descriptors, close-on-exec. */
+  readonly fds: number[];
+  /** The kernel dropped descriptors (MSG_CTRUNC); those that did arrive are in `fds`. */
+  readonly truncated: boolean;
+}
+
+export interface Native {
+  // Memory
+  /** A new memfd of `bytes` bytes; `hugePageBytes` 0, 2 MiB or 1 GiB. Sealed against shrinking. ENOMEM or ENOSPC without hugepages. */
+  createMemory(name: string, bytes: number, hugePageBytes: number): number;
+  /** Maps part of a file, MAP_SHARED; each thread maps for itself. `offset` must be a multiple of the page size. */
+  mapShared(fd: number, offset: number, bytes: number, flags: number): ArrayBuffer;
+  /** Detaches the buffer in this thread, then unmaps it. Idempotent. */
+  unmapShared(buffer: ArrayBuffer): void;
+  /** The address of a mapping in this process. */
+  addressOf(buffer: ArrayBuffer): bigint;
+
+  // Descriptors
+  closeFd(fd: number): void;
+  duplicateFd(fd: number): number;
+  /** What the descriptor is: `fstat` type, size, and memfd seals (-1 where it has none). */
+  inspectFd(fd: number): { kind: 'file' | 'directory' | 'socket' | 'fifo' | 'character' | 'block' | 'other'; bytes: number; seals: number };
+
+  // Unix stream sockets, non-blocking, close-on-exec
+  /** Binds and listens. ENAMETOOLONG beyond 107 bytes, EADDRINUSE when the path exists. */
+  listenUnix(path: string, backlog: number): number;
+  /** The next waiting connection, or -1. */
+  acceptUnix(fd: number): number;
+  /** Connects (a unix socket connects at once or fails: ENOENT, ECONNREFUSED, EACCES, ENOTSOCK, EAGAIN, …). */
+  connectUnix(path: string): number;
+  socketPair(): [number, number];
+  /** Reads what is there, up to 253 descriptors with it; `undefined` when nothing is. */
+  receive(fd: number, into: Uint8Array): Received | undefined;
+  /** Sends bytes, with descriptors on the first byte; returns the bytes taken, 0 when the socket is full. Never SIGPIPE. */
+  send(fd: number, bytes: Uint8Array, fds: readonly number[]): number;
+
+  // Events
+  /** A new eventfd (non-blocking, close-on-exec) with the given count. */
+  createEventFd(initial: number): number;
+  /** Adds one. False when the descriptor is full, closed or not writable: never blocks, never throws. */
+  signalEventFd(fd: number): boolean;
+  /** Takes the count and clears it: 0n when it was not set. */
+  drainEventFd(fd: number): bigint;
+  /** Calls `onReady(events)` on the event loop while the descriptor is ready; `events` of `PollEvent`. */
+  pollFd(fd: number, events: number, onReady: (events: number, status: number) => void): FdPoll;
+
+  // MMIO, by the register's width; offsets are checked against the mapping and for alignment
+  read8(map: ArrayBuffer, offset: number): number;
+  read16(map: ArrayBuffer, offset: number): number;
+  read32(map: ArrayBuffer, offset: number): number;
+  write8(map: ArrayBuffer, offset: number, value: number): void;
+  write16(map: ArrayBuffer, offset: number, value: number): void;
+  write32(map: ArrayBuffer, offset: number, value: number): void;
+
+  // Threads
+  /** Pins the calling thread to these processors. EINVAL when one does not exist. */
+  setAffinity(cpus: readonly number[]): void;
+  /** Processors the calling thread may run on. */
+  affinity(): number[];
+  /** Gives the processor to whoever waits for it. */
+  yieldThread(): void;
+  /** Soft limit of RLIMIT_MEMLOCK in bytes, Infinity when unlimited. */
+  memlockLimit(): number;
+
+  CopyEngine: new (jobs: number) => CopyEngine;
+}
+
+/** `pollFd` events, as libuv counts them. */
+export const PollEvent = { READABLE: 1, WRITABLE: 2, DISCONNECT: 4 } as const;
+
+/** A descriptor watched on the event loop; the descriptor stays the caller's. */
+export interface FdPoll {
+  /** Changes what is waited for. */
+  update(events: number): void;
+  /** Whether the poll keeps the process alive (it does at first). */
+  ref(): void;
+  unref(): void;
+  /** Stops; no call of `onReady` follows. Idempotent. Must come before the descriptor is closed. */
+  close(): void;
+}
+
+/** The folder that holds binding.gyp, from the sources and from dist/native alike. */
+function addonFolder(): string {
+  const here = dirname(fileURLToPath(import.meta.url));
+  return here.endsWith(join('dist', 'native')) ? join(here, '..', '..', 'native') : here;
+}
+
+export const native: Native = createRequire(import.meta.url)('node-gyp-build')(addonFolder());
