@@ -93,10 +93,5 @@ export interface SystemError extends Error {
 
 /** Whether `error` is a failed system call, of the given `code` (`ENOENT`, …) when one is named. */
 export function isSystemError(error: unknown, code?: string): error is SystemError {
-  return (
-    error instanceof Error &&
-    'syscall' in error &&
-    'code' in error &&
-    (code === undefined || error.code === code)
-  );
+  return error instanceof Error && 'syscall' in error && 'code' in error && (code === undefined || error.code === code);
 }

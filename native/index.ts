@@ -121,7 +121,11 @@ export interface Native {
   closeFd(fd: number): void;
   duplicateFd(fd: number): number;
   /** What the descriptor is: `fstat` type, size, and memfd seals (-1 where it has none). */
-  inspectFd(fd: number): { kind: 'file' | 'directory' | 'socket' | 'fifo' | 'character' | 'block' | 'other'; bytes: number; seals: number };
+  inspectFd(fd: number): {
+    kind: 'file' | 'directory' | 'socket' | 'fifo' | 'character' | 'block' | 'other';
+    bytes: number;
+    seals: number;
+  };
 
   // Unix stream sockets, non-blocking, close-on-exec
   /** Binds and listens. ENAMETOOLONG beyond 107 bytes, EADDRINUSE when the path exists. */

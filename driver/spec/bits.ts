@@ -25,3 +25,11 @@ export function describeBits(value: number, names: Readonly<Record<string, numbe
 export function nameOf(value: number, table: Readonly<Record<string, number>>): string {
   return Object.entries(table).find(([, number]) => number === value)?.[0] ?? `0x${value.toString(16)}`;
 }
+
+/** The masks of a table of bit numbers, under the same names. */
+export const masksOf = <const T extends Readonly<Record<string, number>>>(
+  bits: T,
+): { readonly [K in keyof T]: number } =>
+  Object.fromEntries(Object.entries(bits).map(([name, number]) => [name, bit(number)])) as {
+    readonly [K in keyof T]: number;
+  };

@@ -109,7 +109,10 @@ export const featureRequirements: ReadonlyMap<number, readonly (readonly number[
   [Feature.RSS, [[Feature.CTRL_VQ]]],
   [Feature.RSC_EXT, [[Feature.HOST_TSO4, Feature.HOST_TSO6]]],
   [Feature.RSS_CONTEXT, [[Feature.CTRL_VQ], [Feature.RSS]]],
-  [Feature.GUEST_UDP_TUNNEL_GSO, [[Feature.GUEST_TSO4], [Feature.GUEST_TSO6], [Feature.GUEST_USO4], [Feature.GUEST_USO6]]],
+  [
+    Feature.GUEST_UDP_TUNNEL_GSO,
+    [[Feature.GUEST_TSO4], [Feature.GUEST_TSO6], [Feature.GUEST_USO4], [Feature.GUEST_USO6]],
+  ],
   [Feature.GUEST_UDP_TUNNEL_GSO_CSUM, [[Feature.GUEST_UDP_TUNNEL_GSO]]],
   [Feature.HOST_UDP_TUNNEL_GSO, [[Feature.HOST_TSO4], [Feature.HOST_TSO6], [Feature.HOST_USO]]],
   [Feature.HOST_UDP_TUNNEL_GSO_CSUM, [[Feature.HOST_UDP_TUNNEL_GSO]]],
@@ -199,13 +202,18 @@ export class FeatureSet {
  *
  * @returns the consistent set, and for each bit removed the bits that it lacked
  */
-export function dropUnmetRequirements(set: FeatureSet): { features: FeatureSet; dropped: ReadonlyMap<number, readonly number[]> } {
+export function dropUnmetRequirements(set: FeatureSet): {
+  features: FeatureSet;
+  dropped: ReadonlyMap<number, readonly number[]>;
+} {
   const dropped = new Map<number, readonly number[]>();
   let features = set;
   for (let changed = true; changed; ) {
     changed = false;
     for (const number of features.bits) {
-      const unmet = (featureRequirements.get(number) ?? []).find((group) => !group.some((other) => features.has(other)));
+      const unmet = (featureRequirements.get(number) ?? []).find(
+        (group) => !group.some((other) => features.has(other)),
+      );
       if (unmet !== undefined) {
         dropped.set(number, unmet);
         features = features.without(number);

@@ -56,7 +56,12 @@ export const ro = <T extends FieldType>(type: T): Register<T> => ({ type, access
 export const rw = <T extends FieldType>(type: T): Register<T> => ({ type, access: 'rw' });
 export const wo = <T extends FieldType>(type: T): Register<T> => ({ type, access: 'wo' });
 
-type FieldSpec = FieldType<number> | FieldType<bigint> | BytesType | Register<FieldType<number>> | Register<FieldType<bigint>>;
+type FieldSpec =
+  | FieldType<number>
+  | FieldType<bigint>
+  | BytesType
+  | Register<FieldType<number>>
+  | Register<FieldType<bigint>>;
 type TypeOf<F> = F extends Register<infer T> ? T : F;
 
 /** A field in its place. */
@@ -70,7 +75,9 @@ export interface Field<T = FieldType | BytesType> {
 
 /** The values of a layout's number fields, by name. */
 export type Values<F extends Record<string, FieldSpec>> = {
-  -readonly [K in keyof F as TypeOf<F[K]> extends BytesType ? never : K]: TypeOf<F[K]> extends FieldType<infer V> ? V : never;
+  -readonly [K in keyof F as TypeOf<F[K]> extends BytesType ? never : K]: TypeOf<F[K]> extends FieldType<infer V>
+    ? V
+    : never;
 };
 
 export interface Layout<F extends Record<string, FieldSpec> = Record<string, FieldSpec>> {

@@ -1,0 +1,139 @@
+/** Our ends of a pairing, each in a process of its own: our-host.ts and our-guest.ts, spoken to in lines of JSON. */
+
+import { join } from 'node:path';
+
+import { ErrorCode, VirtioError } from '../driver/errors.js';
+import type { EndOptions, GuestEnd, HostEnd } from './ends.js';
+import { PeerProcess } from './peer-process.js';
+import { projectRoot } from './project-root.js';
+
+const START_MS = 15_000;
+const ANSWER_MS = 5000;
+
+/** What the child is told on its command line, as JSON. */
+export interface OurEndOptions {
+  readonly socket: string;
+  readonly size: number;
+  /** Processor of the forwarding worker. */
+  readonly core: number;
+  readonly ringSize: number;
+  readonly packed: boolean;
+  readonly mergeable: boolean;
+  readonly inOrder: boolean;
+}
+
+/** What the child answers, one line each. */
+export type OurEndAnswer =
+  /** It listens, or is connected: it can be told to begin. */
+  | { readonly type: 'ready' }
+  /** A driver is ready; the features in hex. Host's side only. */
+  | { readonly type: 'connected'; readonly features: string }
+  /** It forwards. */
+  | { readonly type: 'begun' }
+  /** What it received since it began, when that was looked at, and since when by the same clock. */
+  | { readonly type: 'counters'; readonly packets: number; readonly nanoseconds: number }
+  | { readonly type: 'error'; readonly line: string };
+
+abstract class OurEnd {
+  readonly #process: PeerProcess;
+  /** Output before this was answered for. */
+  #read = 0;
+
+  protected constructor(process: PeerProcess) {
+    this.#process = process;
+  }
+
+  protected static async spawn(program: string, options: EndOptions, core: number): Promise<PeerProcess> {
+    const { socket, size } = options;
+    const { packed, mergeable, inOrder } = options.path;
+    const childOptions: OurEndOptions = { socket, size, core, ringSize: 1024, packed, mergeable, inOrder };
+    const file = join(projectRoot, 'dist', 'bench', program);
+    return PeerProcess.spawn([process.execPath, file, JSON.stringify(childOptions)], { name: options.name });
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  freeze(): void {
+    this.#process.freeze();
+  }
+
+  thaw(): void {
+    this.#process.thaw();
+  }
+
+  async close(): Promise<void> {
+    await this.#process.end();
+  }
+
+  protected tell(command: 'begin' | 'counters'): void {
+    this.#process.writeLine(command);
+  }
+
+  /** The next answer, which must be of this type. */
+  protected async answer<T extends OurEndAnswer['type']>(
+    type: T,
+    timeoutMs = ANSWER_MS,
+  ): Promise<Extract<OurEndAnswer, { type: T }>> {
+    const { text, end } = await this.#process.waitForOutput(/\{.*\}\n/, this.#read, timeoutMs, `'${type}'`);
+    this.#read = end;
+    const answer = JSON.parse(text.slice(text.lastIndexOf('{"type"'))) as OurEndAnswer;
+    if (answer.type === type) return answer as Extract<OurEndAnswer, { type: T }>;
+    const message = answer.type === 'error' ? answer.line : `answered ${answer.type}, not ${type}`;
+    throw new VirtioError(ErrorCode.WRONG_STATE, `${this.#process.name}: ${message}`, { value: answer });
+  }
+}
+
+/** The bundled back-end, listening. */
+export class OurHost extends OurEnd implements HostEnd {
+  static async start(options: EndOptions): Promise<OurHost> {
+    const host = new OurHost(await OurEnd.spawn('our-host.js', options, options.cores.host));
+    return ready(host, () => host.answer('ready', START_MS));
+  }
+
+  async connected(): Promise<bigint> {
+    return BigInt((await this.answer('connected', START_MS)).features);
+  }
+
+  async begin(): Promise<void> {
+    this.tell('begin');
+    await this.answer('begun');
+  }
+
+  async rate(milliseconds: number): Promise<number> {
+    const before = await this.#counters();
+    await new Promise((resolve) => setTimeout(resolve, milliseconds));
+    const after = await this.#counters();
+    return ((after.packets - before.packets) / (after.nanoseconds - before.nanoseconds)) * 1e9;
+  }
+
+  #counters() {
+    this.tell('counters');
+    return this.answer('counters');
+  }
+}
+
+/** Our driver as vhost-user front-end, connecting. */
+export class OurGuest extends OurEnd implements GuestEnd {
+  static async start(options: EndOptions): Promise<OurGuest> {
+    const guest = new OurGuest(await OurEnd.spawn('our-guest.js', options, options.cores.guest));
+    return ready(guest, () => guest.answer('ready', START_MS));
+  }
+
+  async begin(): Promise<void> {
+    this.tell('begin');
+    await this.answer('begun');
+  }
+}
+
+/** `end` when it says that it is ready; else it is closed. */
+async function ready<T extends OurEnd>(end: T, wait: () => Promise<unknown>): Promise<T> {
+  try {
+    await wait();
+    return end;
+  } catch (error) {
+    await end.close();
+    throw error;
+  }
+}

@@ -1,0 +1,83 @@
+/** Counters of a device's rings on the host: written by the poll thread, read by anybody. */
+
+/** Positions of a ring's counters. */
+export const RingCounter = {
+  PACKETS: 0,
+  BYTES: 1,
+  POLLS: 2,
+  EMPTY_POLLS: 3,
+  CALLS_SENT: 4,
+  /** Bursts returned that needed no call. */
+  CALLS_SAVED: 5,
+  /** The host's own pool was empty. */
+  NO_BUFFER: 6,
+  /** Dropped: the ring was started and not enabled. */
+  DROP_DISABLED: 7,
+  /** Dropped: shorter than header and Ethernet header. */
+  DROP_RUNT: 8,
+  /** Dropped: longer than 64 KiB and headers. */
+  DROP_TOO_LONG: 9,
+  /** Dropped: a buffer to be read is writable, or the other way round. */
+  DROP_DIRECTION: 10,
+  /** Dropped: an address is not in guest memory. */
+  DROP_ADDRESS: 11,
+  /** Dropped: the guest's buffer is too small for the packet. */
+  DROP_NO_ROOM: 12,
+  COUNT: 16,
+} as const;
+
+export const ringDropReasons = {
+  disabled: RingCounter.DROP_DISABLED,
+  runt: RingCounter.DROP_RUNT,
+  tooLong: RingCounter.DROP_TOO_LONG,
+  direction: RingCounter.DROP_DIRECTION,
+  address: RingCounter.DROP_ADDRESS,
+  noRoom: RingCounter.DROP_NO_ROOM,
+} as const;
+export type RingDropReason = keyof typeof ringDropReasons;
+
+/** What a ring has moved so far. */
+export interface RingStatistics {
+  readonly packets: number;
+  readonly bytes: number;
+  readonly polls: number;
+  readonly emptyPolls: number;
+  readonly callsSent: number;
+  readonly callsSaved: number;
+  readonly noBuffer: number;
+  readonly drops: Readonly<Record<RingDropReason, number>>;
+}
+
+/** Counters of all rings of a device, by ring index. */
+export class RingCounters {
+  readonly memory: SharedArrayBuffer;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.memory = memory;
+  }
+
+  static create(rings: number): RingCounters {
+    return new RingCounters(new SharedArrayBuffer(rings * RingCounter.COUNT * 8));
+  }
+
+  of(ring: number): Float64Array {
+    return new Float64Array(this.memory, ring * RingCounter.COUNT * 8, RingCounter.COUNT);
+  }
+
+  read(ring: number): RingStatistics {
+    const counters = this.of(ring);
+    const value = (counter: number): number => counters[counter] ?? 0;
+    return {
+      packets: value(RingCounter.PACKETS),
+      bytes: value(RingCounter.BYTES),
+      polls: value(RingCounter.POLLS),
+      emptyPolls: value(RingCounter.EMPTY_POLLS),
+      callsSent: value(RingCounter.CALLS_SENT),
+      callsSaved: value(RingCounter.CALLS_SAVED),
+      noBuffer: value(RingCounter.NO_BUFFER),
+      drops: Object.fromEntries(
+        Object.entries(ringDropReasons).map(([reason, counter]) => [reason, value(counter)]),
+      ) as Record<RingDropReason, number>,
+    };
+  }
+}

@@ -1,0 +1,294 @@
+/** One guest's device on the poll thread: its memory, its rings, its port. */
+
+import { type CopyEngine, native } from '../../native/index.js';
+import { ErrorCode, VirtioError } from '../errors.js';
+import { Burst } from '../memory/burst.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import { jobsNeeded, SplitDeviceRing, type TableScratch } from '../ring/split-device-ring.js';
+import { SplitRingViews } from '../ring/split-views.js';
+import { Feature, type FeatureSet } from '../spec/features.js';
+import { controlqIndex } from '../spec/net-config.js';
+import { netHeaderBytes } from '../spec/net-header.js';
+import { MAX_QUEUE_SIZE, splitRingParts } from '../spec/ring.js';
+import { Caller } from './caller.js';
+import { CONTROL_SCRATCH_BYTES, ControlQueue } from './control-queue.js';
+import { RingCounters } from './counters.js';
+import type { DeviceEvent, GuestRegion, RingSetup } from './device-model.js';
+import { FromGuestQueue } from './from-guest-queue.js';
+import type { BackendPort } from './ports/backend-port.js';
+import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
+import { ToGuestQueue } from './to-guest-queue.js';
+
+/** What a device shares with the others of its thread. */
+export interface DeviceResources {
+  readonly pool: PacketPool;
+  /** For indirect tables and control commands; used within one call, never kept. */
+  readonly scratch: TableScratch;
+}
+
+/** Bytes of scratch memory a thread needs: the largest indirect table, and a control command. */
+export const SCRATCH_BYTES = MAX_QUEUE_SIZE * 16 + CONTROL_SCRATCH_BYTES;
+
+/** A ring and how far it has come. */
+interface RingState {
+  setup: RingSetup | undefined;
+  enabled: boolean;
+  /** Next available entry while the ring is stopped. */
+  base: number;
+  ring: SplitDeviceRing | undefined;
+  reported: boolean;
+}
+
+interface Pair {
+  receive: ToGuestQueue | undefined;
+  transmit: FromGuestQueue | undefined;
+  /** Packets on their way to the guest that it has no buffers for yet. */
+  readonly waiting: Burst;
+}
+
+/** Moves the packets of one guest; every call comes from its poll thread. */
+export class GuestDevice {
+  readonly #resources: DeviceResources;
+  readonly #engine: CopyEngine;
+  readonly #snapshot: JobSnapshot;
+  readonly #port: BackendPort;
+  readonly #counters: RingCounters;
+  readonly #emit: (event: DeviceEvent) => void;
+  readonly #states: readonly RingState[];
+  readonly #pairs: readonly Pair[];
+  readonly #burst: Burst;
+  readonly #regions: number[] = [];
+  #control: ControlQueue | undefined;
+  #activePairs: number;
+  #features: FeatureSet | undefined;
+  #faultsSeen = 0;
+  #turns = 0;
+
+  constructor(
+    resources: DeviceResources,
+    port: BackendPort,
+    queuePairs: number,
+    counters: RingCounters,
+    emit: (event: DeviceEvent) => void,
+  ) {
+    this.#resources = resources;
+    this.#engine = new native.CopyEngine(jobsNeeded(MAX_QUEUE_SIZE, DEVICE_BURST));
+    this.#engine.setPool(resources.pool.memory.buffer);
+    this.#snapshot = new JobSnapshot(this.#engine);
+    this.#port = port;
+    this.#counters = counters;
+    this.#emit = emit;
+    this.#activePairs = queuePairs;
+    this.#states = Array.from({ length: controlqIndex(queuePairs) + 1 }, () => newState());
+    this.#pairs = Array.from({ length: queuePairs }, () => ({
+      receive: undefined,
+      transmit: undefined,
+      waiting: new Burst(resources.pool, DEVICE_BURST),
+    }));
+    this.#burst = new Burst(resources.pool, DEVICE_BURST);
+  }
+
+  setFeatures(features: FeatureSet): void {
+    this.#features = features;
+  }
+
+  /** Swaps the memory table between two turns: rings that run are opened again over the new one. */
+  setMemory(regions: readonly GuestRegion[]): void {
+    for (const index of this.#states.keys()) this.#closeRing(index);
+    this.#removeRegions();
+    for (const { fd, fileOffset, guestAddress, bytes } of regions) {
+      this.#regions.push(this.#engine.addRegion({ fd, fileOffset, guestAddress, bytes }));
+    }
+    for (const [index, state] of this.#states.entries()) {
+      if (state.setup === undefined) continue;
+      try {
+        this.#openRing(index, { ...state.setup, base: state.base });
+      } catch (error) {
+        state.setup = undefined;
+        this.#emit({ type: 'ring-broken', ring: index, reason: `its memory is gone: ${String(error)}` });
+      }
+    }
+  }
+
+  startRing(index: number, setup: RingSetup): void {
+    const state = this.#state(index);
+    this.#closeRing(index);
+    this.#openRing(index, setup);
+    state.setup = setup;
+  }
+
+  enableRing(index: number, enabled: boolean): void {
+    this.#state(index).enabled = enabled;
+  }
+
+  /** Stops a ring; returns the index of its next available entry. Nothing of it is touched afterwards. */
+  stopRing(index: number): number {
+    const state = this.#state(index);
+    this.#closeRing(index);
+    state.setup = undefined;
+    return state.base;
+  }
+
+  reset(): void {
+    for (const [index, state] of this.#states.entries()) {
+      this.#closeRing(index);
+      Object.assign(state, newState());
+    }
+    this.#removeRegions();
+    this.#features = undefined;
+    this.#activePairs = this.#pairs.length;
+    for (const { waiting } of this.#pairs) waiting.free();
+  }
+
+  close(): void {
+    this.reset();
+    this.#engine.close();
+    this.#port.close();
+  }
+
+  /** One turn: moves up to a burst each way on every pair; returns how many packets. */
+  poll(): number {
+    let moved = 0;
+    const pairs = this.#pairs;
+    for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pair, pairs[pair]!);
+    if (this.#control !== undefined) moved += this.#control.serve();
+    if ((++this.#turns & CHECK_MASK) === 0) this.#check();
+    return moved;
+  }
+
+  #pollPair(number: number, pair: Pair): number {
+    const { transmit, receive, waiting } = pair;
+    let moved = 0;
+    if (transmit !== undefined) {
+      if (this.#states[2 * number + 1]!.enabled) {
+        const room = this.#port.room(number);
+        if (room > 0) {
+          const burst = this.#burst;
+          moved += transmit.take(burst, room);
+          if (burst.count > 0) this.#port.fromGuest(burst, number);
+        }
+      } else {
+        moved += transmit.discard();
+      }
+    }
+    // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
+    if (receive !== undefined && this.#states[2 * number]!.enabled && number < this.#activePairs) {
+      if (waiting.count < waiting.capacity) this.#port.toGuest(waiting, number);
+      if (waiting.count > 0) moved += receive.give(waiting);
+    }
+    return moved;
+  }
+
+  /** Rare looks: rings that broke, memory that vanished. */
+  #check(): void {
+    for (const [index, state] of this.#states.entries()) {
+      const reason = state.ring?.broken;
+      if (reason === undefined || state.reported) continue;
+      state.reported = true;
+      if (state.setup?.errFd !== undefined) native.signalEventFd(state.setup.errFd);
+      this.#emit({ type: 'ring-broken', ring: index, reason });
+    }
+    const faults = this.#engine.faults();
+    if (faults > this.#faultsSeen) {
+      this.#faultsSeen = faults;
+      for (const index of this.#states.keys()) this.#closeRing(index);
+      this.#emit({ type: 'memory-fault' });
+    }
+  }
+
+  #openRing(index: number, setup: RingSetup): void {
+    const state = this.#state(index);
+    const features = this.#features;
+    if (features === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
+    const { size } = setup;
+    const parts = splitRingParts(size);
+    const part = (what: string, address: bigint, bytes: number): { buffer: ArrayBuffer; offset: number } => {
+      try {
+        return { buffer: this.#engine.view(address, bytes), offset: 0 };
+      } catch (cause) {
+        const place = `0x${address.toString(16)} (${bytes} bytes)`;
+        throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `the ${what} of ring ${index} at ${place} is not in guest memory`, {
+          value: address,
+          cause,
+        });
+      }
+    };
+    const views = new SplitRingViews(
+      size,
+      part('descriptor table', setup.desc, parts.desc.bytes),
+      part('available ring', setup.avail, parts.driver.bytes),
+      part('used ring', setup.used, parts.device.bytes),
+    );
+    const ring = new SplitDeviceRing(views, {
+      engine: this.#engine,
+      burst: DEVICE_BURST,
+      base: setup.base,
+      eventIndex: features.has(Feature.EVENT_IDX),
+      scratch: features.has(Feature.INDIRECT_DESC) ? this.#resources.scratch : undefined,
+    });
+    state.ring = ring;
+    state.reported = false;
+    this.#openQueue(index, ring, setup, features);
+  }
+
+  #openQueue(index: number, ring: SplitDeviceRing, setup: RingSetup, features: FeatureSet): void {
+    const counters = this.#counters.of(index);
+    const caller = new Caller(setup.callFd, counters);
+    const { pool, scratch } = this.#resources;
+    if (index === controlqIndex(this.#pairs.length)) {
+      const at = scratch.poolOffset + MAX_QUEUE_SIZE * 16;
+      const bytes = new Uint8Array(pool.memory.buffer, at, CONTROL_SCRATCH_BYTES);
+      const setQueuePairs = (pairs: number): boolean => this.#setQueuePairs(pairs);
+      this.#control = new ControlQueue(ring, this.#engine, this.#snapshot, at, bytes, { setQueuePairs }, caller);
+      // With a control queue the driver starts with one pair (virtio 1.2 §5.1.6.5.5).
+      this.#activePairs = 1;
+      return;
+    }
+    const context: RingContext = {
+      ring,
+      engine: this.#engine,
+      pool,
+      counters,
+      caller,
+      headerBytes: netHeaderBytes(features),
+      mergeable: features.has(Feature.MRG_RXBUF),
+      snapshot: this.#snapshot,
+    };
+    const pair = this.#pairs[index >>> 1]!;
+    if ((index & 1) === 0) pair.receive = new ToGuestQueue(context);
+    else pair.transmit = new FromGuestQueue(context);
+  }
+
+  /** Lets go of a ring's memory and remembers where it stood. */
+  #closeRing(index: number): void {
+    const state = this.#state(index);
+    if (state.ring === undefined) return;
+    state.base = state.ring.base;
+    state.ring = undefined;
+    const pair = this.#pairs[index >>> 1];
+    if (pair === undefined) this.#control = undefined;
+    else if ((index & 1) === 0) pair.receive = undefined;
+    else pair.transmit = undefined;
+  }
+
+  #removeRegions(): void {
+    for (const region of this.#regions.splice(0)) this.#engine.removeRegion(region);
+  }
+
+  #setQueuePairs(pairs: number): boolean {
+    if (pairs < 1 || pairs > this.#pairs.length) return false;
+    this.#activePairs = pairs;
+    return true;
+  }
+
+  #state(index: number): RingState {
+    const state = this.#states[index];
+    if (state === undefined) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${index}`, { value: index });
+    return state;
+  }
+}
+
+const newState = (): RingState => ({ setup: undefined, enabled: false, base: 0, ring: undefined, reported: false });
+
+/** Turns between two rare looks, less one: a power of two. */
+const CHECK_MASK = 0xff;

@@ -1,0 +1,39 @@
+/** Where the packets of guests come from and go to: the interface of the back-end's ports. */
+
+import type { Burst } from '../../memory/burst.js';
+import type { PacketPool } from '../../memory/packet-pool.js';
+
+/** What a port is made with, on the poll thread. */
+export interface BackendPortContext {
+  /** The pool that all packets of this thread are in. */
+  readonly pool: PacketPool;
+  /** Queue pairs of the device. */
+  readonly queuePairs: number;
+}
+
+/**
+ * A port on the host. All calls come from one poll thread, between them the port owns what it holds.
+ *
+ * Packets of a burst that the port leaves there stay the caller's; what it takes out, it sends on or frees.
+ */
+export interface BackendPort {
+  /** How many packets from this pair it can take now: the guest's packets wait in its ring meanwhile. */
+  room(pair: number): number;
+  /** Takes every packet of the burst, at most `room` of them. */
+  fromGuest(burst: Burst, pair: number): void;
+  /** Adds packets for the guest to the burst, up to its capacity. What the guest has no buffers for stays there. */
+  toGuest(burst: Burst, pair: number): void;
+  /** Frees what it holds. */
+  close(): void;
+}
+
+/** A module that makes ports. */
+export interface BackendPortModule {
+  createPort(context: BackendPortContext, options: never): BackendPort;
+}
+
+/** Which port a device gets: the module's URL and the options for it (structured clone). */
+export interface BackendPortSpec {
+  readonly module: string;
+  readonly options: unknown;
+}

@@ -1,0 +1,54 @@
+/** Packets that wait inside a port, first in first out. */
+
+import type { Burst } from '../../memory/burst.js';
+import type { PacketPool } from '../../memory/packet-pool.js';
+
+/** A queue of packet handles on one thread; a power of two of places. */
+export class PacketQueue {
+  readonly #handles: Uint32Array;
+  #head = 0;
+  #count = 0;
+
+  constructor(capacity: number) {
+    this.#handles = new Uint32Array(capacity);
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+  get room(): number {
+    return this.#handles.length - this.#count;
+  }
+
+  /** Takes all packets of the burst. The caller has looked at `room`. */
+  takeFrom(burst: Burst): void {
+    const handles = this.#handles;
+    const mask = handles.length - 1;
+    for (let index = 0; index < burst.count; index++) {
+      handles[(this.#head + this.#count + index) & mask] = burst.handles[index]!;
+    }
+    this.#count += burst.count;
+    burst.count = 0;
+  }
+
+  /** Fills the burst up. */
+  moveTo(burst: Burst): void {
+    const handles = this.#handles;
+    const mask = handles.length - 1;
+    const free = burst.capacity - burst.count;
+    const count = this.#count < free ? this.#count : free;
+    for (let index = 0; index < count; index++) burst.handles[burst.count + index] = handles[(this.#head + index) & mask]!;
+    burst.count += count;
+    this.#head = (this.#head + count) & mask;
+    this.#count -= count;
+  }
+
+  /** Frees all packets. */
+  free(pool: PacketPool): void {
+    const mask = this.#handles.length - 1;
+    for (; this.#count > 0; this.#count--) {
+      pool.free(this.#handles, this.#head, 1);
+      this.#head = (this.#head + 1) & mask;
+    }
+  }
+}

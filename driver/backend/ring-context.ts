@@ -1,0 +1,47 @@
+/** What the rings of a device share on a poll thread. */
+
+import type { CopyEngine } from '../../native/index.js';
+import { CopyJob } from '../../native/index.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import type { DeviceRing } from '../ring/ends.js';
+import type { Caller } from './caller.js';
+
+/** Packets a turn moves for one ring at most. */
+export const DEVICE_BURST = 64;
+/** Most bytes of a packet: 64 KiB of IP, Ethernet header, two VLAN tags and slack. */
+export const MAX_PACKET_BYTES = 65_562;
+export const ETHERNET_HEADER_BYTES = 14;
+/** A spare word of a job: the chain of the burst that it belongs to. */
+export const JOB_CHAIN = 6;
+
+/** One ring with all that is needed to move packets through it. */
+export interface RingContext {
+  readonly ring: DeviceRing;
+  readonly engine: CopyEngine;
+  readonly pool: PacketPool;
+  readonly counters: Float64Array;
+  readonly caller: Caller;
+  readonly headerBytes: number;
+  readonly mergeable: boolean;
+  /** Shared by the rings of a device: used within one call, never kept. */
+  readonly snapshot: JobSnapshot;
+}
+
+/** A copy of the jobs that a `pop` wrote, so that the list can be written anew with buffers split and joined. */
+export class JobSnapshot {
+  readonly words: Uint32Array;
+  readonly #jobs: Uint32Array;
+
+  constructor(engine: CopyEngine) {
+    this.#jobs = engine.jobs;
+    this.words = new Uint32Array(engine.jobs.length);
+  }
+
+  /** Copies the first `count` jobs. */
+  take(count: number): Uint32Array {
+    const words = this.words;
+    const jobs = this.#jobs;
+    for (let index = 0; index < count * CopyJob.WORDS; index++) words[index] = jobs[index]!;
+    return words;
+  }
+}

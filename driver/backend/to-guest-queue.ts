@@ -1,0 +1,238 @@
+/** Puts packets into a guest's receiveq, on the poll thread. */
+
+import { CopyDirection, CopyJob, CopyStatus } from '../../native/index.js';
+import type { Burst } from '../memory/burst.js';
+import { PacketField } from '../memory/packet-fields.js';
+import { writePlainHeader } from '../memory/packet-header.js';
+import { RingCounter } from './counters.js';
+import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
+
+/** Chains looked at for one burst: a packet may take several of the guest's buffers. */
+const MAX_CHAINS = DEVICE_BURST;
+const NO_PACKET = 0xffff_ffff;
+
+/** Pops empty buffers, has the copy engine fill them in one call, and returns the chains. */
+export class ToGuestQueue {
+  readonly #context: RingContext;
+  readonly #lengths = new Uint32Array(MAX_CHAINS);
+  /** Packet of the burst that a chain belongs to. */
+  readonly #chainPacket = new Uint32Array(MAX_CHAINS);
+
+  constructor(context: RingContext) {
+    this.#context = context;
+  }
+
+  get broken(): string | undefined {
+    return this.#context.ring.broken;
+  }
+
+  /**
+   * Delivers packets from the front of the burst, in order, as far as the guest has buffers; the rest stays.
+   *
+   * Returns how many left the burst. Those that can never be delivered are dropped and counted.
+   */
+  give(burst: Burst): number {
+    if (burst.count === 0) return 0;
+    const { ring, engine, pool, counters, headerBytes } = this.#context;
+    counters[RingCounter.POLLS]! += 1;
+    const wanted = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
+    const popped = ring.pop(wanted);
+    if (popped === 0) {
+      counters[RingCounter.EMPTY_POLLS]! += 1;
+      return 0;
+    }
+    const { fields, bufferBytes } = pool;
+    const { handles } = burst;
+    const { jobs } = engine;
+    const lengths = this.#lengths;
+    let simple = ring.firstJob[popped] === popped;
+    let bytes = 0;
+    for (let index = 0; index < popped && simple; index++) {
+      const handle = handles[index]!;
+      const field = handle * PacketField.WORDS;
+      const dataOffset = fields[field + PacketField.DATA_OFFSET]!;
+      const length = fields[field + PacketField.SEGMENT_LENGTH]! + headerBytes;
+      const header = pool.offset + handle * bufferBytes + dataOffset - headerBytes;
+      const at = index * CopyJob.WORDS;
+      simple =
+        fields[field + PacketField.NEXT] === 0 &&
+        dataOffset >= headerBytes &&
+        length <= jobs[at + CopyJob.LENGTH]! &&
+        jobs[at + CopyJob.DIRECTION] === CopyDirection.TO_GUEST;
+      if (!simple) break;
+      writePlainHeader(pool, header, headerBytes, 1);
+      jobs[at + CopyJob.POOL_OFFSET] = header;
+      jobs[at + CopyJob.LENGTH] = length;
+      lengths[index] = length;
+      bytes += length - headerBytes;
+    }
+    // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
+    if (!simple) return this.#giveScattered(burst);
+    if (engine.run(popped) > 0) {
+      for (let index = 0; index < popped; index++) {
+        jobs[index * CopyJob.WORDS + JOB_CHAIN] = index;
+        this.#chainPacket[index] = index;
+      }
+      this.#dropFailed(popped, popped);
+      return this.#finish(burst, popped, popped);
+    }
+    counters[RingCounter.PACKETS]! += popped;
+    counters[RingCounter.BYTES]! += bytes;
+    ring.returnChains(lengths, popped);
+    this.#context.caller.call(ring);
+    pool.free(handles, 0, popped);
+    burst.removeFirst(popped);
+    return popped;
+  }
+
+  /** The general case: packets of several segments, guest buffers of any shape, several buffers a packet. */
+  #giveScattered(burst: Burst): number {
+    const { ring, engine, pool, counters, headerBytes, mergeable } = this.#context;
+    const popped = ring.pop(MAX_CHAINS);
+    const { firstJob } = ring;
+    const source = this.#context.snapshot.take(firstJob[popped]!);
+    const jobsLeft = engine.jobs.length / CopyJob.WORDS;
+    let packet = 0;
+    let chain = 0;
+    let job = 0;
+    for (; packet < burst.count && chain < popped; packet++) {
+      const handle = burst.handles[packet]!;
+      const total = pool.fields[handle * PacketField.WORDS + PacketField.PACKET_LENGTH]! + headerBytes;
+      if (pool.fields[handle * PacketField.WORDS + PacketField.DATA_OFFSET]! < headerBytes) {
+        // No chain is taken for it: `#finish` frees it with the rest.
+        counters[RingCounter.DROP_NO_ROOM]! += 1;
+        continue;
+      }
+      chain = this.#skipUnwritable(source, chain, popped);
+      let room = 0;
+      let end = chain;
+      while (room < total && end < popped && (mergeable || end === chain)) room += this.#capacity(source, end++);
+      if (room < total) {
+        // More buffers may come, unless the packet would take more than are ever looked at.
+        if (end === popped && (mergeable || popped === chain) && (packet > 0 || popped < MAX_CHAINS)) break;
+        counters[RingCounter.DROP_NO_ROOM]! += 1;
+        continue;
+      }
+      const pieces = firstJob[end]! - firstJob[chain]! + pool.segments(handle);
+      if (job + pieces > jobsLeft) break;
+      this.#writeHeader(handle, end - chain);
+      job = this.#scatter(handle, total, source, chain, end, job);
+      for (; chain < end; chain++) this.#chainPacket[chain] = packet;
+    }
+    if (job > 0 && engine.run(job) > 0) this.#dropFailed(job, chain);
+    return this.#finish(burst, packet, chain);
+  }
+
+  /** Marks chains that have nothing to write to: they are returned empty. Returns the first that has. */
+  #skipUnwritable(source: Uint32Array, chain: number, popped: number): number {
+    let next = chain;
+    for (; next < popped && this.#capacity(source, next) === 0; next++) {
+      this.#context.counters[RingCounter.DROP_DIRECTION]! += 1;
+      this.#lengths[next] = 0;
+      this.#chainPacket[next] = NO_PACKET;
+    }
+    return next;
+  }
+
+  /** Bytes that the device may write into a chain; 0 when a part of it is not writable. */
+  #capacity(source: Uint32Array, chain: number): number {
+    const { firstJob } = this.#context.ring;
+    let bytes = 0;
+    for (let index = firstJob[chain]!; index < firstJob[chain + 1]!; index++) {
+      const at = index * CopyJob.WORDS;
+      if (source[at + CopyJob.DIRECTION] !== CopyDirection.TO_GUEST) return 0;
+      bytes += source[at + CopyJob.LENGTH]!;
+    }
+    return bytes;
+  }
+
+  #writeHeader(handle: number, buffers: number): void {
+    const { pool, headerBytes } = this.#context;
+    const dataOffset = pool.fields[handle * PacketField.WORDS + PacketField.DATA_OFFSET]!;
+    writePlainHeader(pool, pool.offset + handle * pool.bufferBytes + dataOffset - headerBytes, headerBytes, buffers);
+  }
+
+  /** Writes the jobs that spread header and packet over chains `chain` to `end - 1`; returns the next job. */
+  #scatter(handle: number, total: number, source: Uint32Array, chain: number, end: number, job: number): number {
+    const { engine, pool, headerBytes, ring } = this.#context;
+    const { jobs } = engine;
+    const { fields, bufferBytes } = pool;
+    let segment = handle;
+    let at = pool.offset + segment * bufferBytes + fields[segment * PacketField.WORDS + PacketField.DATA_OFFSET]! - headerBytes;
+    let segmentLeft = fields[segment * PacketField.WORDS + PacketField.SEGMENT_LENGTH]! + headerBytes;
+    let left = total;
+    let to = job;
+    for (let number = chain; number < end; number++) {
+      let written = 0;
+      for (let index = ring.firstJob[number]!; index < ring.firstJob[number + 1]! && left > 0; index++) {
+        const from = index * CopyJob.WORDS;
+        let low = source[from + CopyJob.GUEST_LOW]!;
+        let high = source[from + CopyJob.GUEST_HIGH]!;
+        let room = source[from + CopyJob.LENGTH]!;
+        while (room > 0 && left > 0) {
+          if (segmentLeft === 0) {
+            segment = fields[segment * PacketField.WORDS + PacketField.NEXT]! - 1;
+            const field = segment * PacketField.WORDS;
+            at = pool.offset + segment * bufferBytes + fields[field + PacketField.DATA_OFFSET]!;
+            segmentLeft = fields[field + PacketField.SEGMENT_LENGTH]!;
+            continue;
+          }
+          const length = Math.min(room, left, segmentLeft);
+          const word = to++ * CopyJob.WORDS;
+          jobs[word + CopyJob.GUEST_LOW] = low;
+          jobs[word + CopyJob.GUEST_HIGH] = high;
+          jobs[word + CopyJob.POOL_OFFSET] = at;
+          jobs[word + CopyJob.LENGTH] = length;
+          jobs[word + CopyJob.DIRECTION] = CopyDirection.TO_GUEST;
+          jobs[word + JOB_CHAIN] = number;
+          at += length;
+          segmentLeft -= length;
+          room -= length;
+          left -= length;
+          written += length;
+          const sum = low + length;
+          if (sum > 0xffff_ffff) high = (high + 1) >>> 0;
+          low = sum >>> 0;
+        }
+      }
+      this.#lengths[number] = written;
+    }
+    return to;
+  }
+
+  /** Returns `chains` chains, counts and frees the first `packets` packets. */
+  #finish(burst: Burst, packets: number, chains: number): number {
+    const { ring, pool, counters } = this.#context;
+    let previous = -1;
+    for (let chain = 0; chain < chains; chain++) {
+      const packet = this.#chainPacket[chain]!;
+      if (packet === previous || this.#lengths[chain] === 0) continue;
+      previous = packet;
+      counters[RingCounter.PACKETS]! += 1;
+      counters[RingCounter.BYTES]! += pool.fields[burst.handles[packet]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
+    }
+    if (chains > 0) {
+      ring.returnChains(this.#lengths, chains);
+      this.#context.caller.call(ring);
+    }
+    pool.free(burst.handles, 0, packets);
+    burst.removeFirst(packets);
+    return packets;
+  }
+
+  /** A chain with a job that did not end well is returned empty, and its packet counted as dropped. */
+  #dropFailed(jobCount: number, chains: number): void {
+    const { engine, counters } = this.#context;
+    const { jobs } = engine;
+    const lengths = this.#lengths;
+    for (let job = 0; job < jobCount; job++) {
+      const at = job * CopyJob.WORDS;
+      const failed = jobs[at + JOB_CHAIN]!;
+      if (jobs[at + CopyJob.STATUS] === CopyStatus.OK || lengths[failed] === 0) continue;
+      counters[RingCounter.DROP_ADDRESS]! += 1;
+      for (let chain = 0; chain < chains; chain++) {
+        if (this.#chainPacket[chain] === this.#chainPacket[failed]) lengths[chain] = 0;
+      }
+    }
+  }
+}

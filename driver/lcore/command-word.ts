@@ -1,0 +1,101 @@
+/** The word that a poll thread looks at once a loop, and the messages behind it. */
+
+import type { MessagePort } from 'node:worker_threads';
+import { receiveMessageOnPort } from 'node:worker_threads';
+import { ErrorCode, VirtioError } from '../errors.js';
+
+/** A request of the control plane to a poll thread. */
+export interface LcoreRequest {
+  readonly id: number;
+  readonly type: string;
+  readonly payload: unknown;
+}
+
+/** An error on its way between threads: the fields that structured clone would drop. */
+export interface ErrorData {
+  readonly code: string;
+  readonly message: string;
+  readonly value: unknown;
+  readonly advice: string | undefined;
+}
+
+/** The answer to a request; exactly one for each. */
+export type LcoreReply =
+  | { readonly id: number; readonly ok: true; readonly result: unknown }
+  | { readonly id: number; readonly ok: false; readonly error: ErrorData };
+
+/** What answers a type of request, on the poll thread, between two turns of its loop. */
+export type RequestHandler = (payload: never) => unknown;
+
+export function errorData(error: unknown): ErrorData {
+  if (error instanceof VirtioError) {
+    const value = typeof error.value === 'function' ? undefined : error.value;
+    return { code: error.code, message: error.message, value, advice: error.advice };
+  }
+  return {
+    code: ErrorCode.WRONG_STATE,
+    message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    value: undefined,
+    advice: undefined,
+  };
+}
+
+export const errorFrom = (data: ErrorData): VirtioError =>
+  new VirtioError(data.code as ErrorCode, data.message, {
+    value: data.value,
+    ...(data.advice === undefined ? {} : { advice: data.advice }),
+  });
+
+/** The poll thread's side: `requested` is looked at once a loop, and does all control work that waits. */
+export class StopFlag {
+  readonly #word: Int32Array;
+  readonly #port: MessagePort;
+  readonly #handlers = new Map<string, RequestHandler>();
+  #seen = 0;
+  #stopped = false;
+
+  constructor(word: Int32Array, port: MessagePort) {
+    this.#word = word;
+    this.#port = port;
+  }
+
+  /** Registers what answers a type of request. */
+  onRequest(type: string, handler: RequestHandler): void {
+    this.#handlers.set(type, handler);
+  }
+
+  /** Whether the thread should end its loop. Answers requests first, when there are any. */
+  get requested(): boolean {
+    if (Atomics.load(this.#word, 0) !== this.#seen) this.#serve();
+    return this.#stopped;
+  }
+
+  /** Sleeps until a request comes, at most `milliseconds`. For idle loops. */
+  sleep(milliseconds: number): void {
+    Atomics.wait(this.#word, 0, this.#seen, milliseconds);
+  }
+
+  #serve(): void {
+    // Read before the messages: one that comes after this load changes the word again.
+    this.#seen = Atomics.load(this.#word, 0);
+    for (;;) {
+      const received = receiveMessageOnPort(this.#port) as { message: LcoreRequest } | undefined;
+      if (received === undefined) return;
+      this.#port.postMessage(this.#answer(received.message));
+    }
+  }
+
+  #answer({ id, type, payload }: LcoreRequest): LcoreReply {
+    if (type === 'stop') {
+      this.#stopped = true;
+      return { id, ok: true, result: undefined };
+    }
+    try {
+      const handler = this.#handlers.get(type);
+      if (handler === undefined) throw new VirtioError(ErrorCode.UNSUPPORTED, `a poll thread does not know the request ${type}`);
+      return { id, ok: true, result: handler(payload as never) };
+    } catch (error) {
+      return { id, ok: false, error: errorData(error) };
+    }
+  }
+}

@@ -1,0 +1,167 @@
+/** A poll thread, seen from the control plane. */
+
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { ErrorCode, VirtioError } from '../errors.js';
+import { type ErrorData, errorFrom, type LcoreReply, type LcoreRequest } from './command-word.js';
+
+export interface LcoreOptions {
+  /** Module whose export `lcoreMain` the thread runs. */
+  readonly entry: URL;
+  /** Processor to pin the thread to; wherever the system likes when not given. */
+  readonly cpu?: number | undefined;
+  /** Name of the thread, for debuggers. */
+  readonly name: string;
+  /** Handed to `lcoreMain`. */
+  readonly data?: unknown;
+}
+
+/** What the thread gets to start with. */
+export interface LcoreWorkerData {
+  readonly entry: string;
+  readonly cpu: number | undefined;
+  readonly data: unknown;
+  readonly word: SharedArrayBuffer;
+  readonly port: MessagePort;
+}
+
+/** What the thread says by itself. */
+export type LcoreNotice =
+  | { readonly type: 'ready' }
+  | { readonly type: 'event'; readonly event: unknown }
+  | { readonly type: 'finished'; readonly result: unknown }
+  | { readonly type: 'failed'; readonly error: ErrorData };
+
+/** How long a poll thread may take to answer: a loop turn is microseconds, a starved machine is seconds. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
+interface Waiting {
+  readonly resolve: (result: unknown) => void;
+  readonly reject: (error: Error) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** A worker thread that runs `lcoreMain` of a module, pinned when asked, and answers requests between loop turns. */
+export class Lcore {
+  /** Resolves to what `lcoreMain` returned; rejects when it threw or the thread died. */
+  readonly finished: Promise<unknown>;
+  /** Called with what the thread sends through `LcoreContext.emit`. */
+  onEvent: ((event: unknown) => void) | undefined;
+  readonly #worker: Worker;
+  readonly #word: Int32Array;
+  readonly #port: MessagePort;
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 1;
+  #over = false;
+
+  private constructor(options: LcoreOptions, onReady: () => void) {
+    const word = new SharedArrayBuffer(4);
+    const { port1, port2 } = new MessageChannel();
+    this.#word = new Int32Array(word);
+    this.#port = port1;
+    const workerData: LcoreWorkerData = {
+      entry: options.entry.href,
+      cpu: options.cpu,
+      data: options.data,
+      word,
+      port: port2,
+    };
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
+      name: options.name,
+      workerData,
+      transferList: [port2],
+    });
+    port1.on('message', (reply: LcoreReply) => this.#settle(reply));
+    port1.unref();
+    this.finished = new Promise((resolve, reject) => {
+      this.#worker.on('message', (notice: LcoreNotice) => {
+        if (notice.type === 'ready') onReady();
+        else if (notice.type === 'event') this.onEvent?.(notice.event);
+        else if (notice.type === 'finished') resolve(notice.result);
+        else reject(errorFrom(notice.error));
+      });
+      this.#worker.on('error', reject);
+      this.#worker.on('exit', (code) => {
+        const gone = new VirtioError(ErrorCode.WRONG_STATE, `the poll thread ${options.name} has ended (exit ${code})`);
+        this.#over = true;
+        for (const [id] of this.#waiting) this.#fail(id, gone);
+        this.#port.close();
+        reject(gone); // does nothing when it finished before
+      });
+    });
+    // Whoever cares awaits `finished`; nobody has to.
+    this.finished.catch(() => undefined);
+  }
+
+  /** Starts a thread; resolves when its module is loaded and it is about to run. */
+  static async start(options: LcoreOptions): Promise<Lcore> {
+    let onReady: () => void = () => undefined;
+    const ready = new Promise<void>((resolve) => {
+      onReady = resolve;
+    });
+    const lcore = new Lcore(options, onReady);
+    await Promise.race([ready, lcore.finished]);
+    return lcore;
+  }
+
+  /** Whether the thread is still there. */
+  get running(): boolean {
+    return !this.#over;
+  }
+
+  /** Has the thread answer a request between two turns of its loop. Fails with what its handler threw. */
+  request<T>(type: string, payload?: unknown): Promise<T> {
+    if (this.#over) return Promise.reject(new VirtioError(ErrorCode.WRONG_STATE, 'the poll thread has ended'));
+    const id = this.#nextId++;
+    const message: LcoreRequest = { id, type, payload };
+    return new Promise<T>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        const seconds = ANSWER_TIMEOUT_MS / 1000;
+        this.#fail(
+          id,
+          new VirtioError(ErrorCode.TIMEOUT, `a poll thread did not answer ${type} within ${seconds} s`, {
+            advice: 'a poll loop must look at stop.requested every turn',
+          }),
+        );
+      }, ANSWER_TIMEOUT_MS);
+      this.#waiting.set(id, { resolve: resolve as (result: unknown) => void, reject, timer });
+      this.#port.postMessage(message);
+      this.#wake();
+    });
+  }
+
+  /** Asks the loop to end and waits until the thread is gone. Idempotent. */
+  async stop(): Promise<void> {
+    if (this.#over) return;
+    const exited = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
+    // A thread that has finished by itself does not answer any more; its exit is awaited below.
+    this.request('stop').catch(() => undefined);
+    const timer = setTimeout(() => void this.#worker.terminate(), ANSWER_TIMEOUT_MS);
+    await exited;
+    clearTimeout(timer);
+  }
+
+  #wake(): void {
+    Atomics.add(this.#word, 0, 1);
+    Atomics.notify(this.#word, 0);
+  }
+
+  #settle(reply: LcoreReply): void {
+    const waiting = this.#waiting.get(reply.id);
+    if (waiting === undefined) return;
+    if (!reply.ok) {
+      this.#fail(reply.id, errorFrom(reply.error));
+      return;
+    }
+    this.#waiting.delete(reply.id);
+    clearTimeout(waiting.timer);
+    waiting.resolve(reply.result);
+  }
+
+  #fail(id: number, error: Error): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return;
+    this.#waiting.delete(id);
+    clearTimeout(waiting.timer);
+    waiting.reject(error);
+  }
+}

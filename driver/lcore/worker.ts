@@ -1,0 +1,25 @@
+/** Where every poll thread begins: pins itself, loads the module it is for, runs it, says how it ended. */
+
+import { parentPort, workerData } from 'node:worker_threads';
+import { native } from '../../native/index.js';
+import { errorData, StopFlag } from './command-word.js';
+import type { LcoreContext } from './context.js';
+import type { LcoreNotice, LcoreWorkerData } from './lcore.js';
+
+const { entry, cpu, data, word, port } = workerData as LcoreWorkerData;
+
+const say = (notice: LcoreNotice): void => parentPort?.postMessage(notice);
+
+try {
+  if (cpu !== undefined) native.setAffinity([cpu]);
+  const module = (await import(entry)) as { lcoreMain?: (context: LcoreContext) => unknown };
+  if (module.lcoreMain === undefined) throw new Error(`${entry} has no export lcoreMain`);
+  const stop = new StopFlag(new Int32Array(word), port);
+  say({ type: 'ready' });
+  const result = await module.lcoreMain({ stop, data, cpu, emit: (event) => say({ type: 'event', event }) });
+  say({ type: 'finished', result });
+} catch (error) {
+  say({ type: 'failed', error: errorData(error) });
+} finally {
+  port.close();
+}

@@ -1,0 +1,36 @@
+/** The virtio-net header before a packet's data, through a pool's views; both ends of a ring use it. */
+
+import { NetHeaderFlag, virtioNetHdr } from '../spec/net-header.js';
+import type { PacketPool } from './packet-pool.js';
+
+const { num_buffers } = virtioNetHdr.fields;
+
+/**
+ * Writes a header that asks for nothing: all zero but `num_buffers`.
+ *
+ * @param at offset of the header in the pool's memory; quick where it is a multiple of 4
+ * @param headerBytes 10 (without num_buffers) or 12 and more, which are written as zeroes
+ */
+export function writePlainHeader(pool: PacketPool, at: number, headerBytes: number, numBuffers: number): void {
+  if ((at & 3) === 0 && headerBytes === virtioNetHdr.bytes) {
+    const { words } = pool;
+    const word = at >>> 2;
+    words[word] = 0;
+    words[word + 1] = 0;
+    // csum_offset is the low half, num_buffers the high one.
+    words[word + 2] = numBuffers << 16;
+    return;
+  }
+  const { bytes } = pool;
+  for (let index = 0; index < headerBytes; index++) bytes[at + index] = 0;
+  if (headerBytes >= virtioNetHdr.bytes) {
+    bytes[at + num_buffers.offset] = numBuffers;
+    bytes[at + num_buffers.offset + 1] = numBuffers >>> 8;
+  }
+}
+
+/** `num_buffers` of the header at `at`, an even offset in the pool's memory. Read it once: the other end may write it. */
+export const readNumBuffers = (pool: PacketPool, at: number): number => pool.halfWords[(at + num_buffers.offset) >>> 1]!;
+
+/** Whether the packet behind the header at `at` still needs its checksum. */
+export const needsChecksum = (pool: PacketPool, at: number): boolean => (pool.bytes[at]! & NetHeaderFlag.NEEDS_CSUM) !== 0;

@@ -1,0 +1,210 @@
+/** A slice of DMA memory cut into fixed buffers, with the fields of the packets in them. */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+import { highWord, KiB, lowWord } from '../units.js';
+import type { DmaMemory } from './dma-memory.js';
+import { PacketField } from './packet-fields.js';
+import { SharedStack } from './shared-stack.js';
+
+export interface PacketPoolOptions {
+  /** Buffers in the pool. */
+  readonly size: number;
+  /** Bytes of a buffer, headroom included; a multiple of 64. */
+  readonly bufferBytes?: number;
+  /** Bytes kept free before the data of a new packet: room for the virtio header and for tunnels. */
+  readonly headroom?: number;
+}
+
+/** What another thread needs to use the same pool; the memory comes beside it. */
+export interface PacketPoolHandle {
+  readonly size: number;
+  readonly bufferBytes: number;
+  readonly headroom: number;
+  readonly offset: number;
+  readonly fields: SharedArrayBuffer;
+  readonly stack: SharedArrayBuffer;
+}
+
+export const DEFAULT_BUFFER_BYTES = 2 * KiB;
+export const DEFAULT_HEADROOM = 128;
+/** Buffers a thread keeps at hand; taken from and given to the shared stack by the half. */
+const CACHE_SIZE = 512;
+
+/**
+ * Packet buffers, allocated and freed by handle.
+ *
+ * One object a thread: each has its own cache over the shared stack, so that the common case takes no lock.
+ * The public arrays are for packet paths: index them by handle, stay inside the buffer.
+ */
+export class PacketPool {
+  /** The memory that the buffers are in. */
+  readonly memory: DmaMemory;
+  readonly size: number;
+  readonly bufferBytes: number;
+  readonly headroom: number;
+  /** Offset of buffer 0 in the memory. */
+  readonly offset: number;
+  /** Fields of all packets: word `handle * PacketField.WORDS + field`. */
+  readonly fields: Uint32Array;
+  /** The whole memory, by width; buffer `h` begins at byte `offset + h * bufferBytes`. */
+  readonly bytes: Uint8Array;
+  readonly halfWords: Uint16Array;
+  readonly words: Uint32Array;
+  /** The device's address of each buffer: low word at `2 * handle`, high word at `2 * handle + 1`. */
+  readonly iovas: Uint32Array;
+  readonly #stack: SharedStack;
+  readonly #cache = new Uint32Array(CACHE_SIZE);
+  #cached = 0;
+
+  private constructor(memory: DmaMemory, handle: PacketPoolHandle) {
+    this.memory = memory;
+    this.size = handle.size;
+    this.bufferBytes = handle.bufferBytes;
+    this.headroom = handle.headroom;
+    this.offset = handle.offset;
+    this.fields = new Uint32Array(handle.fields);
+    this.bytes = new Uint8Array(memory.buffer);
+    this.halfWords = new Uint16Array(memory.buffer);
+    this.words = new Uint32Array(memory.buffer);
+    this.iovas = new Uint32Array(2 * handle.size);
+    for (let number = 0; number < handle.size; number++) {
+      const address = memory.iovas.at(handle.offset + number * handle.bufferBytes);
+      this.iovas[2 * number] = lowWord(address);
+      this.iovas[2 * number + 1] = highWord(address);
+    }
+    this.#stack = new SharedStack(handle.stack);
+  }
+
+  /** Bytes of memory that a pool of these options takes. */
+  static bytesNeeded(options: PacketPoolOptions): number {
+    return options.size * (options.bufferBytes ?? DEFAULT_BUFFER_BYTES);
+  }
+
+  /**
+   * Cuts a new pool from `memory`; every buffer is free.
+   *
+   * @throws VirtioError INVALID_ARGUMENT for a size that cannot work, NO_RESOURCES when the memory is too small
+   */
+  static create(memory: DmaMemory, options: PacketPoolOptions): PacketPool {
+    const { size, bufferBytes = DEFAULT_BUFFER_BYTES, headroom = DEFAULT_HEADROOM } = options;
+    if (!Number.isInteger(size) || size < 1) throw invalid('a pool needs at least one buffer', size);
+    if (!Number.isInteger(bufferBytes) || bufferBytes % 64 !== 0 || bufferBytes > 64 * KiB) {
+      throw invalid('a buffer is a multiple of 64 bytes, 64 KiB at most', bufferBytes);
+    }
+    if (!Number.isInteger(headroom) || headroom % 4 !== 0 || headroom < 32 || headroom + 64 > bufferBytes) {
+      throw invalid('the headroom is a multiple of 4, at least 32, and leaves 64 bytes of a buffer', headroom);
+    }
+    const offset = memory.take(size * bufferBytes, Math.max(64, Math.min(bufferBytes, 4 * KiB)));
+    const fields = new SharedArrayBuffer(size * PacketField.WORDS * 4);
+    const stack = SharedStack.create(size);
+    const pool = new PacketPool(memory, { size, bufferBytes, headroom, offset, fields, stack });
+    for (let number = 0; number < size; number++) {
+      // Packet paths add offsets to the low word alone, so a buffer neither leaves its run of addresses nor its 4 GiB.
+      const at = offset + number * bufferBytes;
+      const wraps = lowWord(memory.iovas.at(at)) + bufferBytes > 0x1_0000_0000;
+      if (!wraps && memory.iovas.isContiguous(at, bufferBytes)) pool.#stack.pushOne(number);
+    }
+    return pool;
+  }
+
+  /** The same pool in another thread, whose mapping of the memory is `memory`. */
+  static attach(memory: DmaMemory, handle: PacketPoolHandle): PacketPool {
+    return new PacketPool(memory, handle);
+  }
+
+  get handle(): PacketPoolHandle {
+    return {
+      size: this.size,
+      bufferBytes: this.bufferBytes,
+      headroom: this.headroom,
+      offset: this.offset,
+      fields: this.fields.buffer as SharedArrayBuffer,
+      stack: this.#stack.memory,
+    };
+  }
+
+  /** Most bytes of data one buffer takes behind the headroom. */
+  get dataBytes(): number {
+    return this.bufferBytes - this.headroom;
+  }
+
+  /** Free buffers, caches of other threads not counted. */
+  get available(): number {
+    return this.#cached + this.#stack.count;
+  }
+
+  /**
+   * Takes `count` buffers into `out` from `start` on; all of them or none.
+   *
+   * The packets are empty: no data, one segment, no flags. Returns whether there were enough.
+   */
+  allocate(out: Uint32Array, start: number, count: number): boolean {
+    if (this.#cached < count && !this.#refill(count)) return false;
+    const { fields, headroom } = this;
+    const cache = this.#cache;
+    let top = this.#cached;
+    // Bound: count <= #cached <= CACHE_SIZE, and the caller's `out` holds start + count.
+    for (let index = 0; index < count; index++) {
+      const handle = cache[--top]!;
+      out[start + index] = handle;
+      const at = handle * PacketField.WORDS;
+      fields[at + PacketField.DATA_OFFSET] = headroom;
+      fields[at + PacketField.SEGMENT_LENGTH] = 0;
+      fields[at + PacketField.NEXT] = 0;
+      fields[at + PacketField.PACKET_LENGTH] = 0;
+      fields[at + PacketField.FLAGS] = 0;
+    }
+    this.#cached = top;
+    return true;
+  }
+
+  /** Gives back `count` packets of `handles` from `start` on, with all their segments. */
+  free(handles: Uint32Array, start: number, count: number): void {
+    const { fields } = this;
+    for (let index = start; index < start + count; index++) {
+      for (let next = handles[index]! + 1; next !== 0; ) {
+        const handle = next - 1;
+        next = fields[handle * PacketField.WORDS + PacketField.NEXT]!;
+        if (this.#cached === CACHE_SIZE) this.#spill();
+        this.#cache[this.#cached++] = handle;
+      }
+    }
+  }
+
+  /** Number of segments of a packet. */
+  segments(handle: number): number {
+    let count = 0;
+    for (let next = handle + 1; next !== 0; count++) next = this.fields[(next - 1) * PacketField.WORDS + PacketField.NEXT]!;
+    return count;
+  }
+
+  /** Gives back single buffers whatever their fields say. */
+  freeBuffers(handles: Uint32Array, start: number, count: number): void {
+    for (let index = start; index < start + count; index++) {
+      if (this.#cached === CACHE_SIZE) this.#spill();
+      this.#cache[this.#cached++] = handles[index]!;
+    }
+  }
+
+  /** Gives this thread's cache back to all; before a thread stops using the pool. */
+  flush(): void {
+    this.#stack.push(this.#cache, 0, this.#cached);
+    this.#cached = 0;
+  }
+
+  #refill(count: number): boolean {
+    if (count > CACHE_SIZE) return false;
+    const wanted = Math.min(CACHE_SIZE - this.#cached, Math.max(count, CACHE_SIZE / 2));
+    this.#cached += this.#stack.pop(this.#cache, this.#cached, wanted);
+    return this.#cached >= count;
+  }
+
+  #spill(): void {
+    this.#cached = CACHE_SIZE / 2;
+    this.#stack.push(this.#cache, this.#cached, CACHE_SIZE - this.#cached);
+  }
+}
+
+function invalid(message: string, value: number): VirtioError {
+  return new VirtioError(ErrorCode.INVALID_ARGUMENT, `${message}, not ${value}`, { value });
+}

@@ -1,0 +1,104 @@
+/** The control queue (virtio 1.2 §5.1.6.5): one command at a time, through descriptors 0 and 1. */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { ErrorCode, VirtioError } from '../errors.js';
+import type { DmaMemory } from '../memory/dma-memory.js';
+import { AVAIL_INDEX, AVAIL_RING, type SplitRingViews, USED_INDEX, USED_RING } from '../ring/split-views.js';
+import { CONTROL_ACK_BYTES, virtioNetCtrlHdr } from '../spec/control.js';
+import type { Doorbell } from '../spec/pci-function.js';
+import { DescFlag, virtqDesc } from '../spec/ring.js';
+import { DoorbellRinger } from './doorbell.js';
+import { type RingPlace, ringViews } from './queue-handle.js';
+
+/** Bytes of the largest command with its header; the ack byte follows. */
+export const CONTROL_COMMAND_BYTES = 4096;
+export const CONTROL_BUFFER_BYTES = CONTROL_COMMAND_BYTES + 64;
+/** A device that is alive answers in microseconds; one that does not must not hang the port (abuse D33). */
+const ANSWER_TIMEOUT_MS = 5000;
+
+/** Sends commands and waits for their ack, on the control plane. */
+export class ControlQueue {
+  readonly #memory: DmaMemory;
+  readonly #views: SplitRingViews;
+  readonly #bufferAt: number;
+  readonly #ringer: DoorbellRinger;
+  #sent = 0;
+  #broken: string | undefined;
+
+  /** @param bufferAt offset of `CONTROL_BUFFER_BYTES` bytes of the memory, for the command */
+  constructor(memory: DmaMemory, ring: RingPlace, bufferAt: number, doorbell: Doorbell) {
+    this.#memory = memory;
+    this.#views = ringViews(memory, ring);
+    this.#bufferAt = bufferAt;
+    this.#ringer = new DoorbellRinger(doorbell);
+  }
+
+  /**
+   * Sends a command; resolves to the ack byte.
+   *
+   * @throws VirtioError TIMEOUT when the device does not answer, RING_BROKEN when its answer is none; the queue
+   * is not used any more after either
+   */
+  async command(commandClass: number, command: number, data: Uint8Array): Promise<number> {
+    if (this.#broken !== undefined) throw new VirtioError(ErrorCode.RING_BROKEN, `the control queue is broken: ${this.#broken}`);
+    const commandBytes = virtioNetCtrlHdr.bytes + data.length;
+    if (commandBytes > CONTROL_COMMAND_BYTES) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a control command of ${data.length} bytes is too long`, {
+        value: data.length,
+      });
+    }
+    const ackAt = this.#bufferAt + CONTROL_COMMAND_BYTES;
+    const bytes = new Uint8Array(this.#memory.buffer);
+    bytes.set([commandClass, command], this.#bufferAt);
+    bytes.set(data, this.#bufferAt + virtioNetCtrlHdr.bytes);
+    bytes[ackAt] = NO_ACK;
+    this.#post(commandBytes, ackAt);
+    await this.#answer();
+    return bytes[ackAt]!;
+  }
+
+  close(): void {
+    this.#broken ??= 'it is closed';
+    this.#ringer.close();
+  }
+
+  #post(commandBytes: number, ackAt: number): void {
+    const { avail, desc, size } = this.#views;
+    const view = new DataView(desc.buffer, desc.byteOffset, desc.byteLength);
+    const readable = { addr: this.#memory.iovas.at(this.#bufferAt), len: commandBytes, flags: DescFlag.NEXT, next: 1 };
+    const writable = { addr: this.#memory.iovas.at(ackAt), len: CONTROL_ACK_BYTES, flags: DescFlag.WRITE, next: 0 };
+    virtqDesc.write(view, readable, 0);
+    virtqDesc.write(view, writable, virtqDesc.bytes);
+    avail[AVAIL_RING + (this.#sent & (size - 1))] = 0;
+    this.#sent = (this.#sent + 1) & 0xffff;
+    // Command, descriptors and entry are visible before the index.
+    Atomics.store(avail, AVAIL_INDEX, this.#sent);
+    this.#ringer.ring();
+  }
+
+  /** Waits until the device has used the one chain there is. */
+  async #answer(): Promise<void> {
+    const { used, usedEntries, size } = this.#views;
+    const deadline = performance.now() + ANSWER_TIMEOUT_MS;
+    const before = (this.#sent - 1) & 0xffff;
+    for (;;) {
+      const index = Atomics.load(used, USED_INDEX);
+      if (index === this.#sent) break;
+      if (index !== before) throw this.#break(ErrorCode.RING_BROKEN, `its used index jumped from ${before} to ${index}`);
+      if (performance.now() > deadline) {
+        throw this.#break(ErrorCode.TIMEOUT, `the device did not answer within ${ANSWER_TIMEOUT_MS} ms`);
+      }
+      await delay(1);
+    }
+    const id = usedEntries[USED_RING + 2 * (before & (size - 1))]!;
+    if (id !== 0) throw this.#break(ErrorCode.RING_BROKEN, `used id ${id} is not a chain in flight`);
+  }
+
+  #break(code: ErrorCode, reason: string): VirtioError {
+    this.#broken = reason;
+    return new VirtioError(code, `the control queue is broken: ${reason}`, { requirement: 'virtio 1.2 §5.1.6.5' });
+  }
+}
+
+/** Neither OK nor ERR: shows that the device has not written. */
+const NO_ACK = 0xff;

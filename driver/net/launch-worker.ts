@@ -1,0 +1,49 @@
+/** The thread behind `launch`: attaches the ports, runs the application's `run`. */
+
+import type { StopFlag } from '../lcore/command-word.js';
+import type { LcoreContext } from '../lcore/context.js';
+import { Idle, type IdlePolicy } from '../lcore/idle.js';
+import { AttachedPort, type PortSession } from './attached-port.js';
+import type { LaunchData } from './launch.js';
+
+/** What an application's `run` gets. */
+export interface LaunchContext {
+  /** The ports that were launched. */
+  readonly ports: readonly AttachedPort[];
+  /** The first of them. */
+  readonly port: AttachedPort;
+  /** `stop.requested` must be looked at every turn of the loop. */
+  readonly stop: StopFlag;
+  /** Number of this thread, from 0, and how many there are. */
+  readonly index: number;
+  readonly count: number;
+  /** What `launch` was given. */
+  readonly data: unknown;
+  /** Sends something to `onEvent` of `launch`. Not for packet paths. */
+  emit(event: unknown): void;
+  /** Helps a loop give way when it is idle: call `turn(packets)` every turn. */
+  idle(policy: IdlePolicy): Idle;
+}
+
+/** An application's module. */
+interface Application {
+  run?(context: LaunchContext): unknown;
+}
+
+export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unknown> {
+  const launched = data as LaunchData;
+  const application = (await import(launched.module)) as Application;
+  if (application.run === undefined) throw new Error(`${launched.module} has no export run`);
+  const ports = AttachedPort.attach(launched.ports);
+  const byId = new Map(ports.map((port) => [port.id, port]));
+  stop.onRequest('pause', (id: number) => byId.get(id)?.pause());
+  stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) => byId.get(id)?.resume(session));
+  const [port] = ports;
+  if (port === undefined) throw new Error('no port was launched');
+  try {
+    const { index, count } = launched;
+    return await application.run({ ports, port, stop, index, count, data: launched.data, emit, idle: (policy) => new Idle(policy, stop) });
+  } finally {
+    for (const attached of ports) attached.close();
+  }
+}

@@ -1,0 +1,116 @@
+/** Which features the driver asks for, which it gets, and why. */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+import { dropUnmetRequirements, Feature, FeatureSet, featureName } from '../spec/features.js';
+import type { OfferedFeatures } from '../spec/transport.js';
+
+/** A feature the driver asks for, and its reason. */
+export interface Wish {
+  readonly feature: Feature;
+  readonly reason: string;
+  /** Without it the driver refuses the device. */
+  readonly required?: boolean;
+}
+
+/** What became of one feature bit. */
+export interface FeatureOutcome {
+  readonly feature: number;
+  readonly name: string;
+  /** Who offers it: the device, the transport on its behalf, or nobody. */
+  readonly offeredBy: 'device' | 'transport' | 'nobody';
+  /** Why the driver wants it; undefined when it does not. */
+  readonly wantedFor: string | undefined;
+  readonly accepted: boolean;
+  /** One sentence: why it was accepted or not. */
+  readonly explanation: string;
+}
+
+/** The end of a negotiation. */
+export interface Negotiation {
+  readonly features: FeatureSet;
+  /** Every bit that was offered or wanted, ascending. */
+  readonly outcomes: readonly FeatureOutcome[];
+}
+
+/** What an application can choose. */
+export interface FeatureChoices {
+  readonly queuePairs: number;
+  /** Receive buffers may be merged into one packet: needed for packets longer than a buffer. Default on. */
+  readonly mergeable?: boolean | undefined;
+  /** Notifications by index instead of by flag. Default off, as in DPDK: a polling driver needs neither. */
+  readonly eventIndex?: boolean | undefined;
+  /** Packets of several segments take one descriptor of the ring. Default on. */
+  readonly indirect?: boolean | undefined;
+  /** Features without which the device is refused. */
+  readonly demand?: readonly Feature[] | undefined;
+}
+
+/** The driver's wishes, each with its reason. */
+export function wishes(choices: FeatureChoices): Wish[] {
+  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, demand = [] } = choices;
+  const list: Wish[] = [
+    { feature: Feature.VERSION_1, reason: 'this driver speaks virtio 1.0 and later', required: true },
+    { feature: Feature.ACCESS_PLATFORM, reason: 'the device must use the addresses that it is given' },
+    { feature: Feature.MAC, reason: 'to know the address of the port' },
+    { feature: Feature.STATUS, reason: 'to see the link go up and down' },
+    { feature: Feature.MTU, reason: 'to keep to the longest packet the network takes' },
+  ];
+  if (mergeable) list.push({ feature: Feature.MRG_RXBUF, reason: 'to receive packets longer than a buffer' });
+  if (indirect) list.push({ feature: Feature.INDIRECT_DESC, reason: 'to send scattered packets with one descriptor' });
+  if (eventIndex) list.push({ feature: Feature.EVENT_IDX, reason: 'to save notifications' });
+  if (queuePairs > 1) {
+    list.push({ feature: Feature.CTRL_VQ, reason: 'to turn queue pairs on' });
+    list.push({ feature: Feature.MQ, reason: `to use ${queuePairs} queue pairs`, required: true });
+  }
+  for (const feature of demand) {
+    const index = list.findIndex((wish) => wish.feature === feature);
+    const wish = { feature, reason: list[index]?.reason ?? 'the application demands it', required: true };
+    if (index < 0) list.push(wish);
+    else list[index] = wish;
+  }
+  return list;
+}
+
+/**
+ * Chooses the features: what is wanted and offered, less what lacks its requirements (virtio 1.2 §2.2.1, §5.1.3.1).
+ *
+ * Unknown bits that are offered are ignored. @throws VirtioError FEATURE_MISSING without a required one
+ */
+export function negotiate(offered: OfferedFeatures, wanted: readonly Wish[]): Negotiation {
+  const all = offered.device.union(offered.transport);
+  const wishSet = FeatureSet.of(...wanted.map((wish) => wish.feature));
+  const { features, dropped } = dropUnmetRequirements(all.intersection(wishSet));
+  const outcomes = all.union(wishSet).bits.map((feature): FeatureOutcome => {
+    const wish = wanted.find((candidate) => candidate.feature === feature);
+    const lacking = dropped.get(feature);
+    const offeredBy = offered.device.has(feature) ? 'device' : offered.transport.has(feature) ? 'transport' : 'nobody';
+    return {
+      feature,
+      name: featureName(feature),
+      offeredBy,
+      wantedFor: wish?.reason,
+      accepted: features.has(feature),
+      explanation: explain(offeredBy, wish, lacking),
+    };
+  });
+  const missing = wanted.find((wish) => wish.required === true && !features.has(wish.feature));
+  if (missing !== undefined) throw missingFeature(missing, dropped.get(missing.feature), all);
+  return { features, outcomes };
+}
+
+function explain(offeredBy: FeatureOutcome['offeredBy'], wish: Wish | undefined, lacking: readonly number[] | undefined): string {
+  if (wish === undefined) return `offered by the ${offeredBy}, and this driver has no use for it`;
+  if (offeredBy === 'nobody') return `wanted ${wish.reason}, and nobody offers it`;
+  if (lacking !== undefined) return `offered, but it needs ${lacking.map(featureName).join(' or ')}, which was not accepted`;
+  return `offered by the ${offeredBy}, accepted ${wish.reason}`;
+}
+
+function missingFeature(wish: Wish, lacking: readonly number[] | undefined, offered: FeatureSet): VirtioError {
+  const name = featureName(wish.feature);
+  const why = lacking === undefined ? 'is not offered' : `needs ${lacking.map(featureName).join(' or ')}, which is not offered`;
+  return new VirtioError(ErrorCode.FEATURE_MISSING, `the device lacks ${name} (${wish.reason}): it ${why}`, {
+    value: offered.toString(),
+    requirement: 'virtio 1.2 §2.2',
+    advice: `turn ${name} on at the other side, or do without it here`,
+  });
+}

@@ -1,0 +1,358 @@
+/** A network port: what an application opens, starts, polls, stops and closes. */
+
+import { EventEmitter } from 'node:events';
+import { ErrorCode, VirtioError } from '../errors.js';
+import type { Burst } from '../memory/burst.js';
+import { DmaMemory, type PageChoice } from '../memory/dma-memory.js';
+import { PacketPool } from '../memory/packet-pool.js';
+import { Feature, type FeatureSet } from '../spec/features.js';
+import { virtioNetConfig } from '../spec/net-config.js';
+import type { Transport, TransportEvent } from '../spec/transport.js';
+import { isPowerOfTwo, MiB } from '../units.js';
+import { AttachedPort, type PortHandle, type PortRxQueue, type PortSession, type PortTxQueue } from './attached-port.js';
+import { bringUp } from './bring-up.js';
+import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
+import { PortQueues, ringMemoryBytes } from './port-queues.js';
+import { QueueCounters, type QueueStatistics } from './statistics.js';
+
+export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
+  /** Queue pairs to use. Default 1. */
+  readonly queues?: number | undefined;
+  /** Entries of each ring, a power of two from 4 to 32768; smaller where the device has less. Default 256. */
+  readonly ringSize?: number | undefined;
+  /** Pool for the packets, shared with other ports; one of the port's own when not given. */
+  readonly pool?: PacketPool | undefined;
+  /** Which pages the port's own memory is on. Default `auto`. */
+  readonly pages?: PageChoice | undefined;
+  /** Lock the memory: for devices that do DMA. */
+  readonly lock?: boolean | undefined;
+  /** Come back by itself when the device does. Default false: a device that is gone is a fault. */
+  readonly reconnect?: boolean | undefined;
+}
+
+/** Packets and bytes of each queue pair, and what was dropped and why. */
+export interface PortStatistics {
+  readonly rx: readonly QueueStatistics[];
+  readonly tx: readonly QueueStatistics[];
+}
+
+export type PortState = 'stopped' | 'started' | 'disconnected' | 'failed' | 'closed';
+
+interface PortEvents {
+  /** The link went up or down, or the device came and went. */
+  link: [up: boolean];
+  /** The port does not work any more until it is started again. */
+  fault: [error: VirtioError];
+}
+
+/** Another thread's share of a port, as the port sees it. */
+export interface RemotePort {
+  pause(): Promise<void>;
+  resume(session: PortSession): Promise<void>;
+}
+
+const MIN_RING_SIZE = 4;
+const MAX_RING_SIZE = 32768;
+const MAX_QUEUE_PAIRS = 128;
+/** Buffers beside those that the rings hold: bursts under way and the caches of the threads. */
+const SPARE_BUFFERS = 2048;
+let nextPortId = 0;
+
+/** The poll-mode driver of one virtio-net device. */
+export class Port extends EventEmitter<PortEvents> {
+  readonly id: number;
+  readonly pool: PacketPool;
+  readonly #transport: Transport;
+  readonly #choices: FeatureChoices;
+  readonly #ringSize: number;
+  readonly #reconnect: boolean;
+  readonly #rings: DmaMemory;
+  readonly #ownsPool: boolean;
+  readonly #counters: QueueCounters;
+  readonly #claims: SharedArrayBuffer;
+  readonly #remotes = new Set<RemotePort>();
+  #local: AttachedPort | undefined;
+  #queues: PortQueues | undefined;
+  #session: PortSession | undefined;
+  #negotiation: Negotiation | undefined;
+  #macAddress: Uint8Array | undefined;
+  #state: PortState = 'stopped';
+  /** Start, stop and the transport's events, one after the other. */
+  #work: Promise<unknown> = Promise.resolve();
+
+  /**
+   * Makes a port over a transport, which it owns from here on; nothing reaches the device before `start`.
+   *
+   * @throws VirtioError INVALID_ARGUMENT for options that cannot work, NO_RESOURCES without memory
+   */
+  constructor(transport: Transport, options: PortOptions = {}) {
+    super();
+    const { queues = 1, ringSize = 256, pages, lock } = options;
+    check(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS, `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`, queues);
+    const sizeIsSound = isPowerOfTwo(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
+    check(sizeIsSound, `a ring size is a power of two from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`, ringSize);
+    this.id = nextPortId++;
+    this.#transport = transport;
+    this.#choices = { ...options, queuePairs: queues };
+    this.#ringSize = ringSize;
+    this.#reconnect = options.reconnect ?? false;
+    this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock });
+    this.#ownsPool = options.pool === undefined;
+    try {
+      this.pool = options.pool ?? createPool({ size: queues * 2 * ringSize + SPARE_BUFFERS, pages, lock });
+    } catch (error) {
+      this.#rings.close();
+      throw error;
+    }
+    this.#counters = QueueCounters.create(2 * queues);
+    this.#claims = new SharedArrayBuffer(2 * queues * 4);
+    transport.onEvent = (event) => this.#onTransportEvent(event);
+  }
+
+  get address(): string {
+    return this.#transport.address;
+  }
+  get transportKind(): Transport['kind'] {
+    return this.#transport.kind;
+  }
+  get state(): PortState {
+    return this.#state;
+  }
+  /** What was negotiated at the last start, bit by bit. */
+  get negotiation(): Negotiation | undefined {
+    return this.#negotiation;
+  }
+  get features(): FeatureSet | undefined {
+    return this.#negotiation?.features;
+  }
+  /** The MAC address, where the device has one. */
+  get macAddress(): Uint8Array | undefined {
+    return this.#macAddress;
+  }
+  /** What the packets lie on: `2 MiB hugepages`, `4 KiB pages (…)`, and how much of it there is. */
+  get memory(): { readonly kind: string; readonly bytes: number } {
+    return { kind: this.pool.memory.kind, bytes: this.pool.memory.bytes + this.#rings.bytes };
+  }
+
+  /** Brings the device up and lets packets flow. @throws VirtioError why it does not work; the device is reset then */
+  start(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#state === 'started') throw this.#wrongState('start');
+      if (this.#state === 'closed') throw this.#wrongState('start');
+      await this.#start();
+    });
+  }
+
+  /** Resets the device; packets in flight are lost and counted. The port can be started again. */
+  stop(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#state === 'closed') throw this.#wrongState('stop');
+      if (this.#state === 'started') await this.#stop('stopped');
+      else if (this.#state !== 'stopped') this.#state = 'stopped';
+    });
+  }
+
+  /** Resets the device, then lets go of it and of all memory. Idempotent. */
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#state === 'closed') return;
+      try {
+        if (this.#state === 'started') await this.#stop('stopped');
+        await this.#pauseAll();
+      } finally {
+        this.#state = 'closed';
+        this.#transport.onEvent = undefined;
+        await this.#transport.close();
+        this.#local?.close();
+        this.#rings.close();
+        if (this.#ownsPool) this.pool.memory.close();
+      }
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** The receive queue of a pair, to be polled by this thread. */
+  rxQueue(pair: number): PortRxQueue {
+    return this.#attached().rxQueue(pair);
+  }
+  /** The transmit queue of a pair, to be polled by this thread. */
+  txQueue(pair: number): PortTxQueue {
+    return this.#attached().txQueue(pair);
+  }
+  /** An empty burst over the port's pool, for this thread. */
+  burst(capacity = 32): Burst {
+    return this.#attached().burst(capacity);
+  }
+
+  statistics(): PortStatistics {
+    const pairs = Array.from({ length: this.#choices.queuePairs }, (_, pair) => pair);
+    return {
+      rx: pairs.map((pair) => this.#counters.read(2 * pair)),
+      tx: pairs.map((pair) => this.#counters.read(2 * pair + 1)),
+    };
+  }
+  resetStatistics(): void {
+    this.#counters.reset();
+  }
+
+  /** The port as plain data, for `AttachedPort.attach` in another thread; `launch` does it. */
+  handle(): PortHandle {
+    return {
+      id: this.id,
+      address: this.address,
+      rings: this.#rings.handle,
+      poolMemory: this.pool.memory.handle,
+      pool: this.pool.handle,
+      counters: this.#counters.memory,
+      claims: this.#claims,
+      session: this.#session,
+    };
+  }
+
+  /** Has another thread follow the port's stops and starts; returns how to end that. */
+  addRemote(remote: RemotePort): () => void {
+    this.#remotes.add(remote);
+    return () => this.#remotes.delete(remote);
+  }
+
+  async #start(): Promise<void> {
+    const wanted = wishes(this.#choices);
+    let queues: PortQueues | undefined;
+    try {
+      this.#negotiation = await bringUp(this.#transport, wanted, async (negotiation) => {
+        this.#queues ??= new PortQueues(this.#rings, this.#choices.queuePairs, this.#ringSize);
+        queues = this.#queues;
+        this.#macAddress = await this.#readMacAddress(negotiation.features);
+        await this.#transport.shareMemory(this.#rings.iovas.at(0), this.#rings.range);
+        const packets = this.pool.memory;
+        await this.#transport.shareMemory(packets.iovas.at(0), packets.range);
+        await queues.setUp(this.#transport, negotiation.features);
+      });
+      await queues?.enablePairs(this.#transport);
+    } catch (error) {
+      await this.#transport.reset().catch(() => undefined);
+      this.#queues?.closeControl();
+      throw error;
+    }
+    this.#session = queues?.session;
+    this.#state = 'started';
+    if (this.#session !== undefined) {
+      const session = this.#session;
+      this.#local?.resume(session);
+      await Promise.all([...this.#remotes].map((remote) => remote.resume(session)));
+    }
+    this.emit('link', true);
+  }
+
+  async #stop(next: PortState): Promise<void> {
+    this.#state = next;
+    // The device lets go of the memory first, then the threads take their buffers back.
+    try {
+      await this.#transport.reset();
+    } finally {
+      await this.#pauseAll();
+      this.emit('link', false);
+    }
+    const packets = this.pool.memory;
+    await this.#transport.unshareMemory(packets.iovas.at(0), packets.bytes);
+    await this.#transport.unshareMemory(this.#rings.iovas.at(0), this.#rings.bytes);
+  }
+
+  async #pauseAll(): Promise<void> {
+    this.#session = undefined;
+    this.#queues?.closeControl();
+    this.#local?.pause();
+    await Promise.all([...this.#remotes].map((remote) => remote.pause()));
+  }
+
+  #onTransportEvent(event: TransportEvent): void {
+    if (event.type === 'gone') void this.#inTurn(() => this.#onGone(event.reason));
+    else if (event.type === 'back') void this.#inTurn(() => this.#onBack());
+    else if (event.type === 'needs-reset') {
+      void this.#inTurn(() => this.#fail(new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${this.address} asks for a reset`)));
+    }
+  }
+
+  async #onGone(reason: string): Promise<void> {
+    if (this.#state !== 'started') return;
+    if (!this.#reconnect) {
+      await this.#fail(new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} went away: ${reason}`));
+      return;
+    }
+    this.#state = 'disconnected';
+    await this.#pauseAll();
+    this.emit('link', false);
+  }
+
+  async #onBack(): Promise<void> {
+    if (this.#state !== 'disconnected') return;
+    try {
+      await this.#start();
+    } catch (error) {
+      await this.#fail(error instanceof VirtioError ? error : new VirtioError(ErrorCode.DEVICE_BROKEN, String(error), { cause: error }));
+    }
+  }
+
+  async #fail(error: VirtioError): Promise<void> {
+    if (this.#state === 'closed') return;
+    this.#state = 'failed';
+    await this.#transport.reset().catch(() => undefined);
+    await this.#pauseAll();
+    this.emit('link', false);
+    this.emit('fault', error);
+  }
+
+  async #readMacAddress(features: FeatureSet): Promise<Uint8Array | undefined> {
+    if (!features.has(Feature.MAC)) return undefined;
+    const { mac } = virtioNetConfig.fields;
+    return await this.#transport.readConfig(mac.offset, mac.bytes);
+  }
+
+  #attached(): AttachedPort {
+    if (this.#state === 'closed') throw this.#wrongState('use');
+    // The memory is this thread's already; the port closes it.
+    this.#local ??= new AttachedPort(this.handle(), this.#rings, this.pool, () => undefined);
+    return this.#local;
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#work.then(work);
+    this.#work = result.catch(() => undefined);
+    return result;
+  }
+
+  #wrongState(what: string): VirtioError {
+    return new VirtioError(ErrorCode.WRONG_STATE, `cannot ${what} the port ${this.address}: it is ${this.#state}`, { value: this.#state });
+  }
+}
+
+function check(sound: boolean, rule: string, value: number): void {
+  if (!sound) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${rule}, not ${value}`, { value });
+}
+
+export interface CreatePoolOptions {
+  readonly size: number;
+  readonly bufferBytes?: number | undefined;
+  readonly headroom?: number | undefined;
+  readonly pages?: PageChoice | undefined;
+  readonly lock?: boolean | undefined;
+}
+
+/** A pool in memory of its own, for several ports. Close `pool.memory` when no port uses it any more. */
+export function createPool(options: CreatePoolOptions): PacketPool {
+  const { size, bufferBytes, headroom, pages, lock } = options;
+  const shape = { size, ...(bufferBytes === undefined ? {} : { bufferBytes }), ...(headroom === undefined ? {} : { headroom }) };
+  const memory = DmaMemory.allocate({ bytes: PacketPool.bytesNeeded(shape), pages, lock });
+  try {
+    return PacketPool.create(memory, shape);
+  } catch (error) {
+    memory.close();
+    throw error;
+  }
+}
+
+/** What memory is counted in, in messages. */
+export const describeBytes = (bytes: number): string => `${(bytes / MiB).toFixed(1)} MiB`;

@@ -1,0 +1,103 @@
+/** What a thread needs to run a queue, and where its rings are: plain data that can be posted to a worker. */
+
+import type { DmaMemory } from '../memory/dma-memory.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import { type DriverRingOptions, type IndirectTables, SplitDriverRing } from '../ring/split-driver-ring.js';
+import { SplitRingViews } from '../ring/split-views.js';
+import type { Doorbell } from '../spec/pci-function.js';
+import { splitRingParts, virtqDesc } from '../spec/ring.js';
+import type { QueueAddresses } from '../spec/transport.js';
+import { highWord, lowWord } from '../units.js';
+
+/** Segments of a packet that go through an indirect table: 64 KiB in the smallest buffers that are usual. */
+export const INDIRECT_ENTRIES = 36;
+
+/** Where a queue's ring is in the port's ring memory (offsets in bytes). */
+export interface RingPlace {
+  readonly size: number;
+  readonly desc: number;
+  readonly driver: number;
+  readonly device: number;
+  /** Tables for indirect descriptors, or undefined. */
+  readonly indirect: number | undefined;
+}
+
+/** A queue that the device has been told of. */
+export interface QueueHandle {
+  /** Index of the virtqueue. */
+  readonly index: number;
+  readonly ring: RingPlace;
+  readonly headerBytes: number;
+  readonly eventIndex: boolean;
+  readonly mergeable: boolean;
+  /** Longest packet that may be sent, Ethernet header included. */
+  readonly maxFrameBytes: number;
+  readonly doorbell: Doorbell;
+}
+
+/** Bytes that the ring of a queue takes at most, alignment included. */
+export function ringBytes(size: number, indirect: boolean): number {
+  const { desc, driver, device } = splitRingParts(size);
+  const tables = indirect ? size * INDIRECT_ENTRIES * virtqDesc.bytes : 0;
+  return desc.bytes + driver.bytes + device.bytes + tables + 4 * RING_ALIGNMENT;
+}
+
+/** Parts begin on cache lines of their own: the two ends write different ones. */
+const RING_ALIGNMENT = 128;
+
+/** Takes the memory of a ring. */
+export function placeRing(memory: DmaMemory, size: number, indirect: boolean): RingPlace {
+  const parts = splitRingParts(size);
+  return {
+    size,
+    desc: memory.take(parts.desc.bytes, RING_ALIGNMENT),
+    driver: memory.take(parts.driver.bytes, RING_ALIGNMENT),
+    device: memory.take(parts.device.bytes, RING_ALIGNMENT),
+    indirect: indirect ? memory.take(size * INDIRECT_ENTRIES * virtqDesc.bytes, RING_ALIGNMENT) : undefined,
+  };
+}
+
+/** The ring's addresses for the device. */
+export function ringAddresses(memory: DmaMemory, place: RingPlace): QueueAddresses {
+  return {
+    size: place.size,
+    desc: memory.iovas.at(place.desc),
+    driver: memory.iovas.at(place.driver),
+    device: memory.iovas.at(place.device),
+  };
+}
+
+/** This thread's view of a ring. */
+export function ringViews(memory: DmaMemory, place: RingPlace): SplitRingViews {
+  const { buffer } = memory;
+  return new SplitRingViews(
+    place.size,
+    { buffer, offset: place.desc },
+    { buffer, offset: place.driver },
+    { buffer, offset: place.device },
+  );
+}
+
+/** The driver's end of a queue, over memory that is cleared. */
+export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle): SplitDriverRing {
+  const options: DriverRingOptions = {
+    pool,
+    headerBytes: queue.headerBytes,
+    eventIndex: queue.eventIndex,
+    indirect: indirectTables(memory, queue.ring),
+  };
+  return new SplitDriverRing(ringViews(memory, queue.ring), options);
+}
+
+function indirectTables(memory: DmaMemory, place: RingPlace): IndirectTables | undefined {
+  if (place.indirect === undefined) return undefined;
+  const tableBytes = INDIRECT_ENTRIES * virtqDesc.bytes;
+  const iovas = new Uint32Array(2 * place.size);
+  for (let id = 0; id < place.size; id++) {
+    const address = memory.iovas.at(place.indirect + id * tableBytes);
+    iovas[2 * id] = lowWord(address);
+    iovas[2 * id + 1] = highWord(address);
+  }
+  const words = new Uint32Array(memory.buffer, place.indirect, (place.size * tableBytes) / 4);
+  return { words, entries: INDIRECT_ENTRIES, iovas };
+}

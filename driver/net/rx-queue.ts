@@ -1,0 +1,224 @@
+/** The receive half of a queue pair, on the thread that polls it. */
+
+import type { Burst } from '../memory/burst.js';
+import { PacketField } from '../memory/packet-fields.js';
+import { readNumBuffers } from '../memory/packet-header.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRing } from '../ring/ends.js';
+import { DoorbellRinger } from './doorbell.js';
+import type { QueueHandle } from './queue-handle.js';
+import { QueueCounter } from './statistics.js';
+
+/** Descriptors refilled at a time: two lines of the available ring. */
+const REFILL_STEP = 64;
+const ETHERNET_HEADER_BYTES = 14;
+
+/** Receives bursts from a ring, and keeps the ring filled with empty buffers. */
+export class RxQueue {
+  readonly #pool: PacketPool;
+  readonly #ring: DriverRing;
+  readonly #counters: Float64Array;
+  readonly #ringer: DoorbellRinger;
+  readonly #headerBytes: number;
+  readonly #mergeable: boolean;
+  readonly #refillStep: number;
+  readonly #lengths: Uint32Array;
+  /** Buffers on their way into the ring, and the rest of a packet that a burst cut in two. */
+  readonly #handles: Uint32Array;
+  readonly #restLengths: Uint32Array;
+  #open = true;
+
+  /** Fills the ring: call it when the device is ready (after DRIVER_OK). */
+  constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle) {
+    this.#pool = pool;
+    this.#ring = ring;
+    this.#counters = counters;
+    this.#ringer = new DoorbellRinger(queue.doorbell);
+    this.#headerBytes = queue.headerBytes;
+    this.#mergeable = queue.mergeable;
+    this.#refillStep = Math.min(REFILL_STEP, ring.size >>> 2);
+    this.#lengths = new Uint32Array(ring.size);
+    this.#handles = new Uint32Array(ring.size);
+    this.#restLengths = new Uint32Array(ring.size);
+    while (ring.free > 0 && this.#refill(Math.min(ring.free, REFILL_STEP)));
+    this.#kick();
+  }
+
+  /** Why the queue stands still, or undefined. */
+  get broken(): string | undefined {
+    return this.#ring.broken;
+  }
+
+  /** Adds received packets to the burst until it is full or none is left; returns how many. */
+  receive(burst: Burst): number {
+    if (!this.#open) return 0;
+    const counters = this.#counters;
+    counters[QueueCounter.POLLS]! += 1;
+    const start = burst.count;
+    const room = burst.capacity - start;
+    const used = this.#ring.reclaim(burst.handles, this.#lengths, start, room);
+    if (used === 0) {
+      counters[QueueCounter.EMPTY_POLLS]! += 1;
+      if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
+      return 0;
+    }
+    const received = this.#mergeable ? this.#takeMergeable(burst, start, used) : this.#takeSingle(burst, start, used);
+    burst.count = start + received;
+    counters[QueueCounter.PACKETS]! += received;
+    if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
+    return received;
+  }
+
+  /** Takes back all buffers after the device was stopped. Idempotent. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    const left = this.#ring.reclaimAll(this.#handles);
+    this.#pool.freeBuffers(this.#handles, 0, left);
+    this.#ringer.close();
+  }
+
+  /** Each used buffer is a packet. */
+  #takeSingle(burst: Burst, start: number, used: number): number {
+    const { handles } = burst;
+    const lengths = this.#lengths;
+    const shortest = this.#headerBytes + ETHERNET_HEADER_BYTES;
+    let bytes = 0;
+    let to = start;
+    for (let from = start; from < start + used; from++) {
+      const handle = handles[from]!;
+      const length = lengths[from]!;
+      // One test for both: an overlong buffer is marked with the largest length.
+      if (length < shortest || length > MAX_LENGTH) {
+        this.#drop(handle, length);
+        continue;
+      }
+      handles[to++] = handle;
+      bytes += this.#fill(handle, length - this.#headerBytes);
+    }
+    this.#counters[QueueCounter.BYTES]! += bytes;
+    return to - start;
+  }
+
+  /** Each packet says in its first header how many buffers it has (virtio 1.2 §5.1.6.3.2). */
+  #takeMergeable(burst: Burst, start: number, used: number): number {
+    const pool = this.#pool;
+    const { handles } = burst;
+    const lengths = this.#lengths;
+    const headerBytes = this.#headerBytes;
+    const shortest = headerBytes + ETHERNET_HEADER_BYTES;
+    const headerAt = pool.offset + pool.headroom - headerBytes;
+    const end = start + used;
+    let bytes = 0;
+    let to = start;
+    for (let from = start; from < end; from++) {
+      const handle = handles[from]!;
+      const length = lengths[from]!;
+      if (length < shortest || length > MAX_LENGTH) {
+        this.#drop(handle, length);
+        continue;
+      }
+      const buffers = readNumBuffers(pool, headerAt + handle * pool.bufferBytes);
+      bytes += this.#fill(handle, length - headerBytes);
+      if (buffers > 1) {
+        const more = this.#join(handle, buffers - 1, handles, from + 1, end);
+        // The buffers that follow belong to this packet whether it is whole or not.
+        from = Math.min(end, from + buffers) - 1;
+        if (more < 0) continue;
+        bytes += more;
+      }
+      handles[to++] = handle;
+    }
+    this.#counters[QueueCounter.BYTES]! += bytes;
+    return to - start;
+  }
+
+  /** Sets the fields of a buffer that holds `length` bytes behind the header; returns `length`. */
+  #fill(handle: number, length: number): number {
+    const { fields, headroom } = this.#pool;
+    const field = handle * PacketField.WORDS;
+    fields[field + PacketField.DATA_OFFSET] = headroom;
+    fields[field + PacketField.SEGMENT_LENGTH] = length;
+    fields[field + PacketField.NEXT] = 0;
+    fields[field + PacketField.PACKET_LENGTH] = length;
+    fields[field + PacketField.FLAGS] = 0;
+    return length;
+  }
+
+  /**
+   * Chains `count` more buffers behind `first`: those from `from` to `end` in `handles`, and what the ring has beyond.
+   *
+   * A device makes all buffers of a packet visible at once (virtio 1.2 §5.1.6.4.1), so nothing is waited for.
+   * Returns the bytes added, or -1 when the packet was dropped.
+   */
+  #join(first: number, count: number, handles: Uint32Array, from: number, end: number): number {
+    const { fields, headroom } = this.#pool;
+    const here = Math.min(count, end - from);
+    const missing = count - here;
+    const rest = this.#handles;
+    let beyond = 0;
+    if (missing > 0) beyond = this.#ring.reclaim(rest, this.#restLengths, 0, Math.min(missing, rest.length));
+    let previous = first;
+    let bytes = 0;
+    let sound = beyond === missing;
+    for (let index = 0; index < here + beyond; index++) {
+      const handle = index < here ? handles[from + index]! : rest[index - here]!;
+      const length = index < here ? this.#lengths[from + index]! : this.#restLengths[index - here]!;
+      const field = handle * PacketField.WORDS;
+      // Buffers behind the first have no header: the data begins where it would stand.
+      fields[field + PacketField.DATA_OFFSET] = headroom - this.#headerBytes;
+      fields[field + PacketField.SEGMENT_LENGTH] = length;
+      fields[field + PacketField.NEXT] = 0;
+      fields[previous * PacketField.WORDS + PacketField.NEXT] = handle + 1;
+      previous = handle;
+      if (length === 0 || length > MAX_LENGTH) sound = false;
+      bytes += length;
+    }
+    const total = fields[first * PacketField.WORDS + PacketField.PACKET_LENGTH]! + bytes;
+    if (!sound || total > MAX_LENGTH) {
+      this.#dropped[0] = first;
+      this.#pool.free(this.#dropped, 0, 1);
+      this.#counters[QueueCounter.DROP_INCOMPLETE]! += 1;
+      return -1;
+    }
+    fields[first * PacketField.WORDS + PacketField.PACKET_LENGTH] = total;
+    return bytes;
+  }
+  readonly #dropped = new Uint32Array(1);
+
+  #drop(handle: number, length: number): void {
+    this.#counters[length > MAX_LENGTH ? QueueCounter.DROP_OVERLONG : QueueCounter.DROP_RUNT]! += 1;
+    this.#dropped[0] = handle;
+    this.#pool.freeBuffers(this.#dropped, 0, 1);
+  }
+
+  #refillRing(): boolean {
+    const { free } = this.#ring;
+    return this.#refill(free < this.#handles.length ? free : this.#handles.length);
+  }
+
+  /** Posts `count` empty buffers; false when the pool has not so many. */
+  #refill(count: number): boolean {
+    const wanted = count < MAX_ALLOCATION ? count : MAX_ALLOCATION;
+    if (!this.#pool.allocate(this.#handles, 0, wanted)) {
+      this.#counters[QueueCounter.NO_BUFFER]! += 1;
+      return false;
+    }
+    this.#ring.postBuffers(this.#handles, 0, wanted);
+    return true;
+  }
+
+  #kick(): void {
+    if (this.#ring.needsKick()) {
+      this.#counters[QueueCounter.KICKS_SENT]! += 1;
+      this.#ringer.ring();
+    } else {
+      this.#counters[QueueCounter.KICKS_SAVED]! += 1;
+    }
+  }
+}
+
+/** Most bytes of a packet: 64 KiB of IP, Ethernet header, two VLAN tags and slack. */
+const MAX_LENGTH = 65_562;
+/** Buffers allocated at once: within what a pool's cache gives. */
+const MAX_ALLOCATION = 256;

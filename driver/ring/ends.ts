@@ -1,0 +1,55 @@
+/**
+ * What the two ends of a ring can do, whatever its format. The names pair: post and pop, reclaim and return, kick and call.
+ *
+ * A burst is one call, so that the format costs one dispatch a burst and nothing a packet.
+ */
+
+/** The driver's end: makes buffers available and takes back used ones. */
+export interface DriverRing {
+  readonly size: number;
+  /** Chains that the device has not used yet. */
+  readonly inFlight: number;
+  /** Descriptors that are free. */
+  readonly free: number;
+  /** Why the ring stands still for ever, or undefined. A broken ring posts and reclaims nothing. */
+  readonly broken: string | undefined;
+  /** Posts packets for the device to read, headers before their data; returns how many were taken, in order. */
+  postPackets(handles: Uint32Array, start: number, count: number): number;
+  /** Posts empty buffers for the device to write; returns how many were taken. */
+  postBuffers(handles: Uint32Array, start: number, count: number): number;
+  /** Takes back up to `most` used chains, oldest first: handles into `out`, bytes written into `lengths`. */
+  reclaim(out: Uint32Array, lengths: Uint32Array, start: number, most: number): number;
+  /** Takes back every chain in flight, used or not. Only while the device does not run the queue. */
+  reclaimAll(out: Uint32Array): number;
+  /** Whether the device wants a notification for what was posted since the last call. */
+  needsKick(): boolean;
+  /** Asks the device for notifications from the next used chain on; false when chains are waiting already. */
+  enableCalls(): boolean;
+  disableCalls(): void;
+}
+
+/** The device's end: takes available chains and returns them. */
+export interface DeviceRing {
+  readonly size: number;
+  readonly broken: string | undefined;
+  /** Index of the next available entry, 0 to 65535. */
+  readonly base: number;
+  /** Chains of the last `pop` that have not been returned. */
+  readonly popped: number;
+  /** Heads of the chains of the last `pop`. */
+  readonly heads: Uint16Array;
+  /** Chain `i` of the last `pop` has the jobs `firstJob[i]` to `firstJob[i + 1] - 1` of the job list. */
+  readonly firstJob: Uint32Array;
+  /**
+   * Looks at up to `most` available chains and writes their buffers into the job list: address, length, direction.
+   * Chains that are not returned are looked at again, afresh, by the next `pop`.
+   */
+  pop(most: number): number;
+  /** Returns the first `count` chains of the last `pop`, chain `i` with `lengths[i]` bytes written. */
+  returnChains(lengths: Uint32Array, count: number): void;
+  /** Whether the driver wants a notification for what was returned since the last call. */
+  needsCall(): boolean;
+  /** Asks the driver for kicks; false when chains are waiting already. */
+  enableKicks(): boolean;
+  disableKicks(): void;
+}

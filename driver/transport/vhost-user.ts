@@ -1,0 +1,396 @@
+/** A driver's way to a vhost-user back-end: the driver as front-end, without a virtual machine around it. */
+
+import { randomBytes } from 'node:crypto';
+import { type FdPoll, native, PollEvent } from '../../native/index.js';
+import { ErrorCode, VirtioError } from '../errors.js';
+import { caps } from '../spec/caps.js';
+import { ControlAck, ControlClass, MacCommand, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
+import { Feature, FeatureSet } from '../spec/features.js';
+import { MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
+import type { Doorbell, MemoryRange } from '../spec/pci-function.js';
+import { Status } from '../spec/status.js';
+import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
+import { ProtocolFeature } from '../spec/vhost-user.js';
+import type { Iova } from '../units.js';
+import { closeAll, OwnedFd } from '../wire/owned-fd.js';
+import { checkSocketPath } from '../wire/unix-endpoint.js';
+import { ANNOUNCED_FEATURES, BACKEND_FEATURES, FRONTEND_FEATURES } from './vhost-user-features.js';
+import { VhostUserLink } from './vhost-user-link.js';
+import type { SharedRegion, VhostUserSession } from './vhost-user-session.js';
+
+export interface VhostUserTransportOptions {
+  /** Listen at the path and wait for the back-end to connect, rather than connect to it. */
+  readonly server?: boolean;
+  /** The port's address; a random one, locally administered, without it. */
+  readonly macAddress?: Uint8Array;
+  /** Queue pairs that will be used, 1 to 128. */
+  readonly queuePairs: number;
+  /** Connect (or accept) again when the back-end goes away. */
+  readonly reconnect?: boolean;
+  /** Longest wait for an answer (10 s without it), and for a back-end to connect (no limit without it). */
+  readonly timeoutMs?: number;
+  /** Aborts `open`. */
+  readonly signal?: AbortSignal;
+}
+
+const ANSWER_MS = 10_000;
+
+interface Ring {
+  readonly session: VhostUserSession;
+  readonly kick: OwnedFd;
+  readonly call: OwnedFd;
+  isEnabled: boolean;
+}
+
+export class VhostUserTransport implements Transport {
+  readonly kind = 'vhost-user';
+  readonly address: string;
+  onEvent: ((event: TransportEvent) => void) | undefined;
+  /** Serves what a device with a control queue would: MQ and MAC (virtio 1.2 §5.1.6.5). */
+  readonly controlCommand = (commandClass: number, command: number, data: Uint8Array): Promise<number> =>
+    this.#control(commandClass, command, data);
+
+  readonly #options: VhostUserTransportOptions;
+  readonly #link: VhostUserLink;
+  readonly #stop = new AbortController();
+  readonly #config = new Uint8Array(virtioNetConfig.bytes);
+  /** Signalled by the back-end when a ring is broken; one for all rings, because the answer is a reset anyway. */
+  readonly #err: OwnedFd;
+  readonly #errPoll: FdPoll;
+  readonly #regions = new Map<Iova, SharedRegion & { readonly owned: OwnedFd }>();
+  readonly #rings = new Map<number, Ring>();
+  /** The session that knows the regions as they are. */
+  #informed: VhostUserSession | undefined;
+  #session: VhostUserSession | undefined;
+  #accepted = FeatureSet.EMPTY;
+  #status = 0;
+  #reconnecting: Promise<void> | undefined;
+  #isClosed = false;
+
+  private constructor(
+    path: string,
+    options: VhostUserTransportOptions,
+    link: VhostUserLink,
+    session: VhostUserSession,
+  ) {
+    this.address = `vhost-user:${path}`;
+    this.#options = options;
+    this.#link = link;
+    this.#config.set(options.macAddress ?? randomMac());
+    this.#err = new OwnedFd(native.createEventFd(0));
+    this.#errPoll = native.pollFd(this.#err.fd, PollEvent.READABLE, () => {
+      native.drainEventFd(this.#err.fd);
+      this.onEvent?.({ type: 'needs-reset' });
+    });
+    this.#errPoll.unref();
+    this.#adopt(session);
+  }
+
+  /**
+   * Connects to the back-end that listens at `path`, or listens there for one.
+   *
+   * @throws VirtioError INVALID_ARGUMENT, NOT_FOUND, WRONG_KIND, PERMISSION_DENIED, IN_USE, NO_RESOURCES for the path;
+   * FEATURE_MISSING when the back-end has fewer queue pairs; PEER_GONE, TIMEOUT, ABORTED, PROTOCOL_VIOLATION
+   */
+  static async open(path: string, options: VhostUserTransportOptions): Promise<VhostUserTransport> {
+    checkOptions(path, options);
+    const { signal, timeoutMs } = options;
+    const link = VhostUserLink.open(path, options.server === true);
+    try {
+      const answers = { timeoutMs: timeoutMs ?? ANSWER_MS, signal };
+      const session = await link.first(options.queuePairs, answers, { timeoutMs, signal });
+      return new VhostUserTransport(path, options, link, session);
+    } catch (error) {
+      link.close();
+      throw error;
+    }
+  }
+
+  async reset(): Promise<void> {
+    const session = this.#session;
+    try {
+      if (session !== undefined) await this.#stopRings(session);
+    } finally {
+      this.#dropRings();
+      this.#status = 0;
+      this.#accepted = FeatureSet.EMPTY;
+    }
+    await this.setStatus(0);
+    if ((await this.status()) !== 0) {
+      throw new VirtioError(ErrorCode.DEVICE_BROKEN, 'the back-end does not take a status of 0', {
+        requirement: 'virtio 1.2 §2.1.2',
+      });
+    }
+  }
+
+  async status(): Promise<number> {
+    const session = this.#live();
+    return session.has(ProtocolFeature.STATUS) ? session.status() : this.#status;
+  }
+
+  /** With DRIVER_OK, enables the first pair of rings: the others wait for VQ_PAIRS_SET (virtio 1.2 §5.1.6.5.6). */
+  async setStatus(status: number): Promise<void> {
+    const session = this.#live();
+    if ((status & ~this.#status & Status.DRIVER_OK) !== 0) await this.#enablePairs(1);
+    if (session.has(ProtocolFeature.STATUS)) await session.setStatus(status);
+    this.#status = status;
+  }
+
+  async offered(): Promise<OfferedFeatures> {
+    const session = this.#live();
+    const mtu = session.mtu === undefined ? FeatureSet.EMPTY : FeatureSet.of(Feature.MTU);
+    const mq = session.queuePairs > 1 ? FeatureSet.of(Feature.MQ) : FeatureSet.EMPTY;
+    return {
+      device: session.features.intersection(BACKEND_FEATURES).union(mtu),
+      transport: FRONTEND_FEATURES.union(mq),
+    };
+  }
+
+  async accept(features: FeatureSet): Promise<void> {
+    const session = this.#live();
+    const { device, transport } = await this.offered();
+    const unknown = features.difference(device.union(transport));
+    if (!unknown.isEmpty) {
+      throw new VirtioError(ErrorCode.FEATURE_MISSING, `${this.address} does not offer ${unknown}`, { value: unknown });
+    }
+    const announced = features.has(Feature.MQ) ? ANNOUNCED_FEATURES : FeatureSet.EMPTY;
+    await session.setFeatures(features.intersection(device.union(announced.intersection(session.features))));
+    this.#accepted = features;
+  }
+
+  async readConfig(offset: number, bytes: number): Promise<Uint8Array> {
+    this.#live();
+    if (offset < 0 || bytes < 0 || offset + bytes > this.#config.length) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${bytes} bytes at ${offset} are outside the configuration`, {
+        value: offset,
+        requirement: 'virtio 1.2 §5.1.4',
+      });
+    }
+    return this.#config.slice(offset, offset + bytes);
+  }
+
+  async queueCount(): Promise<number> {
+    return 2 * this.#live().queuePairs;
+  }
+
+  async queueSizeMax(index: number): Promise<number> {
+    return index < (await this.queueCount()) ? caps.ringSize : 0;
+  }
+
+  async shareMemory(address: Iova, memory: MemoryRange): Promise<void> {
+    const end = address + BigInt(memory.bytes);
+    for (const [other, region] of this.#regions) {
+      if (other !== address && address < other + BigInt(region.bytes) && other < end) {
+        throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `memory at 0x${address.toString(16)} is shared already`, {
+          value: address,
+        });
+      }
+    }
+    if (!this.#regions.has(address) && this.#regions.size >= caps.tableRegions) {
+      throw new VirtioError(ErrorCode.NO_RESOURCES, `a back-end takes ${caps.tableRegions} pieces of memory at most`, {
+        requirement: 'vhost-user "Memory regions description"',
+        advice: 'share fewer, larger ones',
+      });
+    }
+    this.#regions.get(address)?.owned.close();
+    // Our own descriptor: the table is sent again to the next back-end, whenever that comes.
+    const owned = new OwnedFd(native.duplicateFd(memory.fd));
+    this.#regions.set(address, { ...memory, fd: owned.fd, address, owned });
+    await this.#memoryChanged();
+  }
+
+  async unshareMemory(address: Iova, bytes: number): Promise<void> {
+    const region = this.#regions.get(address);
+    if (region === undefined || region.bytes !== bytes) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `no ${bytes} bytes are shared at 0x${address.toString(16)}`, {
+        value: address,
+      });
+    }
+    this.#regions.delete(address);
+    region.owned.close();
+    await this.#memoryChanged();
+  }
+
+  async setUpQueue(index: number, addresses: QueueAddresses): Promise<Doorbell> {
+    const session = this.#live();
+    if (index >= (await this.queueCount())) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue ${index}`, { value: index });
+    }
+    if (this.#rings.has(index)) {
+      throw new VirtioError(ErrorCode.WRONG_STATE, `queue ${index} is set up already`, { advice: 'reset first' });
+    }
+    await this.#inform(session);
+    const ring: Ring = {
+      session,
+      kick: new OwnedFd(native.createEventFd(0)),
+      call: new OwnedFd(native.createEventFd(0)),
+      isEnabled: false,
+    };
+    this.#rings.set(index, ring);
+    const fds = { kick: ring.kick.fd, call: ring.call.fd, err: this.#err.fd };
+    await session.startRing(index, addresses, this.#accepted.has(Feature.RING_PACKED), fds);
+    return { kind: 'eventfd', fd: ring.kick.fd };
+  }
+
+  /** The eventfd that the back-end signals when it has used buffers of a queue; the transport's, good until `reset`. */
+  callFd(index: number): number | undefined {
+    return this.#rings.get(index)?.call.fd;
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#stop.abort();
+    this.#session?.close();
+    this.#session = undefined;
+    await this.#reconnecting;
+    this.#dropRings();
+    for (const region of this.#regions.values()) region.owned.close();
+    this.#regions.clear();
+    this.#errPoll.close();
+    this.#err.close();
+    this.#link.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** The session, for as long as there is one. */
+  #live(): VhostUserSession {
+    if (this.#isClosed) throw new VirtioError(ErrorCode.WRONG_STATE, `${this.address} is closed`);
+    if (this.#session === undefined) {
+      throw new VirtioError(ErrorCode.PEER_GONE, `the back-end of ${this.address} is gone`, {
+        advice: this.#options.reconnect ? 'wait until it is back' : 'open it again',
+      });
+    }
+    return this.#session;
+  }
+
+  #adopt(session: VhostUserSession): void {
+    this.#session = session;
+    session.onGone = (reason) => this.#lost(reason);
+    virtioNetConfig.write(new DataView(this.#config.buffer), {
+      status: NetStatus.LINK_UP,
+      max_virtqueue_pairs: session.queuePairs,
+      mtu: session.mtu ?? 0,
+    });
+  }
+
+  #lost(reason: VirtioError): void {
+    this.#session = undefined;
+    if (this.#options.reconnect) this.#reconnecting = this.#reconnect();
+    this.onEvent?.({ type: 'gone', reason: reason.message });
+  }
+
+  async #reconnect(): Promise<void> {
+    try {
+      const answers = { timeoutMs: this.#options.timeoutMs ?? ANSWER_MS, signal: this.#stop.signal };
+      const session = await this.#link.again(this.#options.queuePairs, answers);
+      if (this.#isClosed || session.isGone) {
+        session.close();
+        if (!this.#isClosed) await this.#reconnect();
+        return;
+      }
+      this.#adopt(session);
+    } catch {
+      // Only `close` ends the attempts.
+      return;
+    }
+    this.onEvent?.({ type: 'back' });
+  }
+
+  async #memoryChanged(): Promise<void> {
+    this.#informed = undefined;
+    const session = this.#session;
+    const isRunning = [...this.#rings.values()].some((ring) => ring.session === session);
+    if (session !== undefined && isRunning && this.#regions.size > 0) await this.#inform(session);
+  }
+
+  /** Tells the back-end which memory there is, unless it knows. */
+  async #inform(session: VhostUserSession): Promise<void> {
+    if (this.#informed === session) return;
+    if (this.#regions.size === 0) {
+      throw new VirtioError(ErrorCode.WRONG_STATE, 'no memory is shared with the device', {
+        advice: 'share the memory of the rings and packets before setting up queues',
+      });
+    }
+    await session.setMemory([...this.#regions.values()]);
+    this.#informed = session;
+  }
+
+  async #enablePairs(pairs: number): Promise<void> {
+    for (const [index, ring] of this.#rings) {
+      const isEnabled = index < 2 * pairs;
+      if (ring.isEnabled === isEnabled) continue;
+      await ring.session.enableRing(index, isEnabled);
+      ring.isEnabled = isEnabled;
+    }
+  }
+
+  /** Disables, then stops: a ring keeps its enabled state over a stop, and the next start is to begin disabled. */
+  async #stopRings(session: VhostUserSession): Promise<void> {
+    const rings = [...this.#rings].filter(([, ring]) => ring.session === session);
+    for (const [index, ring] of rings) {
+      if (ring.isEnabled) await session.enableRing(index, false);
+    }
+    for (const [index] of rings) await session.stopRing(index);
+  }
+
+  #dropRings(): void {
+    for (const ring of this.#rings.values()) closeAll([ring.kick, ring.call]);
+    this.#rings.clear();
+  }
+
+  async #control(commandClass: number, command: number, data: Uint8Array): Promise<number> {
+    this.#live();
+    if (commandClass === ControlClass.MQ && command === MqCommand.VQ_PAIRS_SET) return this.#setPairs(data);
+    if (commandClass === ControlClass.MAC && command === MacCommand.ADDR_SET) return this.#setMac(data);
+    return ControlAck.ERR;
+  }
+
+  async #setPairs(data: Uint8Array): Promise<number> {
+    if (!this.#accepted.has(Feature.MQ) || data.length !== virtioNetCtrlMq.bytes) return ControlAck.ERR;
+    const pairs = virtioNetCtrlMq.read(new DataView(data.buffer, data.byteOffset, data.byteLength)).virtqueue_pairs;
+    const isSetUp = Array.from({ length: 2 * pairs }, (_, index) => index).every((index) => this.#rings.has(index));
+    if (pairs < 1 || pairs > this.#live().queuePairs || !isSetUp) return ControlAck.ERR;
+    try {
+      await this.#enablePairs(pairs);
+      return ControlAck.OK;
+    } catch (error) {
+      if (error instanceof VirtioError && error.code === ErrorCode.REQUEST_REFUSED) return ControlAck.ERR;
+      throw error;
+    }
+  }
+
+  #setMac(data: Uint8Array): number {
+    if (!this.#accepted.has(Feature.CTRL_MAC_ADDR) || !isUnicastMac(data)) return ControlAck.ERR;
+    this.#config.set(data);
+    return ControlAck.OK;
+  }
+}
+
+function checkOptions(path: string, options: VhostUserTransportOptions): void {
+  checkSocketPath(path);
+  const { queuePairs, macAddress } = options;
+  if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > caps.queuePairs) {
+    throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${queuePairs} queue pairs are not 1 to ${caps.queuePairs}`, {
+      value: queuePairs,
+    });
+  }
+  if (macAddress !== undefined && !isUnicastMac(macAddress)) {
+    throw new VirtioError(ErrorCode.INVALID_ARGUMENT, 'a port needs a MAC address of 6 bytes that is one port only', {
+      value: macAddress,
+    });
+  }
+}
+
+const isUnicastMac = (mac: Uint8Array): boolean =>
+  mac.length === MAC_BYTES && (mac[0]! & 1) === 0 && mac.some((byte) => byte !== 0);
+
+function randomMac(): Uint8Array {
+  const mac = randomBytes(MAC_BYTES);
+  // Locally administered, and not a group.
+  mac[0] = (mac[0]! & 0xfc) | 0x02;
+  return mac;
+}

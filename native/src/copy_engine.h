@@ -1,0 +1,91 @@
+// Runs a list of copies between a guest's memory and a packet pool.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "memory_table.h"
+
+namespace virtio_pmd {
+
+// One job, as native/index.ts lays it out (`CopyJob`).
+struct CopyJob {
+  uint32_t guestLow;
+  uint32_t guestHigh;
+  uint32_t poolOffset;
+  uint32_t length;
+  uint32_t direction;
+  uint32_t status;
+  uint32_t spare[2];
+};
+static_assert(sizeof(CopyJob) == 32, "CopyJob.WORDS is 8");
+static_assert(offsetof(CopyJob, guestHigh) == 4 * 1, "CopyJob.GUEST_HIGH");
+static_assert(offsetof(CopyJob, poolOffset) == 4 * 2, "CopyJob.POOL_OFFSET");
+static_assert(offsetof(CopyJob, length) == 4 * 3, "CopyJob.LENGTH");
+static_assert(offsetof(CopyJob, direction) == 4 * 4, "CopyJob.DIRECTION");
+static_assert(offsetof(CopyJob, status) == 4 * 5, "CopyJob.STATUS");
+
+// `CopyDirection` of native/index.ts.
+constexpr uint32_t kFromGuest = 0;
+constexpr uint32_t kToGuest = 1;
+
+// `CopyStatus` of native/index.ts.
+enum CopyStatus : uint32_t {
+  kCopyOk = 0,
+  kOutsideMemory = 1,
+  // Also for a direction that does not exist: the caller's part of the job is wrong.
+  kOutsidePool = 2,
+  kFault = 3,
+  kReadOnly = 4,
+};
+
+// The job list: on its own pages, so that nothing shares its cache lines.
+class JobList {
+ public:
+  // Null when there is no memory for it.
+  static std::shared_ptr<JobList> create(uint32_t capacity);
+  JobList(const JobList&) = delete;
+  JobList& operator=(const JobList&) = delete;
+  ~JobList();
+  CopyJob* jobs() const { return jobs_; }
+  uint32_t capacity() const { return capacity_; }
+
+ private:
+  JobList(CopyJob* jobs, uint32_t capacity) : jobs_(jobs), capacity_(capacity) {}
+  CopyJob* jobs_;
+  uint32_t capacity_;
+};
+
+class CopyEngine {
+ public:
+  explicit CopyEngine(std::shared_ptr<JobList> list) : list_(std::move(list)) {}
+  CopyEngine(const CopyEngine&) = delete;
+  CopyEngine& operator=(const CopyEngine&) = delete;
+
+  const std::shared_ptr<JobList>& list() const { return list_; }
+  const MemoryTable& memory() const { return memory_; }
+  Outcome addRegion(const MappingRequest& request, uint64_t guestAddress, uint32_t* number);
+  std::shared_ptr<Mapping> removeRegion(uint32_t number);
+  std::vector<std::shared_ptr<Mapping>> removeAllRegions();
+  // The pool must stay readable and writable until it is set to another one or to nothing.
+  void setPool(uint8_t* pool, uint64_t bytes) {
+    pool_ = pool;
+    poolBytes_ = bytes;
+  }
+  // Runs jobs 0 to count - 1 and returns how many did not end OK; jobs beyond the list count as such.
+  uint32_t run(uint32_t count) noexcept;
+
+ private:
+  bool runOutOfLine(CopyJob& job, const Region*& region) noexcept;
+
+  std::shared_ptr<JobList> list_;
+  uint8_t* pool_ = nullptr;
+  uint64_t poolBytes_ = 0;
+  // The region that the last job was in, or one that holds no address.
+  const Region* lastRegion_ = &kNoRegion;
+  MemoryTable memory_;
+  static const Region kNoRegion;
+};
+
+}  // namespace virtio_pmd

@@ -1,0 +1,253 @@
+// The CopyEngine class.
+#include <napi.h>
+
+#include "arguments.h"
+#include "copy_engine.h"
+#include "state.h"
+
+namespace virtio_pmd {
+namespace {
+
+// More would not fit a Uint32Array that every supported engine can make.
+constexpr uint64_t kMaxJobs = 1u << 20;
+
+// What `run` works on. Shared by the object and its `run` function, either of which may outlive the other.
+struct RunState {
+  RunState(Napi::Env runEnv, std::shared_ptr<JobList> list) : env(runEnv), engine(std::move(list)) {}
+  RunState(const RunState&) = delete;
+  RunState& operator=(const RunState&) = delete;
+  ~RunState() { dropPool(); }
+
+  void dropPool() {
+    engine.setPool(nullptr, 0);
+    poolMapping = nullptr;
+    if (plainPool != nullptr) napi_delete_reference(env, plainPool);
+    plainPool = nullptr;
+  }
+
+  napi_env env;
+  CopyEngine engine;
+  // Keeps a mapped pool where it is.
+  std::shared_ptr<Mapping> poolMapping;
+  // A pool that is an ordinary ArrayBuffer may be detached at any time, so it is looked up again for each run.
+  napi_ref plainPool = nullptr;
+};
+
+void refreshPlainPool(napi_env env, RunState& state) {
+  napi_value buffer = nullptr;
+  void* data = nullptr;
+  size_t bytes = 0;
+  napi_get_reference_value(env, state.plainPool, &buffer);
+  if (buffer != nullptr) napi_get_arraybuffer_info(env, buffer, &data, &bytes);
+  state.engine.setPool(static_cast<uint8_t*>(data), data == nullptr ? 0 : bytes);
+}
+
+// Called once a burst: nothing here but one argument and one result. The state comes as the function's own data, which is
+// cheaper than unwrapping `this`.
+napi_value run(napi_env env, napi_callback_info info) {
+  size_t argumentCount = 1;
+  napi_value argument = nullptr;
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &argumentCount, &argument, nullptr, &data);
+  int32_t count = 0;
+  if (napi_get_value_int32(env, argument, &count) != napi_ok) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "count must be a number");
+    return nullptr;
+  }
+  // SAFETY: the function holds a share of its state until it is collected.
+  RunState& state = **static_cast<std::shared_ptr<RunState>*>(data);
+  if (state.plainPool != nullptr) refreshPlainPool(env, state);
+  const uint32_t failed = state.engine.run(count < 0 ? 0 : static_cast<uint32_t>(count));
+  napi_value result = nullptr;
+  napi_create_uint32(env, failed, &result);
+  return result;
+}
+
+void releaseRunState(napi_env, void* data, void*) { delete static_cast<std::shared_ptr<RunState>*>(data); }
+void releaseJobList(napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<JobList>*>(hint); }
+
+class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
+ public:
+  static Napi::Function define(Napi::Env env) {
+    return DefineClass(env, "CopyEngine",
+                       {InstanceMethod<&CopyEngineClass::addRegion>("addRegion"),
+                        InstanceMethod<&CopyEngineClass::removeRegion>("removeRegion"),
+                        InstanceMethod<&CopyEngineClass::view>("view"), InstanceMethod<&CopyEngineClass::setPool>("setPool"),
+                        InstanceMethod<&CopyEngineClass::faults>("faults"), InstanceMethod<&CopyEngineClass::close>("close")});
+  }
+
+  explicit CopyEngineClass(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CopyEngineClass>(info) {
+    const Napi::Env env = info.Env();
+    uint64_t capacity;
+    if (!readInteger(info[0], "jobs", kMaxJobs, &capacity)) return;
+    if (capacity == 0) {
+      throwRangeError(env, "jobs must be at least 1");
+      return;
+    }
+    std::shared_ptr<JobList> list = JobList::create(static_cast<uint32_t>(capacity));
+    if (list == nullptr) {
+      throwUnlessOk(env, Outcome::system("posix_memalign", ENOMEM));
+      return;
+    }
+    Napi::Object self = info.This().As<Napi::Object>();
+    const Napi::Value jobs = makeJobs(env, list);
+    if (env.IsExceptionPending()) return;
+    state_ = std::make_shared<RunState>(env, std::move(list));
+    const Napi::Value runFunction = makeRun(env);
+    if (env.IsExceptionPending()) return;
+    self.DefineProperties({Napi::PropertyDescriptor::Value("jobs", jobs, napi_enumerable),
+                           Napi::PropertyDescriptor::Value("run", runFunction, napi_enumerable)});
+  }
+
+ private:
+  static Napi::Value makeJobs(Napi::Env env, const std::shared_ptr<JobList>& list) {
+    const size_t words = static_cast<size_t>(list->capacity()) * (sizeof(CopyJob) / sizeof(uint32_t));
+    auto* const share = new std::shared_ptr<JobList>(list);
+    napi_value buffer = nullptr;
+    // SAFETY: the buffer's share keeps the list until the buffer is gone. Creation calls the finalizer itself when it
+    // throws for a size out of bounds, which kMaxJobs rules out, so the share is still ours on failure.
+    const napi_status status =
+        napi_create_external_arraybuffer(env, list->jobs(), words * sizeof(uint32_t), releaseJobList, share, &buffer);
+    if (status != napi_ok) {
+      delete share;
+      if (!env.IsExceptionPending()) {
+        Napi::Error::New(env, "this JavaScript engine does not allow memory from outside of it").ThrowAsJavaScriptException();
+      }
+      return Napi::Value();
+    }
+    forbidTransfer(env, buffer);
+    napi_value array = nullptr;
+    if (napi_create_typedarray(env, napi_uint32_array, words, buffer, 0, &array) != napi_ok) return Napi::Value();
+    return Napi::Value(env, array);
+  }
+
+  Napi::Value makeRun(Napi::Env env) {
+    auto* const share = new std::shared_ptr<RunState>(state_);
+    napi_value function = nullptr;
+    if (napi_create_function(env, "run", NAPI_AUTO_LENGTH, run, share, &function) != napi_ok ||
+        napi_add_finalizer(env, function, share, releaseRunState, nullptr, nullptr) != napi_ok) {
+      delete share;
+      if (!env.IsExceptionPending()) Napi::Error::New(env, "no function for run").ThrowAsJavaScriptException();
+      return Napi::Value();
+    }
+    return Napi::Value(env, function);
+  }
+
+  bool requireOpen(Napi::Env env) const {
+    if (state_ != nullptr && !isClosed_) return true;
+    Napi::Error::New(env, "the copy engine is closed").ThrowAsJavaScriptException();
+    return false;
+  }
+
+  Napi::Value addRegion(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!info[0].IsObject()) {
+      throwTypeError(env, "region must be an object");
+      return Napi::Value();
+    }
+    // Getters may run JavaScript, which may close this engine: read everything first, look at the engine after.
+    const Napi::Object options = info[0].As<Napi::Object>();
+    const char* const names[] = {"fd", "fileOffset", "guestAddress", "bytes", "readOnly"};
+    Napi::Value values[5];
+    for (size_t i = 0; i < 5; i++) {
+      values[i] = options.Get(names[i]);
+      if (env.IsExceptionPending()) return Napi::Value();
+    }
+    MappingRequest request;
+    request.foreign = true;
+    uint64_t guestAddress;
+    if (!readFd(values[0], "fd", &request.fd) || !readInteger(values[1], "fileOffset", kMaxSafeInteger, &request.fileOffset) ||
+        !readAddress(values[2], "guestAddress", &guestAddress) ||
+        !readInteger(values[3], "bytes", kMaxSafeInteger, &request.bytes)) {
+      return Napi::Value();
+    }
+    if (!values[4].IsUndefined() && !values[4].IsBoolean()) {
+      throwTypeError(env, "readOnly must be a boolean");
+      return Napi::Value();
+    }
+    request.readOnly = values[4].IsBoolean() && values[4].As<Napi::Boolean>().Value();
+    uint32_t number;
+    if (!requireOpen(env) || !throwUnlessOk(env, state_->engine.addRegion(request, guestAddress, &number))) return Napi::Value();
+    return Napi::Number::New(env, number);
+  }
+
+  Napi::Value removeRegion(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    uint32_t number;
+    if (!readU32(info[0], "number", &number) || !requireOpen(env)) return Napi::Value();
+    const std::shared_ptr<Mapping> mapping = state_->engine.removeRegion(number);
+    if (mapping == nullptr) {
+      throwRangeError(env, "there is no region of this number");
+      return Napi::Value();
+    }
+    State::of(env).views->retire(env, mapping);
+    return env.Undefined();
+  }
+
+  Napi::Value view(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    uint64_t guestAddress;
+    uint64_t bytes;
+    if (!readAddress(info[0], "guestAddress", &guestAddress) || !readInteger(info[1], "bytes", kMaxSafeInteger, &bytes) ||
+        !requireOpen(env)) {
+      return Napi::Value();
+    }
+    const Region* const region = state_->engine.memory().find(guestAddress);
+    const uint64_t offset = region == nullptr ? 0 : guestAddress - region->guestAddress;
+    if (region == nullptr || bytes == 0 || bytes > region->bytes - offset) {
+      throwRangeError(env, "the range must be inside one region");
+      return Napi::Value();
+    }
+    // SAFETY: [offset, offset + bytes) is inside the region, checked above.
+    return State::of(env).views->wrap(env, region->mapping, region->host + offset, bytes, false);
+  }
+
+  Napi::Value setPool(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!info[0].IsArrayBuffer()) {
+      throwTypeError(env, "pool must be an ArrayBuffer");
+      return Napi::Value();
+    }
+    if (!requireOpen(env)) return Napi::Value();
+    void* data = nullptr;
+    size_t bytes = 0;
+    napi_get_arraybuffer_info(env, info[0], &data, &bytes);
+    const std::shared_ptr<Mapping> mapping = State::of(env).views->find(data, bytes);
+    if (mapping != nullptr && mapping->readOnly()) {
+      throwRangeError(env, "the pool must be writable");
+      return Napi::Value();
+    }
+    state_->dropPool();
+    if (mapping != nullptr) {
+      state_->poolMapping = mapping;
+      state_->engine.setPool(static_cast<uint8_t*>(data), bytes);
+    } else {
+      napi_create_reference(env, info[0], 1, &state_->plainPool);
+    }
+    return env.Undefined();
+  }
+
+  Napi::Value faults(const Napi::CallbackInfo& info) {
+    const double count = state_ == nullptr ? 0 : static_cast<double>(state_->engine.memory().faults());
+    return Napi::Number::New(info.Env(), count);
+  }
+
+  Napi::Value close(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (state_ == nullptr || isClosed_) return env.Undefined();
+    isClosed_ = true;
+    const std::vector<std::shared_ptr<Mapping>> mappings = state_->engine.removeAllRegions();
+    for (const std::shared_ptr<Mapping>& mapping : mappings) State::of(env).views->retire(env, mapping);
+    state_->dropPool();
+    return env.Undefined();
+  }
+
+  std::shared_ptr<RunState> state_;
+  bool isClosed_ = false;
+};
+
+}  // namespace
+
+void exportCopyEngine(Napi::Env env, Napi::Object exports) { exports.Set("CopyEngine", CopyEngineClass::define(env)); }
+
+}  // namespace virtio_pmd

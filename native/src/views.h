@@ -1,0 +1,68 @@
+// The ArrayBuffers that show mapped memory to one thread's JavaScript, and how they are taken back.
+//
+// A view must be detached before its memory is unmapped: a typed array over unmapped memory is a SIGSEGV in compiled
+// code, not an exception. A view that cannot be detached any more (its buffer was transferred away, or was collected and
+// has not been finalized yet) makes the mapping blank instead: its addresses stay, over zeroes, until the last view's memory is released.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "mapping.h"
+
+namespace virtio_pmd {
+
+// Keeps an ArrayBuffer over memory of ours in its thread: sent to another one, it would outlive what releases the memory.
+void forbidTransfer(Napi::Env env, napi_value buffer);
+
+class Views : public std::enable_shared_from_this<Views> {
+ public:
+  static std::shared_ptr<Views> create() { return std::shared_ptr<Views>(new Views()); }
+  Views(const Views&) = delete;
+  Views& operator=(const Views&) = delete;
+
+  // An ArrayBuffer over [data, data + bytes) of `mapping`; the same one again while it is in use. A kept one is not
+  // collected before it is detached. Empty, with an exception pending, when there can be none.
+  Napi::Value wrap(Napi::Env env, const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t bytes, bool keep);
+  // The mapping behind a buffer that wrap() made, or null.
+  std::shared_ptr<Mapping> find(const void* data, size_t bytes) const;
+  // Whether the buffer at [data, data + bytes) may not be written; false for memory that is not ours.
+  bool isReadOnly(const void* data, size_t bytes) const;
+  // Detaches all views of the mapping and unmaps it, or makes it blank where that cannot be.
+  void retire(Napi::Env env, const std::shared_ptr<Mapping>& mapping);
+
+ private:
+  struct View {
+    std::shared_ptr<Views> owner;
+    std::shared_ptr<Mapping> mapping;
+    const uint8_t* data;
+    size_t bytes;
+    napi_ref reference;
+    bool kept;
+    bool detached;
+    bool creating;
+  };
+  struct Place {
+    const void* data;
+    size_t bytes;
+    bool operator==(const Place& other) const { return data == other.data && bytes == other.bytes; }
+  };
+  struct PlaceHash {
+    size_t operator()(const Place& place) const {
+      return reinterpret_cast<uintptr_t>(place.data) * 31 + place.bytes;
+    }
+  };
+
+  Views() = default;
+  static void finalize(napi_env env, void* data, void* hint);
+  static bool detach(Napi::Env env, View& view);
+  void forget(const View& view);
+
+  std::unordered_map<Place, View*, PlaceHash> byPlace_;
+  std::unordered_map<const Mapping*, std::unordered_set<View*>> byMapping_;
+};
+
+}  // namespace virtio_pmd

@@ -1,0 +1,67 @@
+/** The real peers that tests run against: where they come from, and whether they are here. */
+
+import { existsSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+import { runStep } from './run-step.js';
+
+interface Peer {
+  /** Debian package that brings it. */
+  readonly package: string;
+  /** A program on the path, or an absolute path; it is here when this exists. */
+  readonly detect: string;
+}
+
+/** Every peer that some test needs, by the name that tests use. */
+const PEERS = {
+  dpdk: { package: 'dpdk', detect: 'dpdk-testpmd' },
+  'dpdk-dev': { package: 'dpdk-dev', detect: '/usr/include/dpdk/rte_ethdev.h' },
+  qemu: { package: 'qemu-system-x86', detect: 'qemu-system-x86_64' },
+  tshark: { package: 'tshark', detect: 'tshark' },
+  tcpdump: { package: 'tcpdump', detect: 'tcpdump' },
+  iproute2: { package: 'iproute2', detect: 'ip' },
+  ethtool: { package: 'ethtool', detect: 'ethtool' },
+  ping: { package: 'iputils-ping', detect: 'ping' },
+  iperf3: { package: 'iperf3', detect: 'iperf3' },
+  dnsmasq: { package: 'dnsmasq-base', detect: 'dnsmasq' },
+  dig: { package: 'bind9-dnsutils', detect: 'dig' },
+  python3: { package: 'python3', detect: '/usr/bin/python3' },
+  scapy: { package: 'python3-scapy', detect: '/usr/lib/python3/dist-packages/scapy/__init__.py' },
+  'g++': { package: 'g++', detect: 'g++' },
+} as const satisfies Readonly<Record<string, Peer>>;
+export type PeerName = keyof typeof PEERS;
+export const ALL_PEERS = Object.keys(PEERS) as readonly PeerName[];
+
+/** Where system programs are that an ordinary user's path leaves out. */
+const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin'];
+
+/** Returns where `program` is, or undefined when it is not on the path. */
+function findProgram(program: string): string | undefined {
+  if (program.startsWith('/')) return existsSync(program) ? program : undefined;
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), ...SYSTEM_FOLDERS];
+  return folders.map((folder) => join(folder, program)).find((path) => existsSync(path));
+}
+
+/** Returns the peers of `names` that are not here. */
+export const missingPeers = (names: readonly PeerName[]): PeerName[] =>
+  names.filter((name) => findProgram(PEERS[name].detect) === undefined);
+
+/** Returns the Debian packages that bring `names`, each once. */
+export const packagesOf = (names: readonly PeerName[]): string[] => [
+  ...new Set(names.map((name) => PEERS[name].package)),
+];
+
+/**
+ * Installs the missing ones with apt.
+ *
+ * @throws Error when apt fails, or when a peer is not here after all
+ */
+export async function installPeers(names: readonly PeerName[]): Promise<void> {
+  const packages = packagesOf(names);
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  await runStep('updating the package lists', 'apt-get', ['update', '-qq'], { env });
+  const args = ['install', '-y', '-qq', '--no-install-recommends', ...packages];
+  await runStep(`installing ${packages.join(', ')}`, 'apt-get', args, { env });
+  const missing = missingPeers(names);
+  if (missing.length > 0) throw new Error(`installed, but not found: ${missing.join(', ')}`);
+}
