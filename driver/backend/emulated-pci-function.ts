@@ -7,7 +7,6 @@
 
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
-import type { Feature } from '../spec/features.js';
 import { NO_VECTOR, PciCommand } from '../spec/pci.js';
 import type { Bar, Doorbell, MemoryRange, PciFunction } from '../spec/pci-function.js';
 import type { Iova } from '../units.js';

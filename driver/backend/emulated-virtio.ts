@@ -324,8 +324,9 @@ export class EmulatedVirtio {
       errFd: undefined,
     };
     this.#sequence.run(async () => {
-      await this.#device.startRing(ring, setup);
+      // Enabled first: what the driver sends right after DRIVER_OK must not meet a ring that runs and drops.
       await this.#device.enableRing(ring, true);
+      await this.#device.startRing(ring, setup);
     });
   }
 

@@ -123,6 +123,10 @@ export class NetDevice implements DeviceModel {
     }
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   async #request<R = void>(type: Parameters<DeviceThread['request']>[0], payload: object): Promise<R> {
     await this.#added;
     return await (this.#thread.request(type, { device: this.#device, ...payload } as never) as Promise<R>);

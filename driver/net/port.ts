@@ -26,6 +26,8 @@ export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
   readonly pages?: PageChoice | undefined;
   /** Lock the memory: for devices that do DMA. */
   readonly lock?: boolean | undefined;
+  /** What the port stands on and closes last, in this order: an embedded device, its thread. */
+  readonly resources?: readonly AsyncDisposable[] | undefined;
   /** Come back by itself when the device does. Default false: a device that is gone is a fault. */
   readonly reconnect?: boolean | undefined;
 }
@@ -68,6 +70,7 @@ export class Port extends EventEmitter<PortEvents> {
   readonly #reconnect: boolean;
   readonly #rings: DmaMemory;
   readonly #ownsPool: boolean;
+  readonly #resources: readonly AsyncDisposable[];
   readonly #counters: QueueCounters;
   readonly #claims: SharedArrayBuffer;
   readonly #remotes = new Set<RemotePort>();
@@ -98,6 +101,7 @@ export class Port extends EventEmitter<PortEvents> {
     this.#reconnect = options.reconnect ?? false;
     this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock });
     this.#ownsPool = options.pool === undefined;
+    this.#resources = options.resources ?? [];
     try {
       this.pool = options.pool ?? createPool({ size: queues * 2 * ringSize + SPARE_BUFFERS, pages, lock });
     } catch (error) {
@@ -163,6 +167,7 @@ export class Port extends EventEmitter<PortEvents> {
         this.#state = 'closed';
         this.#transport.onEvent = undefined;
         await this.#transport.close();
+        for (const resource of this.#resources) await resource[Symbol.asyncDispose]();
         this.#local?.close();
         this.#rings.close();
         if (this.#ownsPool) this.pool.memory.close();

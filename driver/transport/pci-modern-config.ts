@@ -2,7 +2,8 @@
 
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { BarWindow } from '../pci/capabilities.js';
-import { virtioNetConfig } from '../spec/net-config.js';
+import type { FeatureSet } from '../spec/features.js';
+import { netConfigFeatures, virtioNetConfig } from '../spec/net-config.js';
 import type { CommonRegisters } from './pci-modern-registers.js';
 
 /** Readings of a configuration that changes under us before it is refused. A device that keeps to the rules needs two. */
@@ -54,6 +55,16 @@ export function readDeviceConfig(
     `device configuration changed during each of ${ATTEMPTS} readings: config_generation does not stand still`,
     { requirement: 'virtio 1.2 §2.5.1', advice: 'reset the device; if it goes on, use another one' },
   );
+}
+
+/** Reads a field that the device has, and forgets it. */
+export function touchConfig(device: BarWindow, offered: FeatureSet): void {
+  const { mac, status } = virtioNetConfig.fields;
+  // "For optional configuration space fields, the driver MUST check that the corresponding feature is offered" (§2.5.1)
+  const field = [status, mac].find((each) => netConfigFeatures[each.name as 'mac'].some((bit) => offered.has(bit)));
+  if (field === undefined || field.offset + field.bytes > device.bytes) return;
+  const [access] = fieldsIn(field.offset, 1);
+  readField(device, access!, new DataView(new ArrayBuffer(access!.bytes)), 0);
 }
 
 /** One access: its place and width. */

@@ -11,7 +11,7 @@ import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { describeStatus, Status } from '../spec/status.js';
 import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import type { Iova } from '../units.js';
-import { readDeviceConfig } from './pci-modern-config.js';
+import { readDeviceConfig, touchConfig } from './pci-modern-config.js';
 import { mapVector } from './pci-modern-interrupts.js';
 import { checkAddresses, notifyLocation } from './pci-modern-queue.js';
 import { CommonRegisters, gone } from './pci-modern-registers.js';
@@ -232,8 +232,8 @@ export class PciModernTransport implements Transport {
       return;
     }
     if ((registers.read('device_status') & Status.DEVICE_NEEDS_RESET) !== 0) this.#report({ type: 'needs-reset' });
-    // A device may count a change only when configuration is read (virtio 1.2 §4.1.4.3.1), so read some.
-    this.#structures.device.bar.read8(this.#structures.device.offset);
+    // A device may count a change only when configuration is read (virtio 1.2 §4.1.4.3.1).
+    touchConfig(this.#structures.device, this.#offered ?? FeatureSet.EMPTY);
     const generation = registers.read('config_generation');
     const hasChanged = this.#generation !== undefined && generation !== this.#generation;
     this.#generation = generation;

@@ -33,7 +33,8 @@ export class VhostUserLink {
     const stop = new AbortController();
     const signal = wait.signal === undefined ? stop.signal : AbortSignal.any([stop.signal, wait.signal]);
     return bounded(`a back-end on ${this.#path}`, wait, (settle) => {
-      this.#untilEstablished(queuePairs, { ...answers, signal }, isFatal).then(settle.resolve, settle.reject);
+      const established = this.#untilEstablished(queuePairs, { ...answers, signal }, isFatal);
+      established.then((session) => (signal.aborted ? session.close() : settle.resolve(session)), settle.reject);
       return () => stop.abort();
     });
   }

@@ -73,8 +73,9 @@ export class VhostUserSession {
     this.#channel.onGone = listener;
   }
 
-  get isGone(): boolean {
-    return this.#channel.isGone;
+  /** Why the connection is over, once it is. */
+  get gone(): VirtioError | undefined {
+    return this.#channel.gone;
   }
 
   has(feature: ProtocolFeature): boolean {

@@ -1,37 +1,22 @@
 /** A driver's way to a vhost-user back-end: the driver as front-end, without a virtual machine around it. */
 
-import { randomBytes } from 'node:crypto';
 import { type FdPoll, native, PollEvent } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import { ControlAck, ControlClass, MacCommand, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
 import { Feature, FeatureSet } from '../spec/features.js';
-import { MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
+import { NetStatus, virtioNetConfig } from '../spec/net-config.js';
 import type { Doorbell, MemoryRange } from '../spec/pci-function.js';
 import { Status } from '../spec/status.js';
 import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { Iova } from '../units.js';
 import { closeAll, OwnedFd } from '../wire/owned-fd.js';
-import { checkSocketPath } from '../wire/unix-endpoint.js';
 import { ANNOUNCED_FEATURES, BACKEND_FEATURES, FRONTEND_FEATURES } from './vhost-user-features.js';
 import { VhostUserLink } from './vhost-user-link.js';
-import type { SharedRegion, VhostUserSession } from './vhost-user-session.js';
-
-export interface VhostUserTransportOptions {
-  /** Listen at the path and wait for the back-end to connect, rather than connect to it. */
-  readonly server?: boolean;
-  /** The port's address; a random one, locally administered, without it. */
-  readonly macAddress?: Uint8Array;
-  /** Queue pairs that will be used, 1 to 128. */
-  readonly queuePairs: number;
-  /** Connect (or accept) again when the back-end goes away. */
-  readonly reconnect?: boolean;
-  /** Longest wait for an answer (10 s without it), and for a back-end to connect (no limit without it). */
-  readonly timeoutMs?: number;
-  /** Aborts `open`. */
-  readonly signal?: AbortSignal;
-}
+import { checkOptions, isUnicastMac, randomMac, type VhostUserTransportOptions } from './vhost-user-options.js';
+import { SharedRegions } from './vhost-user-regions.js';
+import type { VhostUserSession } from './vhost-user-session.js';
 
 const ANSWER_MS = 10_000;
 
@@ -57,7 +42,7 @@ export class VhostUserTransport implements Transport {
   /** Signalled by the back-end when a ring is broken; one for all rings, because the answer is a reset anyway. */
   readonly #err: OwnedFd;
   readonly #errPoll: FdPoll;
-  readonly #regions = new Map<Iova, SharedRegion & { readonly owned: OwnedFd }>();
+  readonly #regions = new SharedRegions();
   readonly #rings = new Map<number, Ring>();
   /** The session that knows the regions as they are. */
   #informed: VhostUserSession | undefined;
@@ -80,7 +65,7 @@ export class VhostUserTransport implements Transport {
     this.#err = new OwnedFd(native.createEventFd(0));
     this.#errPoll = native.pollFd(this.#err.fd, PollEvent.READABLE, () => {
       native.drainEventFd(this.#err.fd);
-      this.onEvent?.({ type: 'needs-reset' });
+      this.#emit({ type: 'needs-reset' });
     });
     this.#errPoll.unref();
     this.#adopt(session);
@@ -96,11 +81,13 @@ export class VhostUserTransport implements Transport {
     checkOptions(path, options);
     const { signal, timeoutMs } = options;
     const link = VhostUserLink.open(path, options.server === true);
+    let session: VhostUserSession | undefined;
     try {
       const answers = { timeoutMs: timeoutMs ?? ANSWER_MS, signal };
-      const session = await link.first(options.queuePairs, answers, { timeoutMs, signal });
+      session = await link.first(options.queuePairs, answers, { timeoutMs, signal });
       return new VhostUserTransport(path, options, link, session);
     } catch (error) {
+      session?.close();
       link.close();
       throw error;
     }
@@ -178,36 +165,12 @@ export class VhostUserTransport implements Transport {
   }
 
   async shareMemory(address: Iova, memory: MemoryRange): Promise<void> {
-    const end = address + BigInt(memory.bytes);
-    for (const [other, region] of this.#regions) {
-      if (other !== address && address < other + BigInt(region.bytes) && other < end) {
-        throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `memory at 0x${address.toString(16)} is shared already`, {
-          value: address,
-        });
-      }
-    }
-    if (!this.#regions.has(address) && this.#regions.size >= caps.tableRegions) {
-      throw new VirtioError(ErrorCode.NO_RESOURCES, `a back-end takes ${caps.tableRegions} pieces of memory at most`, {
-        requirement: 'vhost-user "Memory regions description"',
-        advice: 'share fewer, larger ones',
-      });
-    }
-    this.#regions.get(address)?.owned.close();
-    // Our own descriptor: the table is sent again to the next back-end, whenever that comes.
-    const owned = new OwnedFd(native.duplicateFd(memory.fd));
-    this.#regions.set(address, { ...memory, fd: owned.fd, address, owned });
+    this.#regions.add(address, memory);
     await this.#memoryChanged();
   }
 
   async unshareMemory(address: Iova, bytes: number): Promise<void> {
-    const region = this.#regions.get(address);
-    if (region === undefined || region.bytes !== bytes) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `no ${bytes} bytes are shared at 0x${address.toString(16)}`, {
-        value: address,
-      });
-    }
-    this.#regions.delete(address);
-    region.owned.close();
+    this.#regions.remove(address, bytes);
     await this.#memoryChanged();
   }
 
@@ -245,8 +208,7 @@ export class VhostUserTransport implements Transport {
     this.#session = undefined;
     await this.#reconnecting;
     this.#dropRings();
-    for (const region of this.#regions.values()) region.owned.close();
-    this.#regions.clear();
+    this.#regions.close();
     this.#errPoll.close();
     this.#err.close();
     this.#link.close();
@@ -275,47 +237,65 @@ export class VhostUserTransport implements Transport {
       max_virtqueue_pairs: session.queuePairs,
       mtu: session.mtu ?? 0,
     });
+    const { gone } = session;
+    if (gone !== undefined) setImmediate(() => this.#lost(gone));
   }
 
   #lost(reason: VirtioError): void {
     this.#session = undefined;
     if (this.#options.reconnect) this.#reconnecting = this.#reconnect();
-    this.onEvent?.({ type: 'gone', reason: reason.message });
+    this.#emit({ type: 'gone', reason: reason.message });
   }
 
   async #reconnect(): Promise<void> {
-    try {
-      const answers = { timeoutMs: this.#options.timeoutMs ?? ANSWER_MS, signal: this.#stop.signal };
-      const session = await this.#link.again(this.#options.queuePairs, answers);
-      if (this.#isClosed || session.isGone) {
-        session.close();
-        if (!this.#isClosed) await this.#reconnect();
+    const answers = { timeoutMs: this.#options.timeoutMs ?? ANSWER_MS, signal: this.#stop.signal };
+    for (;;) {
+      let session: VhostUserSession;
+      try {
+        session = await this.#link.again(this.#options.queuePairs, answers);
+      } catch {
+        // Only `close` ends the attempts.
         return;
       }
+      if (this.#isClosed) {
+        session.close();
+        return;
+      }
+      if (session.gone !== undefined) continue;
       this.#adopt(session);
-    } catch {
-      // Only `close` ends the attempts.
+      this.#emit({ type: 'back' });
       return;
     }
-    this.onEvent?.({ type: 'back' });
+  }
+
+  /** What a listener throws is its own fault, and must not look like one of the connection. */
+  #emit(event: TransportEvent): void {
+    try {
+      this.onEvent?.(event);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
   }
 
   async #memoryChanged(): Promise<void> {
     this.#informed = undefined;
     const session = this.#session;
     const isRunning = [...this.#rings.values()].some((ring) => ring.session === session);
-    if (session !== undefined && isRunning && this.#regions.size > 0) await this.#inform(session);
+    if (session !== undefined && isRunning && this.#regions.list.length > 0) await this.#inform(session);
   }
 
   /** Tells the back-end which memory there is, unless it knows. */
   async #inform(session: VhostUserSession): Promise<void> {
     if (this.#informed === session) return;
-    if (this.#regions.size === 0) {
+    const regions = this.#regions.list;
+    if (regions.length === 0) {
       throw new VirtioError(ErrorCode.WRONG_STATE, 'no memory is shared with the device', {
         advice: 'share the memory of the rings and packets before setting up queues',
       });
     }
-    await session.setMemory([...this.#regions.values()]);
+    await session.setMemory(regions);
     this.#informed = session;
   }
 
@@ -368,29 +348,4 @@ export class VhostUserTransport implements Transport {
     this.#config.set(data);
     return ControlAck.OK;
   }
-}
-
-function checkOptions(path: string, options: VhostUserTransportOptions): void {
-  checkSocketPath(path);
-  const { queuePairs, macAddress } = options;
-  if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > caps.queuePairs) {
-    throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${queuePairs} queue pairs are not 1 to ${caps.queuePairs}`, {
-      value: queuePairs,
-    });
-  }
-  if (macAddress !== undefined && !isUnicastMac(macAddress)) {
-    throw new VirtioError(ErrorCode.INVALID_ARGUMENT, 'a port needs a MAC address of 6 bytes that is one port only', {
-      value: macAddress,
-    });
-  }
-}
-
-const isUnicastMac = (mac: Uint8Array): boolean =>
-  mac.length === MAC_BYTES && (mac[0]! & 1) === 0 && mac.some((byte) => byte !== 0);
-
-function randomMac(): Uint8Array {
-  const mac = randomBytes(MAC_BYTES);
-  // Locally administered, and not a group.
-  mac[0] = (mac[0]! & 0xfc) | 0x02;
-  return mac;
 }

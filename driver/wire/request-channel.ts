@@ -42,8 +42,9 @@ export class RequestChannel {
     void this.#receive();
   }
 
-  get isGone(): boolean {
-    return this.#gone !== undefined;
+  /** Why the connection is over, once it is. */
+  get gone(): VirtioError | undefined {
+    return this.#gone;
   }
 
   /**

@@ -87,7 +87,8 @@ bool readString(const Napi::Value& value, const char* name, std::string* result)
   return true;
 }
 
-bool readIntegers(const Napi::Value& value, const char* name, uint64_t max, size_t maxLength, std::vector<uint64_t>* result) {
+bool readIntegers(const Napi::Value& value, const char* name, uint64_t max, size_t maxLength,
+                  std::vector<uint64_t>* result) {
   const Napi::Env env = value.Env();
   if (!value.IsArray()) {
     throwTypeError(env, std::string(name) + " must be an array");

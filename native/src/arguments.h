@@ -27,7 +27,9 @@ bool readFd(const Napi::Value& value, const char* name, int* fd);
 bool readU32(const Napi::Value& value, const char* name, uint32_t* result);
 bool readAddress(const Napi::Value& value, const char* name, uint64_t* address);
 bool readString(const Napi::Value& value, const char* name, std::string* result);
-// An array of integers of at most `maxLength` elements. May run JavaScript (getters), so read it before taking pointers.
-bool readIntegers(const Napi::Value& value, const char* name, uint64_t max, size_t maxLength, std::vector<uint64_t>* result);
+// An array of integers of at most `maxLength` elements. May run JavaScript (getters), so read it before taking
+// pointers.
+bool readIntegers(const Napi::Value& value, const char* name, uint64_t max, size_t maxLength,
+                  std::vector<uint64_t>* result);
 
 }  // namespace virtio_pmd

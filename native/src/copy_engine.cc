@@ -9,13 +9,15 @@
 namespace virtio_pmd {
 namespace {
 
-// How many jobs ahead the guest's memory is asked for: its lines come from another core's cache. Costs nothing that could
-// be measured; a core whose window spans several jobs (Zen 4) gains nothing from it, smaller ones do
+// How many jobs ahead the guest's memory is asked for: its lines come from another core's cache. Costs nothing that
+// could be measured; a core whose window spans several jobs (Zen 4) gains nothing from it, smaller ones do
 // (native/test/copy_bench.cc).
 constexpr uint32_t kPrefetchDistance = 6;
 constexpr size_t kCacheLine = 64;
 
-uint64_t guestAddressOf(const CopyJob& job) { return job.guestLow | static_cast<uint64_t>(job.guestHigh) << 32; }
+uint64_t guestAddressOf(const CopyJob& job) {
+  return job.guestLow | static_cast<uint64_t>(job.guestHigh) << 32;
+}
 
 // Asks for the first lines of a job that lies in `region`; anything else waits for its turn.
 inline void prefetch(const CopyJob& job, const Region& region) {
@@ -47,7 +49,9 @@ std::shared_ptr<JobList> JobList::create(uint32_t capacity) {
   return list;
 }
 
-JobList::~JobList() { free(jobs_); }
+JobList::~JobList() {
+  free(jobs_);
+}
 
 Outcome CopyEngine::addRegion(const MappingRequest& request, uint64_t guestAddress, uint32_t* number) {
   lastRegion_ = &kNoRegion;
@@ -84,7 +88,8 @@ uint32_t CopyEngine::run(uint32_t count) noexcept {
     const uint64_t poolOffset = job.poolOffset;
     // Subtractions on the side that is known to be larger, so that nothing can wrap.
     const bool isPlain = offset < region->bytes && length <= region->bytes - offset && poolOffset <= poolBytes_ &&
-                         length <= poolBytes_ - poolOffset && (job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly));
+                         length <= poolBytes_ - poolOffset &&
+                         (job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly));
     if (__builtin_expect(!isPlain, 0)) {
       if (!runOutOfLine(job, region)) failed++;
       continue;

@@ -42,8 +42,8 @@ void refreshPlainPool(napi_env env, RunState& state) {
   state.engine.setPool(static_cast<uint8_t*>(data), data == nullptr ? 0 : bytes);
 }
 
-// Called once a burst: nothing here but one argument and one result. The state comes as the function's own data, which is
-// cheaper than unwrapping `this`.
+// Called once a burst: nothing here but one argument and one result. The state comes as the function's own data, which
+// is cheaper than unwrapping `this`.
 napi_value run(napi_env env, napi_callback_info info) {
   size_t argumentCount = 1;
   napi_value argument = nullptr;
@@ -63,17 +63,22 @@ napi_value run(napi_env env, napi_callback_info info) {
   return result;
 }
 
-void releaseRunState(napi_env, void* data, void*) { delete static_cast<std::shared_ptr<RunState>*>(data); }
-void releaseJobList(napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<JobList>*>(hint); }
+void releaseRunState(napi_env, void* data, void*) {
+  delete static_cast<std::shared_ptr<RunState>*>(data);
+}
+void releaseJobList(napi_env, void*, void* hint) {
+  delete static_cast<std::shared_ptr<JobList>*>(hint);
+}
 
 class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
  public:
   static Napi::Function define(Napi::Env env) {
-    return DefineClass(env, "CopyEngine",
-                       {InstanceMethod<&CopyEngineClass::addRegion>("addRegion"),
-                        InstanceMethod<&CopyEngineClass::removeRegion>("removeRegion"),
-                        InstanceMethod<&CopyEngineClass::view>("view"), InstanceMethod<&CopyEngineClass::setPool>("setPool"),
-                        InstanceMethod<&CopyEngineClass::faults>("faults"), InstanceMethod<&CopyEngineClass::close>("close")});
+    return DefineClass(
+        env, "CopyEngine",
+        {InstanceMethod<&CopyEngineClass::addRegion>("addRegion"),
+         InstanceMethod<&CopyEngineClass::removeRegion>("removeRegion"), InstanceMethod<&CopyEngineClass::view>("view"),
+         InstanceMethod<&CopyEngineClass::setPool>("setPool"), InstanceMethod<&CopyEngineClass::faults>("faults"),
+         InstanceMethod<&CopyEngineClass::close>("close")});
   }
 
   explicit CopyEngineClass(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CopyEngineClass>(info) {
@@ -111,11 +116,11 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     if (status != napi_ok) {
       delete share;
       if (!env.IsExceptionPending()) {
-        Napi::Error::New(env, "this JavaScript engine does not allow memory from outside of it").ThrowAsJavaScriptException();
+        Napi::Error::New(env, "this JavaScript engine does not allow memory from outside of it")
+            .ThrowAsJavaScriptException();
       }
       return Napi::Value();
     }
-    forbidTransfer(env, buffer);
     napi_value array = nullptr;
     if (napi_create_typedarray(env, napi_uint32_array, words, buffer, 0, &array) != napi_ok) return Napi::Value();
     return Napi::Value(env, array);
@@ -156,7 +161,8 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     MappingRequest request;
     request.foreign = true;
     uint64_t guestAddress;
-    if (!readFd(values[0], "fd", &request.fd) || !readInteger(values[1], "fileOffset", kMaxSafeInteger, &request.fileOffset) ||
+    if (!readFd(values[0], "fd", &request.fd) ||
+        !readInteger(values[1], "fileOffset", kMaxSafeInteger, &request.fileOffset) ||
         !readAddress(values[2], "guestAddress", &guestAddress) ||
         !readInteger(values[3], "bytes", kMaxSafeInteger, &request.bytes)) {
       return Napi::Value();
@@ -167,7 +173,8 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     }
     request.readOnly = values[4].IsBoolean() && values[4].As<Napi::Boolean>().Value();
     uint32_t number;
-    if (!requireOpen(env) || !throwUnlessOk(env, state_->engine.addRegion(request, guestAddress, &number))) return Napi::Value();
+    if (!requireOpen(env) || !throwUnlessOk(env, state_->engine.addRegion(request, guestAddress, &number)))
+      return Napi::Value();
     return Napi::Number::New(env, number);
   }
 
@@ -188,8 +195,8 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     const Napi::Env env = info.Env();
     uint64_t guestAddress;
     uint64_t bytes;
-    if (!readAddress(info[0], "guestAddress", &guestAddress) || !readInteger(info[1], "bytes", kMaxSafeInteger, &bytes) ||
-        !requireOpen(env)) {
+    if (!readAddress(info[0], "guestAddress", &guestAddress) ||
+        !readInteger(info[1], "bytes", kMaxSafeInteger, &bytes) || !requireOpen(env)) {
       return Napi::Value();
     }
     const Region* const region = state_->engine.memory().find(guestAddress);
@@ -248,6 +255,8 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
 
 }  // namespace
 
-void exportCopyEngine(Napi::Env env, Napi::Object exports) { exports.Set("CopyEngine", CopyEngineClass::define(env)); }
+void exportCopyEngine(Napi::Env env, Napi::Object exports) {
+  exports.Set("CopyEngine", CopyEngineClass::define(env));
+}
 
 }  // namespace virtio_pmd

@@ -13,13 +13,20 @@ constexpr int kFirstOwnDescriptor = 3;
 
 const char* kindOf(mode_t mode) {
   switch (mode & S_IFMT) {
-    case S_IFREG: return "file";
-    case S_IFDIR: return "directory";
-    case S_IFSOCK: return "socket";
-    case S_IFIFO: return "fifo";
-    case S_IFCHR: return "character";
-    case S_IFBLK: return "block";
-    default: return "other";
+    case S_IFREG:
+      return "file";
+    case S_IFDIR:
+      return "directory";
+    case S_IFSOCK:
+      return "socket";
+    case S_IFIFO:
+      return "fifo";
+    case S_IFCHR:
+      return "character";
+    case S_IFBLK:
+      return "block";
+    default:
+      return "other";
   }
 }
 

@@ -34,7 +34,8 @@ Napi::Value inspectFd(const Napi::CallbackInfo& info) {
 Napi::Value createEventFdFunction(const Napi::CallbackInfo& info) {
   uint32_t initial;
   UniqueFd event;
-  if (!readU32(info[0], "initial", &initial) || !throwUnlessOk(info.Env(), createEventFd(initial, &event))) return Napi::Value();
+  if (!readU32(info[0], "initial", &initial) || !throwUnlessOk(info.Env(), createEventFd(initial, &event)))
+    return Napi::Value();
   return Napi::Number::New(info.Env(), event.release());
 }
 

@@ -12,7 +12,8 @@ namespace {
 constexpr uint32_t kPollEvents = UV_READABLE | UV_WRITABLE | UV_DISCONNECT;
 static_assert(kPollEvents == 7, "PollEvent");
 
-// The libuv handle and what it calls. Deleted by libuv's close callback, so it outlives the JavaScript object by a turn of the loop.
+// The libuv handle and what it calls. Deleted by libuv's close callback, so it outlives the JavaScript object by a turn
+// of the loop.
 class PollHandle {
  public:
   // Starts to watch. Null with an exception pending when that fails.
@@ -71,7 +72,8 @@ class PollHandle {
     const napi_value arguments[] = {Napi::Number::New(env, events), Napi::Number::New(env, status)};
     // The callback may close this poll: nothing of it is used after the call.
     napi_value result = nullptr;
-    const napi_status outcome = napi_make_callback(env, *poll->context_, poll->owner_.Value(), onReady, 2, arguments, &result);
+    const napi_status outcome =
+        napi_make_callback(env, *poll->context_, poll->owner_.Value(), onReady, 2, arguments, &result);
     if (outcome == napi_pending_exception) reportException(env);
   }
 

@@ -41,7 +41,9 @@ class UniquePages {
   size_t bytes_;
 };
 
-uint64_t roundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+uint64_t roundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 // The unit in which the file can be mapped: hugetlbfs has its own.
 size_t pageBytesOf(int fd) {
@@ -140,10 +142,10 @@ void Mapping::unmap() {
 
 void Mapping::blank() {
   if (base_ == nullptr) return;
-  // SAFETY: the range is ours from mmap to munmap, so what is mapped there may be replaced. If that fails the file stays
-  // mapped, and guarded, until the last owner is gone.
-  void* const page = mmap(base_, mappedBytes_, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+  // SAFETY: the range is ours from mmap to munmap, so what is mapped there may be replaced. If that fails the file
+  // stays mapped, and guarded, until the last owner is gone.
+  void* const page =
+      mmap(base_, mappedBytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
   static_cast<void>(page);
 }
 
@@ -154,7 +156,8 @@ Outcome createMemory(const char* name, uint64_t bytes, uint64_t hugePageBytes, U
     flags |= MFD_HUGETLB | (sizeBits << MFD_HUGE_SHIFT);
   }
   UniqueFd fd(memfd_create(name, flags));
-  // Without hugetlbfs for this size, memfd_create says ENODEV or ENOENT: no such pages, which is a shortage to the caller.
+  // Without hugetlbfs for this size, memfd_create says ENODEV or ENOENT: no such pages, which is a shortage to the
+  // caller.
   if (!fd.valid()) {
     const bool noSuchPages = hugePageBytes != 0 && (errno == ENODEV || errno == ENOENT);
     return Outcome::system("memfd_create", noSuchPages ? ENOMEM : errno);

@@ -5,7 +5,9 @@
 namespace virtio_pmd {
 namespace {
 
-bool isBefore(uint64_t guestAddress, const Region& region) { return guestAddress < region.guestAddress; }
+bool isBefore(uint64_t guestAddress, const Region& region) {
+  return guestAddress < region.guestAddress;
+}
 
 }  // namespace
 
@@ -37,8 +39,8 @@ Outcome MemoryTable::add(const MappingRequest& request, uint64_t guestAddress, u
 }
 
 std::shared_ptr<Mapping> MemoryTable::remove(uint32_t number) {
-  const auto found =
-      std::find_if(regions_.begin(), regions_.end(), [number](const Region& region) { return region.number == number; });
+  const auto found = std::find_if(regions_.begin(), regions_.end(),
+                                  [number](const Region& region) { return region.number == number; });
   if (found == regions_.end()) return nullptr;
   std::shared_ptr<Mapping> mapping = std::move(found->mapping);
   faultsOfRemoved_ += mapping->faults();

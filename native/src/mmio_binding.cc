@@ -5,8 +5,8 @@
 namespace virtio_pmd {
 namespace {
 
-// Memory writes before a register write must reach the device first, and register reads must be done before what follows
-// them. x86 keeps that order by itself for its kinds of memory, so there only the compiler must be held.
+// Memory writes before a register write must reach the device first, and register reads must be done before what
+// follows them. x86 keeps that order by itself for its kinds of memory, so there only the compiler must be held.
 inline void orderBeforeWrite() {
 #if defined(__aarch64__)
   asm volatile("dmb oshst" ::: "memory");

@@ -20,8 +20,8 @@ struct GuardedRange {
   std::atomic<uint64_t> faults{0};
 };
 
-// Registers [begin, begin + bytes) and returns its entry, or nullptr when there is no memory for one. Installs the handler at the first call
-// in the process; addresses outside every range go to the handler that was there before.
+// Registers [begin, begin + bytes) and returns its entry, or nullptr when there is no memory for one. Installs the
+// handler at the first call in the process; addresses outside every range go to the handler that was there before.
 GuardedRange* guardRange(void* begin, size_t bytes, size_t pageBytes, bool writable);
 
 // Takes the range out. To be called before the range is unmapped. Null is ignored.

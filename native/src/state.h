@@ -12,8 +12,6 @@ namespace virtio_pmd {
 struct State {
   std::shared_ptr<Views> views = Views::create();
   Napi::FunctionReference fdPollClass;
-  // worker_threads.markAsUntransferable.
-  Napi::FunctionReference markAsUntransferable;
 
   static State& of(Napi::Env env) { return *env.GetInstanceData<State>(); }
 };
@@ -27,7 +25,8 @@ void exportMmio(Napi::Env env, Napi::Object exports);
 void exportThreads(Napi::Env env, Napi::Object exports);
 void exportCopyEngine(Napi::Env env, Napi::Object exports);
 
-inline void exportFunction(Napi::Env env, Napi::Object exports, const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+inline void exportFunction(Napi::Env env, Napi::Object exports, const char* name,
+                           Napi::Value (*function)(const Napi::CallbackInfo&)) {
   exports.Set(name, Napi::Function::New(env, function, name));
 }
 

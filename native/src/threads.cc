@@ -48,7 +48,9 @@ Outcome affinity(std::vector<uint32_t>* processors) {
   return Outcome::success();
 }
 
-void yieldThread() { sched_yield(); }
+void yieldThread() {
+  sched_yield();
+}
 
 Outcome memlockLimit(uint64_t* bytes) {
   rlimit limit;

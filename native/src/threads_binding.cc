@@ -1,10 +1,9 @@
 // setAffinity, affinity, yieldThread, memlockLimit.
-#include "threads.h"
-
 #include <limits>
 
 #include "arguments.h"
 #include "state.h"
+#include "threads.h"
 
 namespace virtio_pmd {
 namespace {
@@ -35,7 +34,8 @@ Napi::Value memlockLimitFunction(const Napi::CallbackInfo& info) {
   uint64_t bytes;
   if (!throwUnlessOk(info.Env(), memlockLimit(&bytes))) return Napi::Value();
   const bool isUnlimited = bytes == UINT64_MAX;
-  return Napi::Number::New(info.Env(), isUnlimited ? std::numeric_limits<double>::infinity() : static_cast<double>(bytes));
+  return Napi::Number::New(info.Env(),
+                           isUnlimited ? std::numeric_limits<double>::infinity() : static_cast<double>(bytes));
 }
 
 }  // namespace

@@ -19,7 +19,9 @@ Outcome fillAddress(const std::string& path, const char* syscall, sockaddr_un* a
   return Outcome::success();
 }
 
-UniqueFd unixSocket() { return UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)); }
+UniqueFd unixSocket() {
+  return UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
 
 // Room for the control data of one message, aligned as its headers must be.
 struct ControlBuffer {
@@ -84,7 +86,8 @@ Outcome connectUnix(const std::string& path, UniqueFd* connection) {
 
 Outcome socketPair(UniqueFd* first, UniqueFd* second) {
   int fds[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) return Outcome::system("socketpair");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0)
+    return Outcome::system("socketpair");
   first->reset(fds[0]);
   second->reset(fds[1]);
   return Outcome::success();

@@ -1,8 +1,7 @@
 // listenUnix, acceptUnix, connectUnix, socketPair, receive, send.
-#include "unix_socket.h"
-
 #include "arguments.h"
 #include "state.h"
+#include "unix_socket.h"
 
 namespace virtio_pmd {
 namespace {
@@ -28,7 +27,8 @@ Napi::Value acceptUnixFunction(const Napi::CallbackInfo& info) {
 Napi::Value connectUnixFunction(const Napi::CallbackInfo& info) {
   std::string path;
   UniqueFd connection;
-  if (!readString(info[0], "path", &path) || !throwUnlessOk(info.Env(), connectUnix(path, &connection))) return Napi::Value();
+  if (!readString(info[0], "path", &path) || !throwUnlessOk(info.Env(), connectUnix(path, &connection)))
+    return Napi::Value();
   return Napi::Number::New(info.Env(), connection.release());
 }
 

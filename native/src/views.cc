@@ -1,16 +1,11 @@
 #include "views.h"
 
 #include "arguments.h"
-#include "state.h"
 
 namespace virtio_pmd {
 
-void forbidTransfer(Napi::Env env, napi_value buffer) {
-  const Napi::FunctionReference& mark = State::of(env).markAsUntransferable;
-  if (!mark.IsEmpty()) mark.Call({buffer});
-}
-
-Napi::Value Views::wrap(Napi::Env env, const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t bytes, bool keep) {
+Napi::Value Views::wrap(Napi::Env env, const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t bytes,
+                        bool keep) {
   const auto known = byPlace_.find({data, bytes});
   if (known != byPlace_.end()) {
     napi_value buffer = nullptr;
@@ -29,7 +24,8 @@ Napi::Value Views::wrap(Napi::Env env, const std::shared_ptr<Mapping>& mapping, 
   if (status != napi_ok) {
     delete view;
     if (status == napi_no_external_buffers_allowed) {
-      Napi::Error::New(env, "this JavaScript engine does not allow memory from outside of it").ThrowAsJavaScriptException();
+      Napi::Error::New(env, "this JavaScript engine does not allow memory from outside of it")
+          .ThrowAsJavaScriptException();
     } else if (!env.IsExceptionPending()) {
       throwRangeError(env, "the range is too large for an ArrayBuffer");
     }
@@ -44,7 +40,6 @@ Napi::Value Views::wrap(Napi::Env env, const std::shared_ptr<Mapping>& mapping, 
     if (!env.IsExceptionPending()) Napi::Error::New(env, "no reference to the view").ThrowAsJavaScriptException();
     return Napi::Value();
   }
-  forbidTransfer(env, buffer);
   return Napi::Value(env, buffer);
 }
 
@@ -83,7 +78,9 @@ void Views::retire(Napi::Env env, const std::shared_ptr<Mapping>& mapping) {
 bool Views::detach(Napi::Env env, View& view) {
   if (view.detached) return true;
   napi_value buffer = nullptr;
-  if (view.reference == nullptr || napi_get_reference_value(env, view.reference, &buffer) != napi_ok || buffer == nullptr) return false;
+  if (view.reference == nullptr || napi_get_reference_value(env, view.reference, &buffer) != napi_ok ||
+      buffer == nullptr)
+    return false;
   bool isDetached = true;
   if (napi_is_detached_arraybuffer(env, buffer, &isDetached) != napi_ok || isDetached) return false;
   if (napi_detach_arraybuffer(env, buffer) != napi_ok) return false;

@@ -1,8 +1,10 @@
 // The ArrayBuffers that show mapped memory to one thread's JavaScript, and how they are taken back.
 //
 // A view must be detached before its memory is unmapped: a typed array over unmapped memory is a SIGSEGV in compiled
-// code, not an exception. A view that cannot be detached any more (its buffer was transferred away, or was collected and
-// has not been finalized yet) makes the mapping blank instead: its addresses stay, over zeroes, until the last view's memory is released.
+// code, not an exception. A view that cannot be detached any more (its buffer was transferred away, or was collected
+// and has not been finalized yet) makes the mapping blank instead: its addresses stay, over zeroes, until the last
+// view's memory is released. To another thread Node does not let these buffers go; `markAsUntransferable` must not be
+// called on them, for from Node 22 on it makes detaching them a fatal error.
 #pragma once
 
 #include <napi.h>
@@ -14,9 +16,6 @@
 #include "mapping.h"
 
 namespace virtio_pmd {
-
-// Keeps an ArrayBuffer over memory of ours in its thread: sent to another one, it would outlive what releases the memory.
-void forbidTransfer(Napi::Env env, napi_value buffer);
 
 class Views : public std::enable_shared_from_this<Views> {
  public:
@@ -51,9 +50,7 @@ class Views : public std::enable_shared_from_this<Views> {
     bool operator==(const Place& other) const { return data == other.data && bytes == other.bytes; }
   };
   struct PlaceHash {
-    size_t operator()(const Place& place) const {
-      return reinterpret_cast<uintptr_t>(place.data) * 31 + place.bytes;
-    }
+    size_t operator()(const Place& place) const { return reinterpret_cast<uintptr_t>(place.data) * 31 + place.bytes; }
   };
 
   Views() = default;

@@ -7,10 +7,10 @@
 
 inline uint32_t currentSeed = 0;
 
-#define CHECK(condition)                                                                          \
-  do {                                                                                            \
-    if (!(condition)) {                                                                           \
+#define CHECK(condition)                                                                             \
+  do {                                                                                               \
+    if (!(condition)) {                                                                              \
       fprintf(stderr, "%s:%d: failed: %s (seed %u)\n", __FILE__, __LINE__, #condition, currentSeed); \
-      exit(1);                                                                                    \
-    }                                                                                             \
+      exit(1);                                                                                       \
+    }                                                                                                \
   } while (false)

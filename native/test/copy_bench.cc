@@ -26,7 +26,9 @@ constexpr uint64_t kBytes = uint64_t{kSlots} * kSlotBytes;
 
 using Clock = std::chrono::steady_clock;
 
-double nanoseconds(Clock::duration duration) { return std::chrono::duration<double, std::nano>(duration).count(); }
+double nanoseconds(Clock::duration duration) {
+  return std::chrono::duration<double, std::nano>(duration).count();
+}
 
 double median(std::vector<double>& samples) {
   std::nth_element(samples.begin(), samples.begin() + samples.size() / 2, samples.end());
@@ -132,12 +134,14 @@ double copyOnly(uint8_t* to, const uint8_t* from, uint32_t length, Copy copy) {
 
 int main() {
   Bench bench;
-  printf("%6s %10s %10s %10s %12s %12s   ns a job\n", "bytes", "memcpy", "copyBytes", "run warm", "run from", "run to guest");
+  printf("%6s %10s %10s %10s %12s %12s   ns a job\n", "bytes", "memcpy", "copyBytes", "run warm", "run from",
+         "run to guest");
   for (const uint32_t length : {1u, 12u, 28u, 60u, 76u, 128u, 192u, 256u, 384u, 512u, 1024u, 1530u}) {
     const double library = copyOnly(bench.pool->data(), bench.writer->data(), length,
                                     [](uint8_t* to, const uint8_t* from, uint32_t bytes) { memcpy(to, from, bytes); });
-    const double inlined = copyOnly(bench.pool->data(), bench.writer->data(), length,
-                                    [](uint8_t* to, const uint8_t* from, uint32_t bytes) { copyBytes(to, from, bytes); });
+    const double inlined =
+        copyOnly(bench.pool->data(), bench.writer->data(), length,
+                 [](uint8_t* to, const uint8_t* from, uint32_t bytes) { copyBytes(to, from, bytes); });
     printf("%6u %10.2f %10.2f %10.2f %12.2f %12.2f\n", length, library, inlined, bench.warm(length),
            bench.crossCore(length, kFromGuest), bench.crossCore(length, kToGuest));
   }

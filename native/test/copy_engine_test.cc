@@ -144,7 +144,8 @@ void holdsManyRegions() {
     CHECK(engine.addRegion(foreign(fd.get(), which * 4096ull, 4096), which * 8192ull, &numbers[which]).ok());
     memset(all->data() + which * 4096ull, static_cast<int>(which % 251), 4096);
   }
-  for (uint32_t i = 0; i < kRegions; i++) engine.list()->jobs()[i] = job(i * 8192ull + (i == 7 ? 4096 : 0), i * 64, 64, kFromGuest);
+  for (uint32_t i = 0; i < kRegions; i++)
+    engine.list()->jobs()[i] = job(i * 8192ull + (i == 7 ? 4096 : 0), i * 64, 64, kFromGuest);
   CHECK(engine.run(kRegions) == 1);
   for (uint32_t i = 0; i < kRegions; i++) CHECK(pool[i * 64 + 63] == (i == 7 ? 0 : i % 251));
   CHECK(engine.removeRegion(numbers[3]) != nullptr);
@@ -191,8 +192,10 @@ struct Model {
       bool readOnly = false;
       uint8_t& guestByte = file[static_cast<size_t>(place(guest + i, &readOnly))];
       uint8_t& poolByte = pool[one.poolOffset + i];
-      if (one.direction == kToGuest) guestByte = poolByte;
-      else poolByte = guestByte;
+      if (one.direction == kToGuest)
+        guestByte = poolByte;
+      else
+        poolByte = guestByte;
     }
     return kCopyOk;
   }

@@ -140,7 +140,9 @@ void leavesOtherBusErrorsAlone() {
 }
 
 std::atomic<int> earlierCalls{0};
-void earlierHandler(int) { earlierCalls++; }
+void earlierHandler(int) {
+  earlierCalls++;
+}
 
 void passesOnToTheEarlierHandler() {
   kill(getpid(), SIGBUS);
@@ -173,7 +175,8 @@ void sharesItsTableSlots() {
 int main() {
   struct sigaction earlier = {};
   earlier.sa_handler = SIG_DFL;
-  // Before the guard is there; sanitizers have handlers of their own, which would catch what these tests expect to kill.
+  // Before the guard is there; sanitizers have handlers of their own, which would catch what these tests expect to
+  // kill.
   sigaction(SIGBUS, &earlier, nullptr);
   const pid_t child = fork();
   if (child == 0) {

@@ -9,7 +9,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
 const FOLDER = fileURLToPath(new URL('../../../native', import.meta.url));
-const PARTS = ['copy_engine', 'descriptors', 'mapping', 'memory_table', 'sigbus_guard', 'threads', 'unix_socket'];
+const COPY_PARTS = ['copy_engine', 'memory_table', 'mapping', 'sigbus_guard'];
+const DESCRIPTOR_PARTS = ['descriptors', 'unix_socket', 'threads'];
 const FLAGS = ['-g', '-O1', '-std=c++17', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-fno-exceptions'];
 const SANITIZERS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-fno-omit-frame-pointer'];
 
@@ -25,12 +26,14 @@ test.after((context) => {
   rmSync(context.folder, { recursive: true });
 });
 
-/** Compiles one test program and runs it with `values`. */
-function buildAndRun(folder: string, name: string, ...values: string[]): void {
+/** Compiles one test program and runs it of the `parts` and runs it with `values`. */
+function buildAndRun(folder: string, name: string, parts: readonly string[], ...values: string[]): void {
   const program = join(folder, name);
-  const sources = [join(FOLDER, 'test', `${name}.cc`), ...PARTS.map((part) => join(FOLDER, 'src', `${part}.cc`))];
+  const sources = [join(FOLDER, 'test', `${name}.cc`), ...parts.map((part) => join(FOLDER, 'src', `${part}.cc`))];
   const include = [`-I${join(FOLDER, 'src')}`];
-  const built = spawnSync('g++', [...FLAGS, ...SANITIZERS, ...include, ...sources, '-lpthread', '-o', program], { timeout: 120_000 });
+  const built = spawnSync('g++', [...FLAGS, ...SANITIZERS, ...include, ...sources, '-lpthread', '-o', program], {
+    timeout: 120_000,
+  });
   assert.is(built.status, 0, built.stderr.toString());
   // The SIGBUS tests bring their own handler; the sanitizer's would only print and exit.
   const env = { ...process.env, ASAN_OPTIONS: 'handle_sigbus=0:detect_leaks=0' };
@@ -40,9 +43,10 @@ function buildAndRun(folder: string, name: string, ...values: string[]): void {
 }
 
 if (hasCompiler) {
-  test('the copy engine against a model that copies byte by byte', ({ folder }) => buildAndRun(folder, 'copy_engine_test', '20'));
-  test('the SIGBUS guard', ({ folder }) => buildAndRun(folder, 'sigbus_guard_test'));
-  test('descriptors, sockets and threads', ({ folder }) => buildAndRun(folder, 'descriptors_test'));
+  test('the copy engine against a model that copies byte by byte', ({ folder }) =>
+    buildAndRun(folder, 'copy_engine_test', COPY_PARTS, '20'));
+  test('the SIGBUS guard', ({ folder }) => buildAndRun(folder, 'sigbus_guard_test', COPY_PARTS));
+  test('descriptors, sockets and threads', ({ folder }) => buildAndRun(folder, 'descriptors_test', DESCRIPTOR_PARTS));
 } else {
   test.skip('g++ is missing: apt-get install g++', () => {});
 }

@@ -194,7 +194,9 @@ test('close is idempotent, ends run and the rest, and run outlives the engine', 
 test('guest memory stays out of core dumps (N22)', ({ engine, memory }) => {
   engine.addRegion({ fd: memory, fileOffset: 0, guestAddress: 0n, bytes: 4 * PAGE });
   const address = native.addressOf(engine.view(0n, 8)).toString(16).padStart(8, '0');
-  const entry = readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m).find((text) => text.startsWith(address));
+  const entry = readFileSync('/proc/self/smaps', 'utf8')
+    .split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)
+    .find((text) => text.startsWith(address));
   assert.match(entry ?? '', /^VmFlags:.* dd\b/m);
 });
 

@@ -39,7 +39,8 @@ test('signalling never blocks and never throws', () => {
   while (native.signalEventFd(first) && count < 1_000_000) count++;
   assert.ok(count > 0 && count < 1_000_000, 'it stops when the descriptor is full');
   for (const fd of [first, second]) native.closeFd(fd);
-  for (const bad of [-1, Number.NaN, 2 ** 40, undefined, 'x', {}]) assert.is(native.signalEventFd(bad as number), false);
+  for (const bad of [-1, Number.NaN, 2 ** 40, undefined, 'x', {}])
+    assert.is(native.signalEventFd(bad as number), false);
 });
 
 test('onReady runs while the descriptor is ready, with promises in turn', async () => {

@@ -19,7 +19,10 @@ const PAGE = 4096;
 
 const openFds = (): string[] => readdirSync('/proc/self/fd');
 /** Mappings of memfds: ours are the only ones, and named in /proc/self/maps. */
-const memoryMappings = (): number => readFileSync('/proc/self/maps', 'utf8').split('\n').filter((line) => /memfd:leak/.test(line)).length;
+const memoryMappings = (): number =>
+  readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .filter((line) => /memfd:leak/.test(line)).length;
 
 /** Lets finalizers run. */
 async function settle(): Promise<void> {
@@ -29,21 +32,21 @@ async function settle(): Promise<void> {
   }
 }
 
-const test = suite<{ fds: string[] }>('native leaks');
+const test = suite('native leaks');
 
-test.before.each(async (context) => {
-  await settle();
-  context.fds = openFds();
-  assert.is(memoryMappings(), 0);
-});
+/** Adds a test after whose `body` the process has the descriptors and mappings it had before. */
+function leavesNothing(name: string, body: () => void | Promise<void>): void {
+  test(name, async () => {
+    await settle();
+    const fds = openFds();
+    await body();
+    await settle();
+    assert.equal(openFds(), fds);
+    assert.is(memoryMappings(), 0);
+  });
+}
 
-test.after.each(async (context) => {
-  await settle();
-  assert.equal(openFds(), context.fds);
-  assert.is(memoryMappings(), 0);
-});
-
-test('memory: map, use, unmap', async () => {
+leavesNothing('memory: map, use, unmap', async () => {
   for (let i = 0; i < ROUNDS; i++) {
     const fd = native.createMemory('leak', PAGE, 0);
     const map = native.mapShared(fd, 0, PAGE, 0);
@@ -54,7 +57,7 @@ test('memory: map, use, unmap', async () => {
   }
 });
 
-test('memory: failed calls', () => {
+leavesNothing('memory: failed calls', () => {
   const fd = native.createMemory('leak', PAGE, 0);
   for (let i = 0; i < ROUNDS; i++) {
     assert.throws(() => native.mapShared(fd, 1, 100, 0), RangeError);
@@ -63,7 +66,7 @@ test('memory: failed calls', () => {
   native.closeFd(fd);
 });
 
-test('copy engines: regions, views and close', async () => {
+leavesNothing('copy engines: regions, views and close', async () => {
   const fd = native.createMemory('leak', 4 * PAGE, 0);
   const pool = native.mapShared(fd, 0, PAGE, 0);
   for (let i = 0; i < ROUNDS; i++) {
@@ -83,7 +86,7 @@ test('copy engines: regions, views and close', async () => {
   native.closeFd(fd);
 });
 
-test('copy engines: left to the collector, with views that outlive them', async () => {
+leavesNothing('copy engines: left to the collector, with views that outlive them', async () => {
   const fd = native.createMemory('leak', PAGE, 0);
   const kept: Uint32Array[] = [];
   for (let i = 0; i < 50; i++) {
@@ -98,7 +101,7 @@ test('copy engines: left to the collector, with views that outlive them', async 
   native.closeFd(fd);
 });
 
-test('views: many of one region, dropped', async () => {
+leavesNothing('views: many of one region, dropped', async () => {
   const fd = native.createMemory('leak', 64 * PAGE, 0);
   const engine = new native.CopyEngine(1);
   engine.addRegion({ fd, fileOffset: 0, guestAddress: 0n, bytes: 64 * PAGE });
@@ -110,7 +113,7 @@ test('views: many of one region, dropped', async () => {
   native.closeFd(fd);
 });
 
-test('sockets with descriptors, eventfds and polls', async () => {
+leavesNothing('sockets with descriptors, eventfds and polls', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'virtio-pmd-'));
   for (let i = 0; i < ROUNDS / 10; i++) {
     const path = join(folder, `socket${i}`);
@@ -131,7 +134,7 @@ test('sockets with descriptors, eventfds and polls', async () => {
   rmSync(folder, { recursive: true });
 });
 
-test('threads that end with their mappings open', async () => {
+leavesNothing('threads that end with their mappings open', async () => {
   const fd = native.createMemory('leak', 16 * PAGE, 0);
   const program = `
     const { workerData } = require('node:worker_threads');

@@ -38,7 +38,11 @@ function errorOf(action: () => unknown): Error & { code?: string; errno?: number
 
 test('a memfd has its size and is sealed against any change of it', () => {
   const fd = native.createMemory('guest', 3 * PAGE, 0);
-  assert.equal(native.inspectFd(fd), { kind: 'file', bytes: 3 * PAGE, seals: F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW });
+  assert.equal(native.inspectFd(fd), {
+    kind: 'file',
+    bytes: 3 * PAGE,
+    seals: F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW,
+  });
   assert.throws(() => ftruncateSync(fd, PAGE), /EPERM/);
   assert.throws(() => ftruncateSync(fd, 4 * PAGE), /EPERM/);
   native.closeFd(fd);
@@ -185,7 +189,11 @@ test('inspectFd tells kinds apart', (context) => {
   assert.is(native.inspectFd(nothing).kind, 'character');
   assert.is(native.inspectFd(first).kind, 'socket');
   assert.equal(native.inspectFd(event), { kind: 'other', bytes: 0, seals: -1 });
-  assert.equal(native.inspectFd(context.file), { kind: 'file', bytes: 4 * PAGE, seals: native.inspectFd(context.file).seals });
+  assert.equal(native.inspectFd(context.file), {
+    kind: 'file',
+    bytes: 4 * PAGE,
+    seals: native.inspectFd(context.file).seals,
+  });
   for (const fd of [folder, nothing]) closeSync(fd);
   for (const fd of [first, second, event]) native.closeFd(fd);
 });

@@ -61,7 +61,7 @@ test('a mapping that may only be read is not written (N7), a detached one not to
   assert.throws(() => native.write32(readOnly, 0, 6), RangeError);
 });
 
-test('affinity is the thread\'s own and all or nothing', async () => {
+test("affinity is the thread's own and all or nothing", async () => {
   const program = `
     const { workerData, parentPort } = require('node:worker_threads');
     import(workerData).then(({ native }) => {
@@ -76,9 +76,11 @@ test('affinity is the thread\'s own and all or nothing', async () => {
     });`;
   const addon = new URL('../../native/index.js', import.meta.url).href;
   const here = native.affinity();
-  const answer = await new Promise<{ before: number[]; pinned: number[]; codes: string[]; after: number[] }>((resolve, reject) => {
-    new Worker(program, { eval: true, workerData: addon }).once('message', resolve).once('error', reject);
-  });
+  const answer = await new Promise<{ before: number[]; pinned: number[]; codes: string[]; after: number[] }>(
+    (resolve, reject) => {
+      new Worker(program, { eval: true, workerData: addon }).once('message', resolve).once('error', reject);
+    },
+  );
   const last = here.at(-1) ?? -1;
   assert.equal(answer, { before: here, pinned: [last], codes: ['EINVAL', 'EINVAL', 'EINVAL'], after: [last] });
   assert.equal(native.affinity(), here);

@@ -49,18 +49,39 @@ test('a listener accepts what connects, and -1 says that nobody waits', ({ folde
 
 test('names that cannot be are refused with their own code', ({ folder }) => {
   const path = join(folder, 'socket');
-  assert.is(codeOf(() => native.connectUnix(path)), 'ENOENT');
+  assert.is(
+    codeOf(() => native.connectUnix(path)),
+    'ENOENT',
+  );
   const listener = native.listenUnix(path, 1);
-  assert.is(codeOf(() => native.listenUnix(path, 1)), 'EADDRINUSE');
+  assert.is(
+    codeOf(() => native.listenUnix(path, 1)),
+    'EADDRINUSE',
+  );
   native.closeFd(listener);
-  assert.is(codeOf(() => native.connectUnix(path)), 'ECONNREFUSED');
+  assert.is(
+    codeOf(() => native.connectUnix(path)),
+    'ECONNREFUSED',
+  );
   const name107 = join(folder, 'x'.repeat(107 - folder.length - 1));
   native.closeFd(native.listenUnix(name107, 1));
   assert.ok(existsSync(name107));
-  assert.is(codeOf(() => native.listenUnix(`${name107}x`, 1)), 'ENAMETOOLONG');
-  assert.is(codeOf(() => native.connectUnix(`${name107}x`)), 'ENAMETOOLONG');
-  assert.is(codeOf(() => native.listenUnix('', 1)), 'EINVAL');
-  assert.is(codeOf(() => native.connectUnix(`${folder}/a\0b`)), 'EINVAL');
+  assert.is(
+    codeOf(() => native.listenUnix(`${name107}x`, 1)),
+    'ENAMETOOLONG',
+  );
+  assert.is(
+    codeOf(() => native.connectUnix(`${name107}x`)),
+    'ENAMETOOLONG',
+  );
+  assert.is(
+    codeOf(() => native.listenUnix('', 1)),
+    'EINVAL',
+  );
+  assert.is(
+    codeOf(() => native.connectUnix(`${folder}/a\0b`)),
+    'EINVAL',
+  );
 });
 
 test('descriptors arrive as new ones for the same file, close-on-exec', () => {
@@ -76,7 +97,9 @@ test('descriptors arrive as new ones for the same file, close-on-exec', () => {
     const view = native.mapShared(fd, 0, 4096, 0);
     assert.is(new Uint8Array(view)[0], 99);
     native.unmapShared(view);
-    const inChild = execFileSync('/bin/sh', ['-c', `test -e /proc/$$/fd/${fd} && echo open || echo closed`]).toString().trim();
+    const inChild = execFileSync('/bin/sh', ['-c', `test -e /proc/$$/fd/${fd} && echo open || echo closed`])
+      .toString()
+      .trim();
     assert.is(inChild, 'closed');
     native.closeFd(fd);
   }
@@ -126,7 +149,8 @@ test('a full socket takes what fits and then 0, never blocks', () => {
   assert.ok(total > 0);
   assert.is(native.send(first, bytes, [first]), 0);
   let received = 0;
-  for (let part = native.receive(second, bytes); part !== undefined; part = native.receive(second, bytes)) received += part.bytes;
+  for (let part = native.receive(second, bytes); part !== undefined; part = native.receive(second, bytes))
+    received += part.bytes;
   assert.is(received, total);
   for (const fd of [first, second]) native.closeFd(fd);
 });
@@ -134,7 +158,10 @@ test('a full socket takes what fits and then 0, never blocks', () => {
 test('sending to a peer that is gone is EPIPE, and no SIGPIPE', () => {
   const [first, second] = native.socketPair();
   native.closeFd(second);
-  assert.is(codeOf(() => native.send(first, new Uint8Array(1), [])), 'EPIPE');
+  assert.is(
+    codeOf(() => native.send(first, new Uint8Array(1), [])),
+    'EPIPE',
+  );
   native.closeFd(first);
 });
 

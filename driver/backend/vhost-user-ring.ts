@@ -1,0 +1,121 @@
+/** What a front-end has said about one ring, and what it takes to start it (vhost-user "Ring states"). */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+import { Feature, type FeatureSet } from '../spec/features.js';
+import { le16 } from '../spec/layout.js';
+import { type RingPart, splitRingParts } from '../spec/ring.js';
+import { closeAll, type OwnedFd } from '../wire/owned-fd.js';
+import type { RingSetup } from './device-model.js';
+import type { MemoryTable } from './vhost-user-memory.js';
+
+/** Addresses of the three parts, as the front-end counts. */
+export interface RingAddresses {
+  readonly descriptor: bigint;
+  readonly available: bigint;
+  readonly used: bigint;
+}
+
+export type RingFd = 'kick' | 'call' | 'err';
+
+/** A ring is stopped or running, and enabled or disabled, the one independent of the other. */
+export class VhostUserRing {
+  readonly index: number;
+  /** Entries; 0 until SET_VRING_NUM. */
+  size = 0;
+  /** Next available entry to look at, while the ring stands still. */
+  base = 0;
+  addresses: RingAddresses | undefined;
+  isEnabled = false;
+  /** Whether the device runs it. */
+  isRunning = false;
+  /** Whether it was kicked off: by a kick descriptor, or by the word that none will come. */
+  isKicked = false;
+  readonly #fds: Record<RingFd, OwnedFd | undefined> = { kick: undefined, call: undefined, err: undefined };
+
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  /** Puts a descriptor, or none, in the place of another, which is closed. The device must not be using that one. */
+  setFd(which: RingFd, fd: OwnedFd | undefined): void {
+    this.#fds[which]?.close();
+    this.#fds[which] = fd;
+  }
+
+  /** What it still needs before it can start, of what the front-end says about it. */
+  get missing(): string | undefined {
+    if (this.size === 0) return 'its size';
+    if (this.addresses === undefined) return 'its addresses';
+    return this.isKicked ? undefined : 'a kick descriptor';
+  }
+
+  /** Addresses must be multiples of 16, 2 and 4 (virtio 1.2 §2.7). @throws VirtioError PROTOCOL_VIOLATION */
+  checkAlignment(addresses: RingAddresses): void {
+    const parts = splitRingParts(1);
+    for (const [what, address, part] of pairUp(addresses, parts)) {
+      if (address % BigInt(part.alignment) !== 0n) {
+        throw this.#refusal(`has its ${what} at 0x${address.toString(16)}, no multiple of ${part.alignment}`, address);
+      }
+    }
+  }
+
+  /**
+   * Everything the device needs, in guest addresses. Size and addresses must be known.
+   *
+   * @throws VirtioError PROTOCOL_VIOLATION when a part is not, from its first byte to its last, inside one region
+   */
+  resolve(memory: MemoryTable, features: FeatureSet): RingSetup {
+    const { addresses } = this;
+    if (addresses === undefined || this.size === 0) throw this.#refusal('has no size or no addresses', this.index);
+    const parts = splitRingParts(this.size);
+    // The event words are there, and touched, with EVENT_IDX only.
+    const eventBytes = features.has(Feature.EVENT_IDX) ? 0 : le16.bytes;
+    const place = ([what, address, part]: PlacedPart): bigint => {
+      const bytes = part === parts.desc ? part.bytes : part.bytes - eventBytes;
+      const guestAddress = memory.translate(address, bytes);
+      if (guestAddress !== undefined) return guestAddress;
+      throw this.#refusal(`has its ${what}, ${bytes} bytes at 0x${address.toString(16)}, outside shared memory`, address);
+    };
+    const [desc, avail, used] = pairUp(addresses, parts);
+    return {
+      size: this.size,
+      desc: place(desc),
+      avail: place(avail),
+      used: place(used),
+      base: this.base,
+      kickFd: this.#fds.kick?.fd,
+      callFd: this.#fds.call?.fd,
+      errFd: this.#fds.err?.fd,
+    };
+  }
+
+  /** Forgets the kick: the ring starts again only with a new one. */
+  unkick(): void {
+    this.setFd('kick', undefined);
+    this.isKicked = false;
+  }
+
+  /** Closes its descriptors; the device must not be using them any more. */
+  close(): void {
+    closeAll(Object.values(this.#fds));
+    this.#fds.kick = this.#fds.call = this.#fds.err = undefined;
+  }
+
+  #refusal(message: string, value: unknown): VirtioError {
+    return new VirtioError(ErrorCode.PROTOCOL_VIOLATION, `ring ${this.index} ${message}`, {
+      value,
+      requirement: 'vhost-user "A vring address description", virtio 1.2 §2.7',
+    });
+  }
+}
+
+type PlacedPart = readonly [what: string, address: bigint, part: RingPart];
+
+const pairUp = (
+  addresses: RingAddresses,
+  parts: { readonly desc: RingPart; readonly driver: RingPart; readonly device: RingPart },
+): readonly [PlacedPart, PlacedPart, PlacedPart] => [
+  ['descriptor table', addresses.descriptor, parts.desc],
+  ['available ring', addresses.available, parts.driver],
+  ['used ring', addresses.used, parts.device],
+];
