@@ -4,7 +4,6 @@ import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 import { ErrorCode, VirtioError } from '../driver/errors.js';
@@ -12,13 +11,14 @@ import type { Cores } from './cores.js';
 import { PeerProcess } from './peer-process.js';
 import { takenByOthers } from './processor-time.js';
 import { projectRoot } from './project-root.js';
-import type { Turn, TurnTimes } from './turn.js';
+import type { Probe } from './regime.js';
+import type { Contender, Turn, TurnTimes } from './turn.js';
 
 const COMPILE_MS = 60_000;
 const ANSWER_MS = 5000;
 
-/** One running limit program: two threads that use both cores unless they are frozen. */
-export class Limit {
+/** One limit program; idle except while it is asked for something. */
+export class Limit implements Contender {
   readonly name = 'limit';
   readonly #process: PeerProcess;
   readonly #folder: string;
@@ -39,46 +39,39 @@ export class Limit {
       const program = join(folder, 'limit');
       await compile(size, program);
       const command = [program, String(cores.host), String(cores.guest)];
-      const limit = new Limit(await PeerProcess.spawn(command, { name: `limit ${size}` }), folder);
-      await limit.#process.waitForOutput(/^ready$/m, 0, ANSWER_MS, "'ready'");
-      return limit;
+      return new Limit(await PeerProcess.spawn(command, { name: `limit ${size}` }), folder);
     } catch (error) {
       await rm(folder, { recursive: true, force: true });
       throw error;
     }
   }
 
-  /** Measures over the next `milliseconds`, by the program's own clocks. It must not be frozen. */
-  async measure(milliseconds: number): Promise<Turn> {
-    const from = this.#process.position;
-    this.#process.writeLine(`rate ${milliseconds}`);
-    const { text } = await this.#process.waitForOutput(/\{.*\}\n/, from, milliseconds + ANSWER_MS, 'a rate');
-    const answer = JSON.parse(text) as { packets: number; nanoseconds: number; processorNanoseconds: number };
-    return {
-      rate: (answer.packets / answer.nanoseconds) * 1e9,
-      taken: takenByOthers(answer.nanoseconds, answer.processorNanoseconds, 2),
-    };
-  }
-
-  /** A turn of its own: thaws it, measures once it has settled, freezes it again. */
   async turn({ settleMs, measureMs }: TurnTimes): Promise<Turn> {
-    this.#process.thaw();
-    try {
-      await sleep(settleMs);
-      return await this.measure(measureMs);
-    } finally {
-      this.freeze();
-    }
+    const answer = await this.#ask(`rate ${settleMs} ${measureMs}`, settleMs + measureMs + ANSWER_MS);
+    const { packets, nanoseconds, processorNanoseconds } = answer as {
+      packets: number;
+      nanoseconds: number;
+      processorNanoseconds: number;
+    };
+    return { rate: (packets / nanoseconds) * 1e9, taken: takenByOthers(nanoseconds, processorNanoseconds, 2) };
   }
 
-  freeze(): void {
-    this.#process.freeze();
+  /** How the two processors are related now; takes about 20 ms. */
+  async probe(): Promise<Probe> {
+    return (await this.#ask('probe', ANSWER_MS)) as Probe;
   }
 
   /** Ends the program and removes it. Idempotent. */
   async close(): Promise<void> {
     await this.#process.end();
     await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  async #ask(line: string, timeoutMs: number): Promise<unknown> {
+    const from = this.#process.position;
+    this.#process.writeLine(line);
+    const { text } = await this.#process.waitForOutput(/\{.*\}\n/, from, timeoutMs, `an answer to '${line}'`);
+    return JSON.parse(text);
   }
 }
 

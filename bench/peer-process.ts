@@ -17,6 +17,8 @@ export interface PeerProcessOptions {
   readonly name: string;
   /** Added to the environment of this process. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Where it runs; default: where we do. */
+  readonly folder?: string;
 }
 
 /** How a process ended: one of the two is set. */
@@ -91,6 +93,7 @@ export class PeerProcess {
     const wrapped = [...endsWithUs(), path, ...args];
     const child = spawn(wrapped[0]!, wrapped.slice(1), {
       env: { ...process.env, ...options.environment },
+      cwd: options.folder,
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     await new Promise<void>((resolve, reject) => {

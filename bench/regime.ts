@@ -1,41 +1,37 @@
-/** Which of two kinds of machine the two cores are at the moment: this decides what a fair expectation is. */
-
-import type { Limit } from './limit.js';
-import { isDisturbed, type Turn } from './turn.js';
+/** Which of two kinds of machine the two processors are at the moment: this decides what a fair expectation is. */
 
 /**
  * `two-cores`: moving cache lines from core to core is what costs. `two-threads`: both are threads of one core and share
- * its caches; instructions are what costs. A hypervisor may move a virtual machine from one to the other within seconds,
- * and /sys does not tell.
+ * its units and caches; instructions are what costs.
  */
 export type Regime = 'two-cores' | 'two-threads';
 
 /**
- * Packets a second of `limit` with 64-byte frames between the two regimes.
+ * The regime, and for two cores whether they share a cache: figures of near and of distant cores are several times apart.
  *
- * Measured on an AMD EPYC machine with two virtual processors: 25 to 45 million where a cache line takes 250 ns to the
- * other core and back, 100 to 135 million where it takes 50 ns.
+ * A hypervisor may move a virtual machine from one placement to another within seconds, and /sys does not tell.
  */
-export const REGIME_BOUNDARY = 65e6;
-/** The frame size that the boundary is for. */
-export const REGIME_FRAME_BYTES = 64;
+export type Placement = 'two-threads' | 'near-cores' | 'distant-cores';
 
-const PROBE_TIMES = { settleMs: 10, measureMs: 30 };
-const PROBES_MAX = 20;
-
-export const regimeOf = (rate: number): Regime => (rate < REGIME_BOUNDARY ? 'two-cores' : 'two-threads');
-
-/**
- * The regime now, by a short turn of `limit` for 64-byte frames.
- *
- * A disturbed turn is slow and looks like two cores, so it is repeated; if there is no other, the fastest decides.
- */
-export async function probeRegime(limit: Pick<Limit, 'turn'>): Promise<Regime> {
-  const turns: Turn[] = [];
-  while (turns.length < PROBES_MAX) {
-    const turn = await limit.turn(PROBE_TIMES);
-    if (!isDisturbed(turn)) return regimeOf(turn.rate);
-    turns.push(turn);
-  }
-  return regimeOf(Math.max(...turns.map((turn) => turn.rate)));
+/** What the limit program finds out about two processors. */
+export interface Probe {
+  /** How long a cache line takes to the other processor and back. */
+  readonly roundTripNanoseconds: number;
+  /** Speed of computing while the other processor computes too, as a share of the speed alone. */
+  readonly sharing: number;
 }
+
+/** Threads of one core compute at a half to two thirds of their speed alone, cores at all of it. */
+const SHARING_BOUNDARY = 0.8;
+/**
+ * Round trips measured on a Zen 4 machine: 50 ns between two threads of a core, 100 ns between cores that share a cache,
+ * 450 to 520 ns between cores that do not.
+ */
+const DISTANT_NANOSECONDS = 250;
+
+export function placementOf(probe: Probe): Placement {
+  if (probe.sharing < SHARING_BOUNDARY) return 'two-threads';
+  return probe.roundTripNanoseconds < DISTANT_NANOSECONDS ? 'near-cores' : 'distant-cores';
+}
+
+export const regimeOf = (placement: Placement): Regime => (placement === 'two-threads' ? 'two-threads' : 'two-cores');

@@ -2,23 +2,15 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import type { Regime } from './regime.js';
+import type { Placement } from './regime.js';
+import { countPlacements, type Round } from './round.js';
 import { type Contender, isDisturbed, TURN_TIMES, type Turn } from './turn.js';
-
-/** One round that was finished: a rate for every contender, all in the same regime. */
-export interface Round {
-  readonly regime: Regime | 'unknown';
-  /** Packets a second by the contender's name. */
-  readonly rates: Readonly<Record<string, number>>;
-  /** Some turn of it was disturbed each time it was tried; the least disturbed try is in `rates`. */
-  readonly disturbed: boolean;
-}
 
 export interface RoundsOptions {
   readonly contenders: readonly Contender[];
-  /** The regime of this moment; absent when it cannot be told. */
-  readonly probe?: () => Promise<Regime>;
-  /** Undisturbed rounds in one regime that are enough. */
+  /** How the processors are related at this moment; absent when that cannot be told. */
+  readonly probe?: () => Promise<Placement>;
+  /** Undisturbed rounds in one placement that are enough. */
   readonly wanted: number;
   /** No further round is begun after this moment (`performance.now()`). */
   readonly deadline: number;
@@ -37,7 +29,7 @@ export interface RoundsOutcome {
   readonly rounds: readonly Round[];
   /** Turns that others disturbed. */
   readonly droppedTurns: number;
-  /** Rounds given up because the regime changed in the middle. */
+  /** Rounds given up because the placement changed in the middle. */
   readonly abandonedRounds: number;
 }
 
@@ -48,15 +40,19 @@ const ROUNDS_MAX_FACTOR = 4;
 const WAIT_AFTER_DISTURBANCE_MS = 500;
 
 /**
- * Runs rounds until enough are undisturbed in one regime, or the limits are reached.
+ * Runs rounds until enough are undisturbed in one placement, or the limits are reached.
  *
- * A round belongs to the regime that was found before and after each of its turns; when it changes, the round is given up.
+ * A round belongs to the placement that was found before and after each of its turns; when it changes, the round is given
+ * up.
  */
 export async function runRounds(options: RoundsOptions): Promise<RoundsOutcome> {
   const rounds: Round[] = [];
   let droppedTurns = 0;
   let abandonedRounds = 0;
-  const isEnough = () => largestRegime(rounds.filter((round) => !round.disturbed)) >= options.wanted;
+  const isEnough = () => {
+    const counts = countPlacements(rounds.filter((round) => !round.disturbed));
+    return Math.max(0, ...counts.values()) >= options.wanted;
+  };
   for (let begun = 0; begun < options.wanted * ROUNDS_MAX_FACTOR && !isEnough(); begun++) {
     options.signal.throwIfAborted();
     if (performance.now() > options.deadline) break;
@@ -68,16 +64,8 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsOutcome> 
   return { rounds, droppedTurns, abandonedRounds };
 }
 
-/** The number of rounds in the regime that has most. */
-function largestRegime(rounds: readonly Round[]): number {
-  const counts = new Map<string, number>();
-  for (const { regime } of rounds) counts.set(regime, (counts.get(regime) ?? 0) + 1);
-  return Math.max(0, ...counts.values());
-}
-
 async function runRound(options: RoundsOptions): Promise<{ round: Round | undefined; dropped: number }> {
-  const probe = async () => (options.probe === undefined ? 'unknown' : options.probe());
-  const regime = await probe();
+  const placement = await options.probe?.();
   const rates: Record<string, number> = {};
   let dropped = 0;
   let disturbed = false;
@@ -86,9 +74,9 @@ async function runRound(options: RoundsOptions): Promise<{ round: Round | undefi
     dropped += turns - 1;
     disturbed ||= isDisturbed(best);
     rates[contender.name] = best.rate;
-    if ((await probe()) !== regime) return { round: undefined, dropped };
+    if ((await options.probe?.()) !== placement) return { round: undefined, dropped };
   }
-  return { round: { regime, rates, disturbed }, dropped };
+  return { round: { placement, rates, disturbed }, dropped };
 }
 
 /** A turn, repeated while it is disturbed; the least disturbed one counts. */

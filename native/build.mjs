@@ -18,8 +18,13 @@ const force = process.argv.includes('--force');
 /** Whether a prebuild, or a build newer than every source, is there. */
 function isBuilt() {
   try {
-    const addon = require('node-gyp-build').resolve(folder);
-    if (addon.startsWith(join(folder, 'prebuilds'))) return true;
+    const load = require('node-gyp-build');
+    const addon = load.resolve(folder);
+    if (addon.startsWith(join(folder, 'prebuilds'))) {
+      // Made on another machine: it may want a newer C library than this one has.
+      load(folder);
+      return true;
+    }
     const built = statSync(addon).mtimeMs;
     const sources = readdirSync(join(folder, 'src'), { recursive: true }).map((name) => join('src', name));
     return ['binding.gyp', ...sources].every((name) => {

@@ -6,6 +6,11 @@ import { PacketField } from '../memory/packet-fields.js';
 import { RingCounter } from './counters.js';
 import { DEVICE_BURST, ETHERNET_HEADER_BYTES, JOB_CHAIN, MAX_PACKET_BYTES, type RingContext } from './ring-context.js';
 
+// Module constants: an imported object's fields are loads in compiled code, these are immediates.
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
+const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS } = CopyJob;
+const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER } = RingCounter;
+
 /**
  * Pops a burst, has the copy engine fetch header and data in one call, and returns the chains.
  *
@@ -15,7 +20,6 @@ export class FromGuestQueue {
   readonly #context: RingContext;
   readonly #handles = new Uint32Array(DEVICE_BURST);
   readonly #lengths = new Uint32Array(DEVICE_BURST);
-  readonly #nothingWritten = new Uint32Array(DEVICE_BURST);
   readonly #extra = new Uint32Array(1);
 
   constructor(context: RingContext) {
@@ -29,55 +33,51 @@ export class FromGuestQueue {
   /** Adds up to `most` packets to the burst; returns how many chains it took, dropped ones included. */
   take(burst: Burst, most: number): number {
     const { ring, engine, pool, counters, headerBytes } = this.#context;
-    counters[RingCounter.POLLS]! += 1;
+    counters[POLLS]! += 1;
     const popped = ring.pop(most < DEVICE_BURST ? most : DEVICE_BURST);
     if (popped === 0) {
-      counters[RingCounter.EMPTY_POLLS]! += 1;
+      counters[EMPTY_POLLS]! += 1;
       return 0;
     }
-    const handles = this.#handles;
-    if (!pool.allocate(handles, 0, popped)) {
+    const to = burst.count;
+    const { handles } = burst;
+    if (!pool.take(handles, to, popped)) {
       // Nothing was taken: the same chains are looked at again next turn.
-      counters[RingCounter.NO_BUFFER]! += 1;
+      counters[NO_BUFFER]! += 1;
       return 0;
     }
+    if (!ring.allReadable) return this.#takeScattered(burst, popped);
     const { jobs } = engine;
-    const { firstJob } = ring;
-    const lengths = this.#lengths;
+    const { fields, headroom, bufferBytes } = pool;
     const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const longest = pool.dataBytes + headerBytes;
-    const base = pool.offset + pool.headroom - headerBytes;
-    const { bufferBytes } = pool;
-    let simple = firstJob[popped] === popped;
-    for (let index = 0; index < popped && simple; index++) {
-      const at = index * CopyJob.WORDS;
-      const length = jobs[at + CopyJob.LENGTH]!;
-      simple = length >= shortest && length <= longest && jobs[at + CopyJob.DIRECTION] === CopyDirection.FROM_GUEST;
-      jobs[at + CopyJob.POOL_OFFSET] = base + handles[index]! * bufferBytes;
-      lengths[index] = length - headerBytes;
+    const base = pool.offset + headroom - headerBytes;
+    let bytes = 0;
+    for (let index = 0; index < popped; index++) {
+      const at = index * JOB_WORDS;
+      const handle = handles[to + index]!;
+      const length = jobs[at + LENGTH]!;
+      if (length < shortest || length > longest) return this.#takeScattered(burst, popped);
+      jobs[at + POOL_OFFSET] = base + handle * bufferBytes;
+      const field = handle * WORDS;
+      fields[field + DATA_OFFSET] = headroom;
+      fields[field + SEGMENT_LENGTH] = length - headerBytes;
+      fields[field + PACKET_LENGTH] = length - headerBytes;
+      bytes += length;
     }
-    if (!simple) return this.#takeScattered(burst, popped);
     if (engine.run(popped) > 0) {
-      for (let index = 0; index < popped; index++) jobs[index * CopyJob.WORDS + JOB_CHAIN] = index;
+      this.#collect(burst, popped);
+      for (let index = 0; index < popped; index++) {
+        jobs[index * JOB_WORDS + JOB_CHAIN] = index;
+        this.#lengths[index] = jobs[index * JOB_WORDS + LENGTH]! - headerBytes;
+      }
       this.#dropFailed(popped);
       return this.#finish(burst, popped);
     }
-    const { fields } = pool;
-    const to = burst.count;
-    let bytes = 0;
-    for (let index = 0; index < popped; index++) {
-      const handle = handles[index]!;
-      const length = lengths[index]!;
-      const field = handle * PacketField.WORDS;
-      fields[field + PacketField.SEGMENT_LENGTH] = length;
-      fields[field + PacketField.PACKET_LENGTH] = length;
-      burst.handles[to + index] = handle;
-      bytes += length;
-    }
     burst.count = to + popped;
-    counters[RingCounter.PACKETS]! += popped;
-    counters[RingCounter.BYTES]! += bytes;
-    ring.returnChains(this.#nothingWritten, popped);
+    counters[PACKETS]! += popped;
+    counters[BYTES]! += bytes - popped * headerBytes;
+    ring.returnEmpty(popped);
     this.#context.caller.call(ring);
     return popped;
   }
@@ -88,7 +88,7 @@ export class FromGuestQueue {
     const popped = ring.pop(DEVICE_BURST);
     if (popped === 0) return 0;
     counters[RingCounter.DROP_DISABLED]! += popped;
-    ring.returnChains(this.#nothingWritten, popped);
+    ring.returnEmpty(popped);
     this.#context.caller.call(ring);
     return popped;
   }
@@ -97,8 +97,9 @@ export class FromGuestQueue {
   #takeScattered(burst: Burst, popped: number): number {
     const { ring, engine, pool, counters, headerBytes } = this.#context;
     const { firstJob } = ring;
+    this.#collect(burst, popped);
     const source = this.#context.snapshot.take(firstJob[popped]!);
-    const capacity = engine.jobs.length / CopyJob.WORDS;
+    const capacity = engine.jobs.length / JOB_WORDS;
     let job = 0;
     let taken = 0;
     for (; taken < popped; taken++) {
@@ -107,8 +108,8 @@ export class FromGuestQueue {
       let total = 0;
       let readable = true;
       for (let index = first; index < end; index++) {
-        total += source[index * CopyJob.WORDS + CopyJob.LENGTH]!;
-        if (source[index * CopyJob.WORDS + CopyJob.DIRECTION] !== CopyDirection.FROM_GUEST) readable = false;
+        total += source[index * JOB_WORDS + LENGTH]!;
+        if (source[index * JOB_WORDS + DIRECTION] !== CopyDirection.FROM_GUEST) readable = false;
       }
       this.#lengths[taken] = 0;
       if (!readable) counters[RingCounter.DROP_DIRECTION]! += 1;
@@ -120,7 +121,7 @@ export class FromGuestQueue {
         if (job + pieces > capacity) break;
         const next = this.#gather(taken, source, first, end, job);
         if (next < 0) {
-          counters[RingCounter.NO_BUFFER]! += 1;
+          counters[NO_BUFFER]! += 1;
           break;
         }
         job = next;
@@ -134,6 +135,16 @@ export class FromGuestQueue {
     return this.#finish(burst, taken);
   }
 
+  /** Takes the buffers that stand behind the burst's end back into hand. */
+  #collect(burst: Burst, popped: number): void {
+    const { fields, headroom } = this.#context.pool;
+    for (let index = 0; index < popped; index++) {
+      const handle = burst.handles[burst.count + index]!;
+      this.#handles[index] = handle;
+      fields[handle * WORDS + DATA_OFFSET] = headroom;
+    }
+  }
+
   /** Writes the jobs of one chain from `job` on, with as many buffers as it takes; returns the next job, -1 without buffers. */
   #gather(chain: number, source: Uint32Array, first: number, end: number, job: number): number {
     const { engine, pool, headerBytes } = this.#context;
@@ -145,28 +156,28 @@ export class FromGuestQueue {
     let filled = -headerBytes;
     let to = job;
     for (let index = first; index < end; index++) {
-      const from = index * CopyJob.WORDS;
-      let low = source[from + CopyJob.GUEST_LOW]!;
-      let high = source[from + CopyJob.GUEST_HIGH]!;
-      let left = source[from + CopyJob.LENGTH]!;
+      const from = index * JOB_WORDS;
+      let low = source[from + GUEST_LOW]!;
+      let high = source[from + GUEST_HIGH]!;
+      let left = source[from + LENGTH]!;
       while (left > 0) {
         if (room === 0) {
-          fields[buffer * PacketField.WORDS + PacketField.SEGMENT_LENGTH] = filled;
+          fields[buffer * WORDS + SEGMENT_LENGTH] = filled;
           if (!pool.allocate(this.#extra, 0, 1)) return -1;
           const next = this.#extra[0]!;
-          fields[buffer * PacketField.WORDS + PacketField.NEXT] = next + 1;
+          fields[buffer * WORDS + NEXT] = next + 1;
           buffer = next;
           at = pool.offset + buffer * bufferBytes + headroom;
           room = bufferBytes - headroom;
           filled = 0;
         }
         const length = left < room ? left : room;
-        const word = to++ * CopyJob.WORDS;
-        jobs[word + CopyJob.GUEST_LOW] = low;
-        jobs[word + CopyJob.GUEST_HIGH] = high;
-        jobs[word + CopyJob.POOL_OFFSET] = at;
-        jobs[word + CopyJob.LENGTH] = length;
-        jobs[word + CopyJob.DIRECTION] = CopyDirection.FROM_GUEST;
+        const word = to++ * JOB_WORDS;
+        jobs[word + GUEST_LOW] = low;
+        jobs[word + GUEST_HIGH] = high;
+        jobs[word + POOL_OFFSET] = at;
+        jobs[word + LENGTH] = length;
+        jobs[word + DIRECTION] = CopyDirection.FROM_GUEST;
         jobs[word + JOB_CHAIN] = chain;
         at += length;
         room -= length;
@@ -177,7 +188,7 @@ export class FromGuestQueue {
         low = sum >>> 0;
       }
     }
-    fields[buffer * PacketField.WORDS + PacketField.SEGMENT_LENGTH] = filled;
+    fields[buffer * WORDS + SEGMENT_LENGTH] = filled;
     return to;
   }
 
@@ -194,15 +205,15 @@ export class FromGuestQueue {
         pool.free(handles, index, 1);
         continue;
       }
-      const field = handle * PacketField.WORDS;
-      pool.fields[field + PacketField.PACKET_LENGTH] = length;
-      if (pool.fields[field + PacketField.NEXT] === 0) pool.fields[field + PacketField.SEGMENT_LENGTH] = length;
+      const field = handle * WORDS;
+      pool.fields[field + PACKET_LENGTH] = length;
+      if (pool.fields[field + NEXT] === 0) pool.fields[field + SEGMENT_LENGTH] = length;
       burst.handles[to++] = handle;
-      counters[RingCounter.PACKETS]! += 1;
-      counters[RingCounter.BYTES]! += length;
+      counters[PACKETS]! += 1;
+      counters[BYTES]! += length;
     }
     burst.count = to;
-    ring.returnChains(this.#nothingWritten, taken);
+    ring.returnEmpty(taken);
     this.#context.caller.call(ring);
     return taken;
   }
@@ -213,9 +224,9 @@ export class FromGuestQueue {
     const { jobs } = engine;
     const lengths = this.#lengths;
     for (let job = 0; job < jobCount; job++) {
-      const at = job * CopyJob.WORDS;
+      const at = job * JOB_WORDS;
       const chain = jobs[at + JOB_CHAIN]!;
-      if (jobs[at + CopyJob.STATUS] === CopyStatus.OK || lengths[chain] === 0) continue;
+      if (jobs[at + STATUS] === CopyStatus.OK || lengths[chain] === 0) continue;
       lengths[chain] = 0;
       counters[RingCounter.DROP_ADDRESS]! += 1;
     }

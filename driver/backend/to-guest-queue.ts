@@ -4,8 +4,15 @@ import { CopyDirection, CopyJob, CopyStatus } from '../../native/index.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
+import { virtioNetHdr } from '../spec/net-header.js';
 import { RingCounter } from './counters.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
+
+// Module constants: an imported object's fields are loads in compiled code, these are immediates.
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
+const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS } = CopyJob;
+const { POLLS, EMPTY_POLLS, PACKETS, BYTES } = RingCounter;
+const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
 /** Chains looked at for one burst: a packet may take several of the guest's buffers. */
 const MAX_CHAINS = DEVICE_BURST;
@@ -34,54 +41,60 @@ export class ToGuestQueue {
   give(burst: Burst): number {
     if (burst.count === 0) return 0;
     const { ring, engine, pool, counters, headerBytes } = this.#context;
-    counters[RingCounter.POLLS]! += 1;
+    counters[POLLS]! += 1;
     const wanted = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
     const popped = ring.pop(wanted);
     if (popped === 0) {
-      counters[RingCounter.EMPTY_POLLS]! += 1;
+      counters[EMPTY_POLLS]! += 1;
       return 0;
     }
-    const { fields, bufferBytes } = pool;
+    // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
+    if (!ring.allWritable) return this.#giveScattered(burst);
+    const { fields, bufferBytes, offset, words } = pool;
     const { handles } = burst;
     const { jobs } = engine;
     const lengths = this.#lengths;
-    let simple = ring.firstJob[popped] === popped;
+    const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
     let bytes = 0;
-    for (let index = 0; index < popped && simple; index++) {
+    for (let index = 0; index < popped; index++) {
       const handle = handles[index]!;
-      const field = handle * PacketField.WORDS;
-      const dataOffset = fields[field + PacketField.DATA_OFFSET]!;
-      const length = fields[field + PacketField.SEGMENT_LENGTH]! + headerBytes;
-      const header = pool.offset + handle * bufferBytes + dataOffset - headerBytes;
-      const at = index * CopyJob.WORDS;
-      simple =
-        fields[field + PacketField.NEXT] === 0 &&
-        dataOffset >= headerBytes &&
-        length <= jobs[at + CopyJob.LENGTH]! &&
-        jobs[at + CopyJob.DIRECTION] === CopyDirection.TO_GUEST;
-      if (!simple) break;
-      writePlainHeader(pool, header, headerBytes, 1);
-      jobs[at + CopyJob.POOL_OFFSET] = header;
-      jobs[at + CopyJob.LENGTH] = length;
+      const field = handle * WORDS;
+      const at = index * JOB_WORDS;
+      const dataOffset = fields[field + DATA_OFFSET]!;
+      const length = fields[field + SEGMENT_LENGTH]! + headerBytes;
+      if (fields[field + NEXT] !== 0 || dataOffset < headerBytes || length > jobs[at + LENGTH]!) {
+        return this.#giveScattered(burst);
+      }
+      const header = offset + handle * bufferBytes + dataOffset - headerBytes;
+      if (plainHeader && (header & 3) === 0) {
+        const word = header >>> 2;
+        words[word] = 0;
+        words[word + 1] = 0;
+        // csum_offset is the low half, num_buffers the high one.
+        words[word + 2] = 1 << 16;
+      } else {
+        writePlainHeader(pool, header, headerBytes, 1);
+      }
+      jobs[at + POOL_OFFSET] = header;
+      jobs[at + LENGTH] = length;
       lengths[index] = length;
-      bytes += length - headerBytes;
+      bytes += length;
     }
-    // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
-    if (!simple) return this.#giveScattered(burst);
     if (engine.run(popped) > 0) {
       for (let index = 0; index < popped; index++) {
-        jobs[index * CopyJob.WORDS + JOB_CHAIN] = index;
+        jobs[index * JOB_WORDS + JOB_CHAIN] = index;
         this.#chainPacket[index] = index;
       }
       this.#dropFailed(popped, popped);
       return this.#finish(burst, popped, popped);
     }
-    counters[RingCounter.PACKETS]! += popped;
-    counters[RingCounter.BYTES]! += bytes;
+    counters[PACKETS]! += popped;
+    counters[BYTES]! += bytes - popped * headerBytes;
     ring.returnChains(lengths, popped);
     this.#context.caller.call(ring);
     pool.free(handles, 0, popped);
-    burst.removeFirst(popped);
+    if (popped === burst.count) burst.count = 0;
+    else burst.removeFirst(popped);
     return popped;
   }
 
@@ -91,14 +104,14 @@ export class ToGuestQueue {
     const popped = ring.pop(MAX_CHAINS);
     const { firstJob } = ring;
     const source = this.#context.snapshot.take(firstJob[popped]!);
-    const jobsLeft = engine.jobs.length / CopyJob.WORDS;
+    const jobsLeft = engine.jobs.length / JOB_WORDS;
     let packet = 0;
     let chain = 0;
     let job = 0;
     for (; packet < burst.count && chain < popped; packet++) {
       const handle = burst.handles[packet]!;
-      const total = pool.fields[handle * PacketField.WORDS + PacketField.PACKET_LENGTH]! + headerBytes;
-      if (pool.fields[handle * PacketField.WORDS + PacketField.DATA_OFFSET]! < headerBytes) {
+      const total = pool.fields[handle * WORDS + PACKET_LENGTH]! + headerBytes;
+      if (pool.fields[handle * WORDS + DATA_OFFSET]! < headerBytes) {
         // No chain is taken for it: `#finish` frees it with the rest.
         counters[RingCounter.DROP_NO_ROOM]! += 1;
         continue;
@@ -139,16 +152,16 @@ export class ToGuestQueue {
     const { firstJob } = this.#context.ring;
     let bytes = 0;
     for (let index = firstJob[chain]!; index < firstJob[chain + 1]!; index++) {
-      const at = index * CopyJob.WORDS;
-      if (source[at + CopyJob.DIRECTION] !== CopyDirection.TO_GUEST) return 0;
-      bytes += source[at + CopyJob.LENGTH]!;
+      const at = index * JOB_WORDS;
+      if (source[at + DIRECTION] !== CopyDirection.TO_GUEST) return 0;
+      bytes += source[at + LENGTH]!;
     }
     return bytes;
   }
 
   #writeHeader(handle: number, buffers: number): void {
     const { pool, headerBytes } = this.#context;
-    const dataOffset = pool.fields[handle * PacketField.WORDS + PacketField.DATA_OFFSET]!;
+    const dataOffset = pool.fields[handle * WORDS + DATA_OFFSET]!;
     writePlainHeader(pool, pool.offset + handle * pool.bufferBytes + dataOffset - headerBytes, headerBytes, buffers);
   }
 
@@ -158,32 +171,32 @@ export class ToGuestQueue {
     const { jobs } = engine;
     const { fields, bufferBytes } = pool;
     let segment = handle;
-    let at = pool.offset + segment * bufferBytes + fields[segment * PacketField.WORDS + PacketField.DATA_OFFSET]! - headerBytes;
-    let segmentLeft = fields[segment * PacketField.WORDS + PacketField.SEGMENT_LENGTH]! + headerBytes;
+    let at = pool.offset + segment * bufferBytes + fields[segment * WORDS + DATA_OFFSET]! - headerBytes;
+    let segmentLeft = fields[segment * WORDS + SEGMENT_LENGTH]! + headerBytes;
     let left = total;
     let to = job;
     for (let number = chain; number < end; number++) {
       let written = 0;
       for (let index = ring.firstJob[number]!; index < ring.firstJob[number + 1]! && left > 0; index++) {
-        const from = index * CopyJob.WORDS;
-        let low = source[from + CopyJob.GUEST_LOW]!;
-        let high = source[from + CopyJob.GUEST_HIGH]!;
-        let room = source[from + CopyJob.LENGTH]!;
+        const from = index * JOB_WORDS;
+        let low = source[from + GUEST_LOW]!;
+        let high = source[from + GUEST_HIGH]!;
+        let room = source[from + LENGTH]!;
         while (room > 0 && left > 0) {
           if (segmentLeft === 0) {
-            segment = fields[segment * PacketField.WORDS + PacketField.NEXT]! - 1;
-            const field = segment * PacketField.WORDS;
-            at = pool.offset + segment * bufferBytes + fields[field + PacketField.DATA_OFFSET]!;
-            segmentLeft = fields[field + PacketField.SEGMENT_LENGTH]!;
+            segment = fields[segment * WORDS + NEXT]! - 1;
+            const field = segment * WORDS;
+            at = pool.offset + segment * bufferBytes + fields[field + DATA_OFFSET]!;
+            segmentLeft = fields[field + SEGMENT_LENGTH]!;
             continue;
           }
           const length = Math.min(room, left, segmentLeft);
-          const word = to++ * CopyJob.WORDS;
-          jobs[word + CopyJob.GUEST_LOW] = low;
-          jobs[word + CopyJob.GUEST_HIGH] = high;
-          jobs[word + CopyJob.POOL_OFFSET] = at;
-          jobs[word + CopyJob.LENGTH] = length;
-          jobs[word + CopyJob.DIRECTION] = CopyDirection.TO_GUEST;
+          const word = to++ * JOB_WORDS;
+          jobs[word + GUEST_LOW] = low;
+          jobs[word + GUEST_HIGH] = high;
+          jobs[word + POOL_OFFSET] = at;
+          jobs[word + LENGTH] = length;
+          jobs[word + DIRECTION] = CopyDirection.TO_GUEST;
           jobs[word + JOB_CHAIN] = number;
           at += length;
           segmentLeft -= length;
@@ -208,8 +221,8 @@ export class ToGuestQueue {
       const packet = this.#chainPacket[chain]!;
       if (packet === previous || this.#lengths[chain] === 0) continue;
       previous = packet;
-      counters[RingCounter.PACKETS]! += 1;
-      counters[RingCounter.BYTES]! += pool.fields[burst.handles[packet]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
+      counters[PACKETS]! += 1;
+      counters[BYTES]! += pool.fields[burst.handles[packet]! * WORDS + PACKET_LENGTH]!;
     }
     if (chains > 0) {
       ring.returnChains(this.#lengths, chains);
@@ -226,9 +239,9 @@ export class ToGuestQueue {
     const { jobs } = engine;
     const lengths = this.#lengths;
     for (let job = 0; job < jobCount; job++) {
-      const at = job * CopyJob.WORDS;
+      const at = job * JOB_WORDS;
       const failed = jobs[at + JOB_CHAIN]!;
-      if (jobs[at + CopyJob.STATUS] === CopyStatus.OK || lengths[failed] === 0) continue;
+      if (jobs[at + STATUS] === CopyStatus.OK || lengths[failed] === 0) continue;
       counters[RingCounter.DROP_ADDRESS]! += 1;
       for (let chain = 0; chain < chains; chain++) {
         if (this.#chainPacket[chain] === this.#chainPacket[failed]) lengths[chain] = 0;

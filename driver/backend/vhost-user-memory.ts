@@ -88,8 +88,7 @@ export class MemoryTable {
   /** The guest address of `bytes` bytes at a front-end's address, all in one region; undefined when they are not. */
   translate(address: bigint, bytes: number): bigint | undefined {
     const region = this.regions.find(
-      ({ userAddress, bytes: size }) =>
-        address >= userAddress && address + BigInt(bytes) <= userAddress + BigInt(size),
+      ({ userAddress, bytes: size }) => address >= userAddress && address + BigInt(bytes) <= userAddress + BigInt(size),
     );
     return region === undefined ? undefined : region.guestAddress + (address - region.userAddress);
   }

@@ -74,7 +74,10 @@ export class VhostUserRing {
       const bytes = part === parts.desc ? part.bytes : part.bytes - eventBytes;
       const guestAddress = memory.translate(address, bytes);
       if (guestAddress !== undefined) return guestAddress;
-      throw this.#refusal(`has its ${what}, ${bytes} bytes at 0x${address.toString(16)}, outside shared memory`, address);
+      throw this.#refusal(
+        `has its ${what}, ${bytes} bytes at 0x${address.toString(16)}, outside shared memory`,
+        address,
+      );
     };
     const [desc, avail, used] = pairUp(addresses, parts);
     return {

@@ -3,7 +3,8 @@
 import { NetHeaderFlag, virtioNetHdr } from '../spec/net-header.js';
 import type { PacketPool } from './packet-pool.js';
 
-const { num_buffers } = virtioNetHdr.fields;
+const HEADER_BYTES = virtioNetHdr.bytes;
+const NUM_BUFFERS = virtioNetHdr.fields.num_buffers.offset;
 
 /**
  * Writes a header that asks for nothing: all zero but `num_buffers`.
@@ -12,7 +13,7 @@ const { num_buffers } = virtioNetHdr.fields;
  * @param headerBytes 10 (without num_buffers) or 12 and more, which are written as zeroes
  */
 export function writePlainHeader(pool: PacketPool, at: number, headerBytes: number, numBuffers: number): void {
-  if ((at & 3) === 0 && headerBytes === virtioNetHdr.bytes) {
+  if ((at & 3) === 0 && headerBytes === HEADER_BYTES) {
     const { words } = pool;
     const word = at >>> 2;
     words[word] = 0;
@@ -23,14 +24,14 @@ export function writePlainHeader(pool: PacketPool, at: number, headerBytes: numb
   }
   const { bytes } = pool;
   for (let index = 0; index < headerBytes; index++) bytes[at + index] = 0;
-  if (headerBytes >= virtioNetHdr.bytes) {
-    bytes[at + num_buffers.offset] = numBuffers;
-    bytes[at + num_buffers.offset + 1] = numBuffers >>> 8;
+  if (headerBytes >= HEADER_BYTES) {
+    bytes[at + NUM_BUFFERS] = numBuffers;
+    bytes[at + NUM_BUFFERS + 1] = numBuffers >>> 8;
   }
 }
 
 /** `num_buffers` of the header at `at`, an even offset in the pool's memory. Read it once: the other end may write it. */
-export const readNumBuffers = (pool: PacketPool, at: number): number => pool.halfWords[(at + num_buffers.offset) >>> 1]!;
+export const readNumBuffers = (pool: PacketPool, at: number): number => pool.halfWords[(at + NUM_BUFFERS) >>> 1]!;
 
 /** Whether the packet behind the header at `at` still needs its checksum. */
 export const needsChecksum = (pool: PacketPool, at: number): boolean => (pool.bytes[at]! & NetHeaderFlag.NEEDS_CSUM) !== 0;

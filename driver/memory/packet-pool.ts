@@ -27,6 +27,8 @@ export interface PacketPoolHandle {
 
 export const DEFAULT_BUFFER_BYTES = 2 * KiB;
 export const DEFAULT_HEADROOM = 128;
+// Module constants: an imported object's fields are loads in compiled code, these are immediates.
+const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, WORDS } = PacketField;
 /** Buffers a thread keeps at hand; taken from and given to the shared stack by the half. */
 const CACHE_SIZE = 512;
 
@@ -128,32 +130,43 @@ export class PacketPool {
     return this.bufferBytes - this.headroom;
   }
 
+  /** The high word of every buffer's address where they are all alike, else -1. */
+  get commonHighWord(): number {
+    const { iovas } = this;
+    const high = iovas[1]!;
+    for (let handle = 1; handle < this.size; handle++) if (iovas[2 * handle + 1] !== high) return -1;
+    return high;
+  }
+
   /** Free buffers, caches of other threads not counted. */
   get available(): number {
     return this.#cached + this.#stack.count;
   }
 
   /**
-   * Takes `count` buffers into `out` from `start` on; all of them or none.
+   * Takes `count` new packets into `out` from `start` on; all of them or none.
    *
    * The packets are empty: no data, one segment, no flags. Returns whether there were enough.
    */
   allocate(out: Uint32Array, start: number, count: number): boolean {
-    if (this.#cached < count && !this.#refill(count)) return false;
+    if (!this.take(out, start, count)) return false;
     const { fields, headroom } = this;
-    const cache = this.#cache;
-    let top = this.#cached;
-    // Bound: count <= #cached <= CACHE_SIZE, and the caller's `out` holds start + count.
-    for (let index = 0; index < count; index++) {
-      const handle = cache[--top]!;
-      out[start + index] = handle;
-      const at = handle * PacketField.WORDS;
-      fields[at + PacketField.DATA_OFFSET] = headroom;
-      fields[at + PacketField.SEGMENT_LENGTH] = 0;
-      fields[at + PacketField.NEXT] = 0;
-      fields[at + PacketField.PACKET_LENGTH] = 0;
-      fields[at + PacketField.FLAGS] = 0;
+    for (let index = start; index < start + count; index++) {
+      const at = out[index]! * WORDS;
+      fields[at + DATA_OFFSET] = headroom;
+      fields[at + SEGMENT_LENGTH] = 0;
+      fields[at + PACKET_LENGTH] = 0;
     }
+    return true;
+  }
+
+  /** As `allocate`, for callers that set DATA_OFFSET, SEGMENT_LENGTH and PACKET_LENGTH themselves. */
+  take(out: Uint32Array, start: number, count: number): boolean {
+    if (this.#cached < count && !this.#refill(count)) return false;
+    const cache = this.#cache;
+    const top = this.#cached - count;
+    // Bound: count <= #cached <= CACHE_SIZE, and the caller's `out` holds start + count.
+    for (let index = 0; index < count; index++) out[start + index] = cache[top + index]!;
     this.#cached = top;
     return true;
   }
@@ -161,24 +174,24 @@ export class PacketPool {
   /** Gives back `count` packets of `handles` from `start` on, with all their segments. */
   free(handles: Uint32Array, start: number, count: number): void {
     const { fields } = this;
+    const cache = this.#cache;
+    let cached = this.#cached;
     for (let index = start; index < start + count; index++) {
-      for (let next = handles[index]! + 1; next !== 0; ) {
-        const handle = next - 1;
-        next = fields[handle * PacketField.WORDS + PacketField.NEXT]!;
-        if (this.#cached === CACHE_SIZE) this.#spill();
-        this.#cache[this.#cached++] = handle;
+      const handle = handles[index]!;
+      const at = handle * WORDS;
+      // Free buffers have neither NEXT nor FLAGS set: most packets never did.
+      if ((fields[at + NEXT]! | fields[at + FLAGS]!) !== 0 || cached === CACHE_SIZE) {
+        this.#cached = cached;
+        this.#freeChain(handle);
+        cached = this.#cached;
+      } else {
+        cache[cached++] = handle;
       }
     }
+    this.#cached = cached;
   }
 
-  /** Number of segments of a packet. */
-  segments(handle: number): number {
-    let count = 0;
-    for (let next = handle + 1; next !== 0; count++) next = this.fields[(next - 1) * PacketField.WORDS + PacketField.NEXT]!;
-    return count;
-  }
-
-  /** Gives back single buffers whatever their fields say. */
+  /** Gives back single buffers that have no NEXT and no FLAGS. */
   freeBuffers(handles: Uint32Array, start: number, count: number): void {
     for (let index = start; index < start + count; index++) {
       if (this.#cached === CACHE_SIZE) this.#spill();
@@ -186,10 +199,30 @@ export class PacketPool {
     }
   }
 
+  /** Number of segments of a packet. */
+  segments(handle: number): number {
+    let count = 0;
+    for (let next = handle + 1; next !== 0; count++) next = this.fields[(next - 1) * WORDS + NEXT]!;
+    return count;
+  }
+
   /** Gives this thread's cache back to all; before a thread stops using the pool. */
   flush(): void {
     this.#stack.push(this.#cache, 0, this.#cached);
     this.#cached = 0;
+  }
+
+  #freeChain(first: number): void {
+    const { fields } = this;
+    for (let next = first + 1; next !== 0; ) {
+      const handle = next - 1;
+      const at = handle * WORDS;
+      next = fields[at + NEXT]!;
+      fields[at + NEXT] = 0;
+      fields[at + FLAGS] = 0;
+      if (this.#cached === CACHE_SIZE) this.#spill();
+      this.#cache[this.#cached++] = handle;
+    }
   }
 
   #refill(count: number): boolean {

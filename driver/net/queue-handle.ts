@@ -83,6 +83,7 @@ export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle
   const options: DriverRingOptions = {
     pool,
     headerBytes: queue.headerBytes,
+    maxFrameBytes: queue.maxFrameBytes,
     eventIndex: queue.eventIndex,
     indirect: indirectTables(memory, queue.ring),
   };

@@ -9,6 +9,11 @@ import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
 import { QueueCounter } from './statistics.js';
 
+// Module constants: an imported object's fields are loads in compiled code, these are immediates.
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
+const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER, KICKS_SENT, KICKS_SAVED } = QueueCounter;
+const { DROP_INCOMPLETE, DROP_OVERLONG, DROP_RUNT } = QueueCounter;
+
 /** Descriptors refilled at a time: two lines of the available ring. */
 const REFILL_STEP = 64;
 const ETHERNET_HEADER_BYTES = 14;
@@ -53,18 +58,18 @@ export class RxQueue {
   receive(burst: Burst): number {
     if (!this.#open) return 0;
     const counters = this.#counters;
-    counters[QueueCounter.POLLS]! += 1;
+    counters[POLLS]! += 1;
     const start = burst.count;
     const room = burst.capacity - start;
     const used = this.#ring.reclaim(burst.handles, this.#lengths, start, room);
     if (used === 0) {
-      counters[QueueCounter.EMPTY_POLLS]! += 1;
+      counters[EMPTY_POLLS]! += 1;
       if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
       return 0;
     }
     const received = this.#mergeable ? this.#takeMergeable(burst, start, used) : this.#takeSingle(burst, start, used);
     burst.count = start + received;
-    counters[QueueCounter.PACKETS]! += received;
+    counters[PACKETS]! += received;
     if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
     return received;
   }
@@ -96,7 +101,7 @@ export class RxQueue {
       handles[to++] = handle;
       bytes += this.#fill(handle, length - this.#headerBytes);
     }
-    this.#counters[QueueCounter.BYTES]! += bytes;
+    this.#counters[BYTES]! += bytes;
     return to - start;
   }
 
@@ -129,19 +134,17 @@ export class RxQueue {
       }
       handles[to++] = handle;
     }
-    this.#counters[QueueCounter.BYTES]! += bytes;
+    this.#counters[BYTES]! += bytes;
     return to - start;
   }
 
   /** Sets the fields of a buffer that holds `length` bytes behind the header; returns `length`. */
   #fill(handle: number, length: number): number {
     const { fields, headroom } = this.#pool;
-    const field = handle * PacketField.WORDS;
-    fields[field + PacketField.DATA_OFFSET] = headroom;
-    fields[field + PacketField.SEGMENT_LENGTH] = length;
-    fields[field + PacketField.NEXT] = 0;
-    fields[field + PacketField.PACKET_LENGTH] = length;
-    fields[field + PacketField.FLAGS] = 0;
+    const field = handle * WORDS;
+    fields[field + DATA_OFFSET] = headroom;
+    fields[field + SEGMENT_LENGTH] = length;
+    fields[field + PACKET_LENGTH] = length;
     return length;
   }
 
@@ -164,30 +167,29 @@ export class RxQueue {
     for (let index = 0; index < here + beyond; index++) {
       const handle = index < here ? handles[from + index]! : rest[index - here]!;
       const length = index < here ? this.#lengths[from + index]! : this.#restLengths[index - here]!;
-      const field = handle * PacketField.WORDS;
+      const field = handle * WORDS;
       // Buffers behind the first have no header: the data begins where it would stand.
-      fields[field + PacketField.DATA_OFFSET] = headroom - this.#headerBytes;
-      fields[field + PacketField.SEGMENT_LENGTH] = length;
-      fields[field + PacketField.NEXT] = 0;
-      fields[previous * PacketField.WORDS + PacketField.NEXT] = handle + 1;
+      fields[field + DATA_OFFSET] = headroom - this.#headerBytes;
+      fields[field + SEGMENT_LENGTH] = length;
+      fields[previous * WORDS + NEXT] = handle + 1;
       previous = handle;
       if (length === 0 || length > MAX_LENGTH) sound = false;
       bytes += length;
     }
-    const total = fields[first * PacketField.WORDS + PacketField.PACKET_LENGTH]! + bytes;
+    const total = fields[first * WORDS + PACKET_LENGTH]! + bytes;
     if (!sound || total > MAX_LENGTH) {
       this.#dropped[0] = first;
       this.#pool.free(this.#dropped, 0, 1);
-      this.#counters[QueueCounter.DROP_INCOMPLETE]! += 1;
+      this.#counters[DROP_INCOMPLETE]! += 1;
       return -1;
     }
-    fields[first * PacketField.WORDS + PacketField.PACKET_LENGTH] = total;
+    fields[first * WORDS + PACKET_LENGTH] = total;
     return bytes;
   }
   readonly #dropped = new Uint32Array(1);
 
   #drop(handle: number, length: number): void {
-    this.#counters[length > MAX_LENGTH ? QueueCounter.DROP_OVERLONG : QueueCounter.DROP_RUNT]! += 1;
+    this.#counters[length > MAX_LENGTH ? DROP_OVERLONG : DROP_RUNT]! += 1;
     this.#dropped[0] = handle;
     this.#pool.freeBuffers(this.#dropped, 0, 1);
   }
@@ -200,8 +202,8 @@ export class RxQueue {
   /** Posts `count` empty buffers; false when the pool has not so many. */
   #refill(count: number): boolean {
     const wanted = count < MAX_ALLOCATION ? count : MAX_ALLOCATION;
-    if (!this.#pool.allocate(this.#handles, 0, wanted)) {
-      this.#counters[QueueCounter.NO_BUFFER]! += 1;
+    if (!this.#pool.take(this.#handles, 0, wanted)) {
+      this.#counters[NO_BUFFER]! += 1;
       return false;
     }
     this.#ring.postBuffers(this.#handles, 0, wanted);
@@ -210,10 +212,10 @@ export class RxQueue {
 
   #kick(): void {
     if (this.#ring.needsKick()) {
-      this.#counters[QueueCounter.KICKS_SENT]! += 1;
+      this.#counters[KICKS_SENT]! += 1;
       this.#ringer.ring();
     } else {
-      this.#counters[QueueCounter.KICKS_SAVED]! += 1;
+      this.#counters[KICKS_SAVED]! += 1;
     }
   }
 }

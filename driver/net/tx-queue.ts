@@ -2,12 +2,17 @@
 
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
-import { writePlainHeader } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
 import { QueueCounter } from './statistics.js';
+
+// Module constants: an imported object's fields are loads in compiled code, these are immediates.
+const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, RING_FULL } = QueueCounter;
+const { DROP_TOO_LONG, DROP_NO_HEADROOM, LOST_IN_FLIGHT } = QueueCounter;
+/** Descriptors reclaimed at a time: several lines of the used ring. */
+const RECLAIM_STEP = 64;
 
 /** Sends bursts through a ring, and takes back what the device has sent when descriptors run short. */
 export class TxQueue {
@@ -16,11 +21,9 @@ export class TxQueue {
   readonly #counters: Float64Array;
   readonly #ringer: DoorbellRinger;
   readonly #headerBytes: number;
-  readonly #maxFrameBytes: number;
   /** Reclaims when fewer descriptors than this are free: in large steps, so that the used ring is read by the line. */
   readonly #reclaimBelow: number;
   readonly #handles: Uint32Array;
-  readonly #lengths: Uint32Array;
   #open = true;
 
   constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle) {
@@ -29,10 +32,8 @@ export class TxQueue {
     this.#counters = counters;
     this.#ringer = new DoorbellRinger(queue.doorbell);
     this.#headerBytes = queue.headerBytes;
-    this.#maxFrameBytes = queue.maxFrameBytes;
     this.#reclaimBelow = ring.size - Math.min(ring.size >>> 2, RECLAIM_STEP);
     this.#handles = new Uint32Array(ring.size);
-    this.#lengths = new Uint32Array(ring.size);
   }
 
   /** Packets that the device has not sent yet. */
@@ -56,31 +57,31 @@ export class TxQueue {
   send(burst: Burst): number {
     if (!this.#open) return 0;
     const counters = this.#counters;
-    counters[QueueCounter.POLLS]! += 1;
+    counters[POLLS]! += 1;
     if (this.#ring.free < this.#reclaimBelow) this.reclaim();
-    const { count } = burst;
-    if (count === 0) return 0;
-    this.#writeHeaders(burst);
-    const { handles } = burst;
-    const taken = this.#ring.postPackets(handles, 0, burst.count);
+    if (burst.count === 0) return 0;
+    const ring = this.#ring;
+    let taken = ring.postPackets(burst.handles, 0, burst.count);
+    let bytes = ring.postedBytes;
+    while (ring.unsendable) {
+      this.#drop(burst, taken);
+      taken += ring.postPackets(burst.handles, taken, burst.count - taken);
+      bytes += ring.postedBytes;
+    }
     if (taken > 0) {
-      const { fields } = this.#pool;
-      let bytes = 0;
-      for (let index = 0; index < taken; index++) {
-        bytes += fields[handles[index]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
-      }
-      counters[QueueCounter.PACKETS]! += taken;
-      counters[QueueCounter.BYTES]! += bytes;
-      if (this.#ring.needsKick()) {
-        counters[QueueCounter.KICKS_SENT]! += 1;
+      counters[PACKETS]! += taken;
+      counters[BYTES]! += bytes;
+      if (ring.needsKick()) {
+        counters[KICKS_SENT]! += 1;
         this.#ringer.ring();
       } else {
-        counters[QueueCounter.KICKS_SAVED]! += 1;
+        counters[KICKS_SAVED]! += 1;
       }
     }
-    if (taken === burst.count) burst.count = 0;
-    else {
-      counters[QueueCounter.RING_FULL]! += burst.count - taken;
+    if (taken === burst.count) {
+      burst.count = 0;
+    } else {
+      counters[RING_FULL]! += burst.count - taken;
       burst.removeFirst(taken);
     }
     return taken;
@@ -88,7 +89,7 @@ export class TxQueue {
 
   /** Gives packets that the device has sent back to the pool; returns how many. `send` does it when needed. */
   reclaim(): number {
-    const count = this.#ring.reclaim(this.#handles, this.#lengths, 0, this.#handles.length);
+    const count = this.#ring.reclaimSent(this.#handles, this.#handles.length);
     if (count > 0) this.#pool.free(this.#handles, 0, count);
     return count;
   }
@@ -99,42 +100,18 @@ export class TxQueue {
     this.#open = false;
     this.reclaim();
     const lost = this.#ring.reclaimAll(this.#handles);
-    this.#counters[QueueCounter.LOST_IN_FLIGHT]! += lost;
+    this.#counters[LOST_IN_FLIGHT]! += lost;
     this.#pool.free(this.#handles, 0, lost);
     this.#ringer.close();
   }
 
-  /** Puts a plain header before each packet. */
-  #writeHeaders(burst: Burst): void {
-    const pool = this.#pool;
-    const { fields } = pool;
-    const { handles } = burst;
-    const headerBytes = this.#headerBytes;
-    const maxFrameBytes = this.#maxFrameBytes;
-    for (let index = 0; index < burst.count; ) {
-      const handle = handles[index]!;
-      const field = handle * PacketField.WORDS;
-      const dataOffset = fields[field + PacketField.DATA_OFFSET]!;
-      const tooLong =
-        fields[field + PacketField.PACKET_LENGTH]! > maxFrameBytes ||
-        (fields[field + PacketField.NEXT] !== 0 && pool.segments(handle) > this.#ring.size);
-      if (tooLong || dataOffset < headerBytes) {
-        this.#drop(burst, index, tooLong ? QueueCounter.DROP_TOO_LONG : QueueCounter.DROP_NO_HEADROOM);
-        continue;
-      }
-      // Without an offload asked for, everything in the header is 0, num_buffers too (virtio 1.2 §5.1.6.2.1).
-      writePlainHeader(pool, pool.offset + handle * pool.bufferBytes + dataOffset - headerBytes, headerBytes, 0);
-      index++;
-    }
-  }
-
-  /** Takes packet `index` out of the burst. */
-  #drop(burst: Burst, index: number, counter: number): void {
-    this.#counters[counter]! += 1;
+  /** Takes packet `index`, which can never be sent, out of the burst. */
+  #drop(burst: Burst, index: number): void {
+    const field = burst.handles[index]! * PacketField.WORDS;
+    const noHeadroom = this.#pool.fields[field + PacketField.DATA_OFFSET]! < this.#headerBytes;
+    this.#counters[noHeadroom ? DROP_NO_HEADROOM : DROP_TOO_LONG]! += 1;
     this.#pool.free(burst.handles, index, 1);
     burst.handles.copyWithin(index, index + 1, burst.count);
     burst.count--;
   }
 }
-
-const RECLAIM_STEP = 64;

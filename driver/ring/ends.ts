@@ -13,13 +13,19 @@ export interface DriverRing {
   readonly free: number;
   /** Why the ring stands still for ever, or undefined. A broken ring posts and reclaims nothing. */
   readonly broken: string | undefined;
-  /** Posts packets for the device to read, headers before their data; returns how many were taken, in order. */
+  /** Bytes of the packets that the last `postPackets` took, headers not counted. */
+  readonly postedBytes: number;
+  /** Whether the last `postPackets` stopped at a packet that can never be posted: too long, or no room for a header. */
+  readonly unsendable: boolean;
+  /** Writes a plain header before each packet and posts it for the device to read; returns how many were taken, in order. */
   postPackets(handles: Uint32Array, start: number, count: number): number;
   /** Posts empty buffers for the device to write; returns how many were taken. */
   postBuffers(handles: Uint32Array, start: number, count: number): number;
   /** Takes back up to `most` used chains, oldest first: handles into `out`, bytes written into `lengths`. */
   reclaim(out: Uint32Array, lengths: Uint32Array, start: number, most: number): number;
-  /** Takes back every chain in flight, used or not. Only while the device does not run the queue. */
+  /** As `reclaim`, where lengths mean nothing: packets that the device has read. */
+  reclaimSent(out: Uint32Array, limit: number): number;
+  /** Takes back every chain in flight, used or not, and ends the ring. Only while the device does not run the queue. */
   reclaimAll(out: Uint32Array): number;
   /** Whether the device wants a notification for what was posted since the last call. */
   needsKick(): boolean;
@@ -36,8 +42,9 @@ export interface DeviceRing {
   readonly base: number;
   /** Chains of the last `pop` that have not been returned. */
   readonly popped: number;
-  /** Heads of the chains of the last `pop`. */
-  readonly heads: Uint16Array;
+  /** Whether every chain of the last `pop` is one buffer that the device may read (write): chain `i` has job `i`. */
+  readonly allReadable: boolean;
+  readonly allWritable: boolean;
   /** Chain `i` of the last `pop` has the jobs `firstJob[i]` to `firstJob[i + 1] - 1` of the job list. */
   readonly firstJob: Uint32Array;
   /**
@@ -47,6 +54,8 @@ export interface DeviceRing {
   pop(most: number): number;
   /** Returns the first `count` chains of the last `pop`, chain `i` with `lengths[i]` bytes written. */
   returnChains(lengths: Uint32Array, count: number): void;
+  /** Returns the first `count` chains of the last `pop` with nothing written. */
+  returnEmpty(count: number): void;
   /** Whether the driver wants a notification for what was returned since the last call. */
   needsCall(): boolean;
   /** Asks the driver for kicks; false when chains are waiting already. */

@@ -35,6 +35,13 @@ export interface DeviceRingOptions {
   readonly scratch?: TableScratch | undefined;
 }
 
+// Module constants: an imported object's fields are loads in compiled code, these are immediates.
+const { GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, WORDS } = CopyJob;
+const { NEXT, WRITE, INDIRECT } = DescFlag;
+const DESC = DESC_WORDS;
+const RING = AVAIL_RING;
+const ENTRIES = USED_RING;
+
 const UNKNOWN = 0xffff_ffff;
 const EVENT_LAG = 0x4000;
 
@@ -47,8 +54,10 @@ export const jobsNeeded = (size: number, burst: number): number => size + burst;
  */
 export class SplitDeviceRing implements DeviceRing {
   readonly size: number;
-  readonly heads: Uint16Array;
   readonly firstJob: Uint32Array;
+  allReadable = false;
+  allWritable = false;
+  readonly #heads: Uint16Array;
   readonly #views: SplitRingViews;
   readonly #engine: CopyEngine;
   readonly #eventIndex: boolean;
@@ -59,6 +68,8 @@ export class SplitDeviceRing implements DeviceRing {
   #availIndex: number;
   #usedIndex: number;
   #popped = 0;
+  /** Whether `firstJob[i]` is `i`: kept while every chain is one buffer. */
+  #firstJobIsPlain = true;
   /** Used index at the last decision about a call. */
   #calledIndex: number;
   #kicksOff = true;
@@ -72,8 +83,8 @@ export class SplitDeviceRing implements DeviceRing {
     this.#engine = options.engine;
     this.#eventIndex = options.eventIndex;
     this.#scratch = options.scratch;
-    this.heads = new Uint16Array(options.burst);
-    this.firstJob = new Uint32Array(options.burst + 1);
+    this.#heads = new Uint16Array(options.burst);
+    this.firstJob = Uint32Array.from({ length: options.burst + 1 }, (_, chain) => chain);
     this.#usedIds = new Uint32Array(size).fill(UNKNOWN);
     this.#usedLengths = new Uint32Array(size).fill(UNKNOWN);
     this.#availIndex = options.base;
@@ -95,9 +106,12 @@ export class SplitDeviceRing implements DeviceRing {
 
   pop(most: number): number {
     this.#popped = 0;
+    this.allReadable = false;
+    this.allWritable = false;
     if (this.#broken !== undefined) return 0;
     const { avail, desc } = this.#views;
-    const { size, heads, firstJob } = this;
+    const { size } = this;
+    const heads = this.#heads;
     const { jobs } = this.#engine;
     const mask = size - 1;
     const availIndex = this.#availIndex;
@@ -105,42 +119,39 @@ export class SplitDeviceRing implements DeviceRing {
     const waiting = (Atomics.load(avail, AVAIL_INDEX) - availIndex) & 0xffff;
     if (waiting === 0) return 0;
     if (waiting > size) return this.#break(`the available index is ${waiting} ahead in a ring of ${size}`);
+    if (!this.#firstJobIsPlain) this.#resetFirstJob();
     const count = waiting < most ? waiting : most;
-    // The last chain may need `size` jobs.
-    const lastJob = jobs.length / CopyJob.WORDS - size;
-    let job = 0;
+    let anyFlags = 0;
+    let allFlags = WRITE;
     let index = 0;
-    for (; index < count && job <= lastJob; index++) {
-      const head = avail[AVAIL_RING + ((availIndex + index) & mask)]!;
-      if (head >= size) {
-        this.#break(`head ${head} is beyond the ring of ${size}`);
-        break;
-      }
+    // The usual chains: one buffer each. Bounds: slots are masked, heads are checked, `count` is within the job list.
+    for (; index < count; index++) {
+      const head = avail[RING + ((availIndex + index) & mask)]!;
+      if (head >= size) break;
+      const at = head * DESC;
+      const flags = desc[at + 3]!;
+      if ((flags & (NEXT | INDIRECT)) !== 0) break;
+      const to = index * WORDS;
       heads[index] = head;
-      firstJob[index] = job;
-      const at = head * DESC_WORDS;
-      const flagsAndNext = desc[at + 3]!;
-      if ((flagsAndNext & (DescFlag.NEXT | DescFlag.INDIRECT)) === 0) {
-        const to = job * CopyJob.WORDS;
-        jobs[to + CopyJob.GUEST_LOW] = desc[at]!;
-        jobs[to + CopyJob.GUEST_HIGH] = desc[at + 1]!;
-        jobs[to + CopyJob.LENGTH] = desc[at + 2]!;
-        jobs[to + CopyJob.DIRECTION] = (flagsAndNext & DescFlag.WRITE) === 0 ? CopyDirection.FROM_GUEST : CopyDirection.TO_GUEST;
-        job++;
-      } else {
-        const next = this.#walk(head, job);
-        if (this.#broken !== undefined) break;
-        job = next;
-      }
+      jobs[to + GUEST_LOW] = desc[at]!;
+      jobs[to + GUEST_HIGH] = desc[at + 1]!;
+      jobs[to + LENGTH] = desc[at + 2]!;
+      jobs[to + DIRECTION] = (flags & WRITE) >>> 1;
+      anyFlags |= flags;
+      allFlags &= flags;
     }
-    firstJob[index] = job;
+    if (index < count) index = this.#popGeneral(index, count);
+    else {
+      this.allReadable = (anyFlags & WRITE) === 0;
+      this.allWritable = allFlags !== 0;
+    }
     this.#popped = index;
     return index;
   }
 
   returnChains(lengths: Uint32Array, count: number): void {
-    const { used, usedEntries } = this.#views;
-    const { heads } = this;
+    const { usedEntries } = this.#views;
+    const heads = this.#heads;
     const ids = this.#usedIds;
     const usedLengths = this.#usedLengths;
     const mask = this.size - 1;
@@ -152,18 +163,45 @@ export class SplitDeviceRing implements DeviceRing {
       const length = lengths[index]!;
       if (ids[slot] !== head) {
         ids[slot] = head;
-        usedEntries[USED_RING + 2 * slot] = head;
+        usedEntries[ENTRIES + 2 * slot] = head;
       }
       if (usedLengths[slot] !== length) {
         usedLengths[slot] = length;
-        usedEntries[USED_RING + 2 * slot + 1] = length;
+        usedEntries[ENTRIES + 2 * slot + 1] = length;
       }
     }
-    this.#usedIndex = (usedIndex + count) & 0xffff;
-    this.#availIndex = (this.#availIndex + count) & 0xffff;
+    this.#publish(count);
+  }
+
+  returnEmpty(count: number): void {
+    const { usedEntries } = this.#views;
+    const heads = this.#heads;
+    const ids = this.#usedIds;
+    const usedLengths = this.#usedLengths;
+    const mask = this.size - 1;
+    const usedIndex = this.#usedIndex;
+    for (let index = 0; index < count; index++) {
+      const slot = (usedIndex + index) & mask;
+      const head = heads[index]!;
+      // Length 0 is in the shadow exactly when it is in the ring: one look for both.
+      if (ids[slot] !== head || usedLengths[slot] !== 0) {
+        ids[slot] = head;
+        usedLengths[slot] = 0;
+        usedEntries[ENTRIES + 2 * slot] = head;
+        usedEntries[ENTRIES + 2 * slot + 1] = 0;
+      }
+    }
+    this.#publish(count);
+  }
+
+  /** Makes `count` returned chains visible to the driver. */
+  #publish(count: number): void {
     this.#popped = 0;
+    if (count === 0) return;
+    this.#usedIndex = (this.#usedIndex + count) & 0xffff;
+    this.#availIndex = (this.#availIndex + count) & 0xffff;
     // Entries, and the data the engine copied, are visible before the index (virtio 1.2 §2.7.8.2).
-    if (count > 0) Atomics.store(used, USED_INDEX, this.#usedIndex);
+    Atomics.store(this.#views.used, USED_INDEX, this.#usedIndex);
     if (this.#kicksOff && ((this.#availIndex - this.#availEvent) & 0xffff) > EVENT_LAG) this.disableKicks();
   }
 
@@ -193,6 +231,36 @@ export class SplitDeviceRing implements DeviceRing {
     this.#availEvent = (this.#availIndex - 1) & 0xffff;
     if (this.#eventIndex) Atomics.store(used, availEvent, this.#availEvent);
     else Atomics.store(used, USED_FLAGS, UsedFlag.NO_NOTIFY);
+  }
+
+  /** Goes on at chain `first`, which is none of the usual ones; returns how many chains are popped in all. */
+  #popGeneral(first: number, count: number): number {
+    const { avail } = this.#views;
+    const { size, firstJob } = this;
+    // The last chain may need `size` jobs.
+    const lastJob = this.#engine.jobs.length / WORDS - size;
+    this.#firstJobIsPlain = false;
+    let job = first;
+    let index = first;
+    for (; index < count && job <= lastJob; index++) {
+      const head = avail[RING + ((this.#availIndex + index) & (size - 1))]!;
+      if (head >= size) {
+        this.#break(`head ${head} is beyond the ring of ${size}`);
+        break;
+      }
+      this.#heads[index] = head;
+      firstJob[index] = job;
+      const next = this.#walk(head, job);
+      if (this.#broken !== undefined) break;
+      job = next;
+    }
+    firstJob[index] = job;
+    return index;
+  }
+
+  #resetFirstJob(): void {
+    for (let chain = 0; chain < this.firstJob.length; chain++) this.firstJob[chain] = chain;
+    this.#firstJobIsPlain = true;
   }
 
   /** Writes the jobs of a chain of several descriptors, from job `job` on; returns the next free job. */

@@ -22,6 +22,8 @@ const FEATURE_WORDS = 4;
 export interface PciModernOptions {
   /** How long the device, or a queue, may take to reset, in milliseconds. */
   readonly resetTimeoutMs?: number;
+  /** The clock, in milliseconds; the one of this process unless given. */
+  readonly now?: () => number;
 }
 
 export class PciModernTransport implements Transport {
@@ -34,6 +36,7 @@ export class PciModernTransport implements Transport {
   readonly #structures: VirtioCapabilities;
   readonly #registers: CommonRegisters;
   readonly #resetTimeoutMs: number;
+  readonly #now: () => number;
   #offered: FeatureSet | undefined;
   #accepted = FeatureSet.EMPTY;
   /** Largest sizes as first read after a reset: once a size is written, the register shows that one. */
@@ -49,6 +52,7 @@ export class PciModernTransport implements Transport {
     this.#structures = structures;
     this.#registers = new CommonRegisters(structures.common, fn.address);
     this.#resetTimeoutMs = options.resetTimeoutMs ?? 3000;
+    this.#now = options.now ?? (() => performance.now());
   }
 
   /**
@@ -319,9 +323,9 @@ export class PciModernTransport implements Transport {
   }
 
   async #waitFor(what: string, requirement: string, isDone: () => boolean): Promise<void> {
-    const deadline = performance.now() + this.#resetTimeoutMs;
+    const deadline = this.#now() + this.#resetTimeoutMs;
     while (!isDone()) {
-      if (performance.now() >= deadline) {
+      if (this.#now() >= deadline) {
         const status = this.#live().read('device_status');
         throw new VirtioError(ErrorCode.TIMEOUT, `${this.address}: ${what} did not end in ${this.#resetTimeoutMs} ms`, {
           value: describeStatus(status),

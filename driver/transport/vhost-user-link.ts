@@ -10,6 +10,7 @@ import { VhostUserSession } from './vhost-user-session.js';
 export class VhostUserLink {
   readonly #path: string;
   readonly #listener: UnixListener | undefined;
+  readonly #backOff = new BackOff();
 
   private constructor(path: string, listener: UnixListener | undefined) {
     this.#path = path;
@@ -39,8 +40,15 @@ export class VhostUserLink {
     });
   }
 
-  /** A session after one that ended, as soon as there is one. @throws VirtioError ABORTED */
-  again(queuePairs: number, answers: WaitOptions): Promise<VhostUserSession> {
+  /**
+   * A session after one that ended, as soon as there is one.
+   *
+   * @param wasUsed whether the last one came to anything; one that did not is followed by a pause
+   * @throws VirtioError ABORTED
+   */
+  async again(queuePairs: number, answers: WaitOptions, wasUsed: boolean): Promise<VhostUserSession> {
+    if (wasUsed) this.#backOff.reset();
+    else await this.#backOff.wait(answers.signal);
     return this.#untilEstablished(queuePairs, answers, () => false);
   }
 
@@ -55,21 +63,20 @@ export class VhostUserLink {
     answers: WaitOptions,
     isFinal: (error: VirtioError) => boolean,
   ): Promise<VhostUserSession> {
-    const backOff = new BackOff();
     for (;;) {
-      const socket = await this.#connect(backOff, answers.signal);
+      const socket = await this.#connect(answers.signal);
       try {
         return await VhostUserSession.establish(socket, queuePairs, answers);
       } catch (error) {
         if (!(error instanceof VirtioError) || error.code === ErrorCode.ABORTED || isFinal(error)) throw error;
       }
-      await backOff.wait(answers.signal);
+      await this.#backOff.wait(answers.signal);
     }
   }
 
-  #connect(backOff: BackOff, signal: AbortSignal | undefined): Promise<OwnedFd> {
+  #connect(signal: AbortSignal | undefined): Promise<OwnedFd> {
     return this.#listener === undefined
-      ? connectUntilThere(this.#path, backOff, signal)
+      ? connectUntilThere(this.#path, this.#backOff, signal)
       : this.#listener.accept({ signal });
   }
 }

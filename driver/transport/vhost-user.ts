@@ -242,17 +242,18 @@ export class VhostUserTransport implements Transport {
   }
 
   #lost(reason: VirtioError): void {
+    const wasUsed = !this.#accepted.isEmpty;
     this.#session = undefined;
-    if (this.#options.reconnect) this.#reconnecting = this.#reconnect();
+    if (this.#options.reconnect) this.#reconnecting = this.#reconnect(wasUsed);
     this.#emit({ type: 'gone', reason: reason.message });
   }
 
-  async #reconnect(): Promise<void> {
+  async #reconnect(wasUsed: boolean): Promise<void> {
     const answers = { timeoutMs: this.#options.timeoutMs ?? ANSWER_MS, signal: this.#stop.signal };
-    for (;;) {
+    for (let isUseful = wasUsed; ; isUseful = false) {
       let session: VhostUserSession;
       try {
-        session = await this.#link.again(this.#options.queuePairs, answers);
+        session = await this.#link.again(this.#options.queuePairs, answers, isUseful);
       } catch {
         // Only `close` ends the attempts.
         return;

@@ -120,6 +120,14 @@ export class RingPlaces {
   }
 }
 
+export interface BringUpOptions {
+  readonly wanted?: FeatureSet;
+  readonly queues?: readonly number[];
+  readonly size?: number;
+  /** False when the memory is shared already. */
+  readonly share?: boolean;
+}
+
 export interface BroughtUp {
   readonly doorbells: readonly Doorbell[];
   readonly queues: readonly QueueAddresses[];
@@ -144,11 +152,7 @@ export const fakeWanted = FeatureSet.of(Feature.VERSION_1, Feature.MAC, Feature.
 export async function bringUp(
   transport: Transport,
   memoryFd: number,
-  {
-    wanted = fakeWanted,
-    queues = [0, 1],
-    size = 64,
-  }: { wanted?: FeatureSet; queues?: readonly number[]; size?: number } = {},
+  { wanted = fakeWanted, queues = [0, 1], size = 64, share = true }: BringUpOptions = {},
 ): Promise<BroughtUp> {
   const add = async (bit: number): Promise<void> => transport.setStatus((await transport.status()) | bit);
   try {
@@ -162,7 +166,7 @@ export async function bringUp(
     await add(Status.FEATURES_OK);
     const status = await transport.status();
     if ((status & Status.FEATURES_OK) === 0) throw new Error(`FEATURES_OK did not stick: ${describeStatus(status)}`);
-    await transport.shareMemory(MEMORY_ADDRESS, { fd: memoryFd, fileOffset: 0, bytes: MEMORY_BYTES });
+    if (share) await transport.shareMemory(MEMORY_ADDRESS, { fd: memoryFd, fileOffset: 0, bytes: MEMORY_BYTES });
     const places = new RingPlaces();
     const setUp: QueueAddresses[] = [];
     const doorbells: Doorbell[] = [];

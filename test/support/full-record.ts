@@ -2,7 +2,7 @@
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 
@@ -10,14 +10,25 @@ import type { SuiteResult } from './report.js';
 import { countsOf } from './report.js';
 import type { FileResult } from './run-file.js';
 
+/** Hash of everything compiled, for a checkout that git knows nothing of. */
+function compiledState(root: string): string {
+  const folder = join(root, 'dist');
+  const hash = createHash('sha256');
+  const names = existsSync(folder) ? readdirSync(folder, { recursive: true, encoding: 'utf8' }) : [];
+  for (const name of names.filter((path) => path.endsWith('.js')).sort()) {
+    hash.update(name).update(readFileSync(join(folder, name)));
+  }
+  return `files-${hash.digest('hex').slice(0, 16)}`;
+}
+
 /**
- * Names the state of the checkout: the commit, and where files were changed since, a hash of the changes.
- * `none` without git.
+ * Names the state of the checkout: the commit, and where files were changed since, a hash of the changes; without
+ * git a hash of what was compiled.
  */
 export function checkoutState(root: string): string {
   const git = (...args: string[]) => spawnSync('git', args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 });
   const commit = git('rev-parse', 'HEAD');
-  if (commit.status !== 0) return 'none';
+  if (commit.status !== 0) return compiledState(root);
   const changes = git('status', '--porcelain').stdout;
   if (changes === '') return commit.stdout.trim();
   const untracked = git('ls-files', '--others', '--exclude-standard').stdout.split('\n').filter(Boolean);

@@ -31,15 +31,21 @@ export function machineState(): MachineState {
   return { hugepages: new Map(pools), names: new Set(names) };
 }
 
-/**
- * Says what differs, a line each.
- *
- * @param mine what the name of a leftover must contain to be counted; undefined: any name. Other programs on a
- *   person's machine come and go as they like, so only a machine that is there for the tests alone is held to the latter
- */
-export function stateChanges(before: MachineState, after: MachineState, mine: string | undefined): string[] {
+/** Which changes count. */
+export interface Scope {
+  /**
+   * What the name of a leftover must contain; undefined: any. Other programs on a person's machine come and go as
+   * they like, so only a machine that is there for the tests alone is held to the latter.
+   */
+  readonly mine: string | undefined;
+  /** Whether the numbers of reserved hugepages count: they bear no name. */
+  readonly hugepages: boolean;
+}
+
+/** Says what differs, a line each. */
+export function stateChanges(before: MachineState, after: MachineState, { mine, hugepages }: Scope): string[] {
   const changes: string[] = [];
-  for (const [pool, pages] of before.hugepages) {
+  for (const [pool, pages] of hugepages ? before.hugepages : []) {
     const now = after.hugepages.get(pool);
     if (now !== pages) changes.push(`${pool}: ${pages} pages reserved before, ${now ?? 'none'} after`);
   }

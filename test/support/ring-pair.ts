@@ -1,7 +1,6 @@
 /** Both ends of one split ring over one memory, for tests of one against the other. */
 
 import * as assert from 'uvu/assert';
-import { type CopyEngine, CopyDirection, CopyJob, native } from '../../native/index.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
@@ -10,6 +9,7 @@ import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring
 import type { SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import type { SplitRingViews } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
+import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
 
 export interface RingPairOptions {
   readonly size: number;
@@ -46,8 +46,21 @@ export class RingPair {
     this.views.clear();
     this.engine = new native.CopyEngine(jobsNeeded(size, BURST));
     this.engine.setPool(this.#scratch.buffer);
-    this.engine.addRegion({ fd: this.#memory.handle.fd, fileOffset: 0, guestAddress: this.#memory.iovas.at(0), bytes: this.#memory.bytes });
-    const queue = { index: 0, ring, headerBytes: HEADER_BYTES, eventIndex, mergeable: true, maxFrameBytes: 65_562, doorbell: { kind: 'none' } as const };
+    this.engine.addRegion({
+      fd: this.#memory.handle.fd,
+      fileOffset: 0,
+      guestAddress: this.#memory.iovas.at(0),
+      bytes: this.#memory.bytes,
+    });
+    const queue = {
+      index: 0,
+      ring,
+      headerBytes: HEADER_BYTES,
+      eventIndex,
+      mergeable: true,
+      maxFrameBytes: 65_562,
+      doorbell: { kind: 'none' } as const,
+    };
     this.driver = openRing(this.#memory, this.pool, queue);
     const words = new Uint32Array(this.#scratch.buffer);
     this.device = new SplitDeviceRing(this.views, {
@@ -110,7 +123,9 @@ export class RingPair {
     const first = this.device.firstJob[chain]!;
     const end = this.device.firstJob[chain + 1]!;
     const at = first * CopyJob.WORDS;
-    const base = this.#memory.iovas.at(this.pool.offset + handle * this.pool.bufferBytes + this.pool.headroom - HEADER_BYTES);
+    const base = this.#memory.iovas.at(
+      this.pool.offset + handle * this.pool.bufferBytes + this.pool.headroom - HEADER_BYTES,
+    );
     assert.is(jobs[at + CopyJob.GUEST_LOW], lowWord(base), 'the chain is the oldest that was posted');
     if (jobs[at + CopyJob.DIRECTION] === CopyDirection.TO_GUEST) {
       assert.is(end - first, 1);

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { type MachineState, machineState, removeLeftovers, stateChanges } from './machine-state.js';
+import { type MachineState, machineState, removeLeftovers, type Scope, stateChanges } from './machine-state.js';
 import type { NodeBinary } from './node-versions.js';
 import { type LeftProcess, processesOf, sendSignal } from './processes.js';
 import type { TestFile } from './test-files.js';
@@ -120,8 +120,8 @@ async function leftProcesses(pid: number, testId: string, graceMs: number | unde
 }
 
 /** Says what changed on the machine, once it had a moment to settle. */
-export const machineChanges = (before: MachineState, mine: string | undefined, graceMs?: number): Promise<string[]> =>
-  settled(() => stateChanges(before, machineState(), mine), graceMs);
+export const machineChanges = (before: MachineState, scope: Scope, graceMs?: number): Promise<string[]> =>
+  settled(() => stateChanges(before, machineState(), scope), graceMs);
 
 /** What the way in which the process ended says about the tests. */
 function judge(file: TestFile, options: RunFileOptions, ending: Ending) {
@@ -170,7 +170,7 @@ export async function runFile(file: TestFile, options: RunFileOptions): Promise<
     [TEST_ID_VARIABLE]: outer === undefined ? testId : `${outer}:${testId}`,
     ...(options.full ? { VIRTIO_PMD_FULL: '1' } : {}),
   };
-  const before = options.alone ? machineState() : undefined;
+  const before = machineState();
   const began = performance.now();
   try {
     const ending = await runProcess(file, options, environment);
@@ -178,9 +178,8 @@ export async function runFile(file: TestFile, options: RunFileOptions): Promise<
     const { passed, skipped, problems, ...verdict } = judge(file, options, ending);
     const leftovers = await leftProcesses(ending.pid, testId, options.graceMs);
     leftovers.push(...readdirSync(directory).map((name) => `left behind: ${name} in its temporary directory`));
-    if (before !== undefined) {
-      leftovers.push(...(await machineChanges(before, options.strict ? undefined : testId, options.graceMs)));
-    }
+    const scope = { mine: options.strict && options.alone ? undefined : testId, hugepages: options.alone };
+    leftovers.push(...(await machineChanges(before, scope, options.graceMs)));
     removeLeftovers(testId);
     return {
       ...none,

@@ -151,7 +151,8 @@ class Runner {
     this.#report.endSuite();
     if (concurrency > 1 && this.#options.strict) {
       // Files ran side by side, so that a change is nobody's in particular.
-      for (const change of await machineChanges(before, undefined)) this.#fail(`${title}: ${change}`);
+      for (const change of await machineChanges(before, { mine: undefined, hugepages: true }))
+        this.#fail(`${title}: ${change}`);
     }
     return { title, files: results, seconds: (performance.now() - began) / 1000 };
   }

@@ -173,13 +173,16 @@ test('the longest packet, and one byte more', async () => {
 });
 
 test('packets stay as they are when later ones are read', async () => {
-  const file = makePcap(
-    { little: true, nanoseconds: true },
-    Array.from({ length: 2000 }, (_, index) => packet(1000, index)),
-  );
-  const packets = await read(file);
-  assert.is(packets.length, 2000);
-  assert.ok(packets.every(({ bytes }, index) => Buffer.compare(bytes, pattern(1000, index)) === 0));
+  const made = Array.from({ length: 2000 }, (_, index) => packet(1000, index));
+  const blocks = made.map(({ bytes }) => enhancedPacket(true, 0, 1n, bytes));
+  for (const file of [
+    makePcap({ little: true, nanoseconds: true }, made),
+    joinBytes(sectionHeader(true), interfaceDescription(true), ...blocks),
+  ]) {
+    const packets = await read(file);
+    assert.is(packets.length, 2000);
+    assert.ok(packets.every(({ bytes }, index) => Buffer.compare(bytes, pattern(1000, index)) === 0));
+  }
 });
 
 test('a file that was cut off anywhere: BAD_FORMAT, with packet and byte', async () => {
@@ -246,6 +249,21 @@ test('blocks whose lengths cannot be', async () => {
   await assertBad(words(0x0a0d0d0a, 28, 0, 0, 0, 0, 28), /without byte order/);
 });
 
+test('pcapng: packets are counted across interfaces and sections', () =>
+  assertBad(
+    joinBytes(
+      sectionHeader(true),
+      interfaceDescription(true),
+      enhancedPacket(true, 0, 1n, pattern(60)),
+      sectionHeader(false),
+      interfaceDescription(false),
+      simplePacket(false, pattern(60)),
+      enhancedPacket(false, 1, 1n, pattern(60)),
+    ),
+    /packet 3 at byte \d+: interface 1 of 1/,
+    2,
+  ));
+
 test('a hostile length takes no memory', async () => {
   const before = process.memoryUsage().arrayBuffers;
   const hostile = makePcap({ little: true, nanoseconds: true }, [packet(60)]);
@@ -280,10 +298,14 @@ test('a path that cannot be read: the code says why', async () => {
 test('once damaged always damaged; once closed always closed', () =>
   withFolder((folder) => {
     const path = join(folder, 'x.pcap');
-    writeFileSync(path, makePcap({ little: true, nanoseconds: true }, [packet(60)]).subarray(0, 50));
+    const trailer = new Bytes(true).u32(16).done();
+    const damaged = enhancedPacket(true, 0, 1n, pattern(60));
+    damaged.set(trailer, damaged.length - 4);
+    const sound = enhancedPacket(true, 0, 1n, pattern(60));
+    writeFileSync(path, joinBytes(sectionHeader(true), interfaceDescription(true), damaged, sound));
     const reader = PcapReader.open(path);
-    assert.throws(() => reader.next(), /the file ends/);
-    assert.throws(() => reader.next(), /the file ends/);
+    assert.throws(() => reader.next(), /16 by its end/);
+    assert.throws(() => reader.next(), /16 by its end/);
     reader.close();
     reader.close();
     assert.throws(() => reader.next(), /is closed/);

@@ -155,7 +155,7 @@ test('a file left in shared memory under a name of the test', async ({ checkout 
   const code = `import { writeFileSync } from 'node:fs';
 writeFileSync('/dev/shm/planted-' + process.env.VIRTIO_PMD_TEST_ID.slice(-6), '');
 ${PASSES}`;
-  const result = await run(checkout, code, { alone: true });
+  const result = await run(checkout, code);
   assert.equal(counts(result), [1, 1, 0]);
   const name = /^left behind: shared memory file (planted-\w+)$/.exec(result.problems[0] ?? '')?.[1] ?? '';
   assert.is.not(name, '');
@@ -170,6 +170,27 @@ test('another program that comes and goes is nobody’s leftover', async ({ chec
   } finally {
     rmSync(bystander, { recursive: true });
   }
+});
+
+/** A test file that needs something which is not there, on a machine with or without CI. */
+const needy = (ci: string) => `process.env.CI = ${ci}; if (process.env.CI === 'undefined') delete process.env.CI;
+const { skipUnless } = await import('${new URL('../support/skip.js', import.meta.url)}');
+const test = skipUnless(suite('needy'), false, 'needs the moon');
+test.before(() => { throw new Error('hooks of a skipped suite must not run'); });
+test.before.each(() => { throw new Error('nor these'); });
+test('one', () => {}); test('two', () => {});
+test.run();`;
+
+test('tests that cannot run here are skipped, each with its reason', async ({ checkout }) => {
+  const result = await run(checkout, needy('undefined'));
+  assert.equal(counts(result), [0, 0, 2]);
+  assert.equal(result.skips, ['one (needs the moon)', 'two (needs the moon)']);
+});
+
+test('where CI is set they fail', async ({ checkout }) => {
+  const result = await run(checkout, needy('true'));
+  assert.equal(counts(result), [0, 1, 0]);
+  assert.match(result.output, 'cannot run here: needs the moon');
 });
 
 test.run();

@@ -130,12 +130,19 @@ const test = suite('counted');
 test('full', () => assert.is(process.env.VIRTIO_PMD_FULL, '1'));
 test.run();`,
   );
-  checkout.plant('unit/bad', BAD);
+  checkout.plant(
+    'unit/bad',
+    `import { appendFileSync } from 'node:fs';\nappendFileSync('${checkout.root}/bad', '.');\n${BAD}`,
+  );
   assert.is((await run(checkout, { full: true })).lastLine, '2 passed, 1 failed');
   const again = await run(checkout, { full: true });
   assert.is(again.lastLine, '2 passed, 1 failed');
   assert.is(readFileSync(join(checkout.root, 'runs'), 'utf8'), '.', 'ran once');
+  assert.is(readFileSync(join(checkout.root, 'bad'), 'utf8'), '..', 'what failed ran again');
   assert.match(again.text, 'unit/counted.test.ts  1 passed, 0 failed');
+  checkout.plant('unit/other', GOOD);
+  await run(checkout, { full: true });
+  assert.is(readFileSync(join(checkout.root, 'runs'), 'utf8'), '..', 'another state is run anew');
   const path = /full results: (.*)/.exec(again.text)?.[1] ?? '';
   assert.ok(existsSync(path));
   const outcome = JSON.parse(readFileSync(path, 'utf8'));

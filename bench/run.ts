@@ -1,0 +1,132 @@
+/** A whole run: every path and size, in several starts. */
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { Contenders, possiblePairings, probeWith, type Skipped, startProbe } from './contenders.js';
+import { chooseCores } from './cores.js';
+import { HugepageReservation } from './hugepages.js';
+import type { Limit } from './limit.js';
+import { readMachine, readVersions } from './machine.js';
+import type { BenchOptions } from './options.js';
+import type { PairingName } from './pairing.js';
+import type { RingPath } from './paths.js';
+import type { Progress } from './progress.js';
+import { type Group, makeReport, type Report } from './results.js';
+import { type RoundsOutcome, runRounds } from './rounds.js';
+import { measureStartUp } from './start-up.js';
+import { TESTPMD_HUGEPAGES, type TestpmdMemory } from './testpmd.js';
+
+/** A quick run is over in two minutes: this is what its rounds may take, the rest is starts and ends. */
+const QUICK_ROUNDS_MS = 70_000;
+/** Rounds of one start, however much they are disturbed. */
+const ROUNDS_MS = 120_000;
+
+/** What stays the same through a run. */
+interface Run {
+  readonly options: BenchOptions;
+  readonly pairings: readonly PairingName[];
+  readonly memory: TestpmdMemory;
+  readonly folder: string;
+  readonly probe: Limit | undefined;
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+  readonly roundsMs: number;
+  readonly skipped: Skipped[];
+}
+
+/**
+ * Measures what the options say.
+ *
+ * Whatever happens, all processes are ended and the kernel's hugepages are as before when this settles.
+ *
+ * @throws VirtioError, or the signal's reason.
+ */
+export async function runBench(options: BenchOptions, progress: Progress, signal: AbortSignal): Promise<Report> {
+  const start = performance.now();
+  const cores = chooseCores();
+  const { possible, skipped } = possiblePairings(options.pairings);
+  const { memory, shortage, release } = reserveMemory(options, possible);
+  if (shortage !== '') skipped.push({ what: 'hugepages', why: shortage });
+  const folder = await mkdtemp(join(tmpdir(), 'bench-'));
+  const probe = await startProbe(cores, skipped);
+  try {
+    const versions = await readVersions();
+    const starts = options.paths.length * options.sizes.length * options.starts;
+    const roundsMs = options.quick ? QUICK_ROUNDS_MS / starts : ROUNDS_MS;
+    const run = { options, pairings: possible, memory, folder, probe, progress, signal, roundsMs, skipped };
+    const outcomes = await measureGroups(run);
+    progress.phase('start-up');
+    const startUp = (await measureStartUp()) ?? null;
+    return makeReport({
+      machine: readMachine(cores, memory === 'hugepages' ? '2 MiB hugepages' : '4 KiB pages'),
+      versions,
+      startUp,
+      skipped: withoutRepetition(skipped),
+      seconds: Math.round((performance.now() - start) / 1000),
+      ...outcomes,
+    });
+  } finally {
+    await probe?.close();
+    await rm(folder, { recursive: true, force: true });
+    release();
+  }
+}
+
+/** Hugepages for every testpmd that is alive at once, else ordinary pages and why. */
+function reserveMemory(options: BenchOptions, pairings: readonly PairingName[]) {
+  const testpmds = pairings.flatMap((name) => name.split('-')).filter((kind) => kind === 'dpdk').length;
+  if (!options.hugepages || testpmds === 0) return { memory: 'no-huge' as const, shortage: '', release: () => {} };
+  const reservation = HugepageReservation.reserve(testpmds * TESTPMD_HUGEPAGES);
+  const release = () => {
+    process.off('exit', release);
+    reservation.release();
+  };
+  // The last resort, when the process is forced to end.
+  process.once('exit', release);
+  const memory: TestpmdMemory = reservation.isEnough ? 'hugepages' : 'no-huge';
+  return { memory, shortage: reservation.shortage, release };
+}
+
+async function measureGroups(run: Run) {
+  const groups: Group[] = [];
+  let droppedTurns = 0;
+  let abandonedRounds = 0;
+  for (const path of run.options.paths) {
+    for (const size of run.options.sizes) {
+      const outcomes: RoundsOutcome[] = [];
+      for (let start = 1; start <= run.options.starts; start++) {
+        run.progress.phase(`${path.name} ${size} bytes, start ${start} of ${run.options.starts}`);
+        outcomes.push(await measureStart(run, path, size));
+      }
+      groups.push({ path: path.name, size, rounds: outcomes.flatMap((outcome) => outcome.rounds) });
+      droppedTurns += outcomes.reduce((sum, outcome) => sum + outcome.droppedTurns, 0);
+      abandonedRounds += outcomes.reduce((sum, outcome) => sum + outcome.abandonedRounds, 0);
+    }
+  }
+  return { groups, droppedTurns, abandonedRounds };
+}
+
+async function measureStart(run: Run, path: RingPath, size: number): Promise<RoundsOutcome> {
+  const { memory, folder, signal, probe } = run;
+  const contenders = await Contenders.start(run.pairings, { path, size, memory, folder, cores: chooseCores() }, signal);
+  run.skipped.push(...contenders.skipped.map(({ what, why }) => ({ what: `${what} (${path.name}, ${size})`, why })));
+  try {
+    return await runRounds({
+      contenders: contenders.all,
+      ...(probe === undefined ? {} : { probe: probeWith(probe) }),
+      wanted: run.options.rounds,
+      deadline: performance.now() + run.roundsMs,
+      signal,
+      onTurn: (event) => run.progress.turn(event),
+    });
+  } finally {
+    await contenders.close();
+  }
+}
+
+/** Every start skips the same again. */
+function withoutRepetition(skipped: readonly Skipped[]): Skipped[] {
+  return [...new Map(skipped.map((one) => [`${one.what}: ${one.why}`, one])).values()];
+}

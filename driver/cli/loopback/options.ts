@@ -1,0 +1,65 @@
+/** What `virtio-pmd loopback` is told, and which of it goes together. */
+
+import { ErrorCode, VirtioError } from '../../errors.js';
+
+export const SMALLEST_PACKET = 64;
+/** TCP segmentation makes no longer ones: "The maximum size … 65550 bytes" with Ethernet header (virtio 1.2 §5.1.6.3.1). */
+export const LARGEST_PACKET = 65_550;
+export const PAGE_CHOICES = ['auto', '4K', '2M', '1G'] as const;
+export const IDLE_POLICIES = ['spin', 'yield', 'sleep'] as const;
+const DEFAULT_PACKETS = 1_000_000;
+
+/** The options as the command line has them; times in milliseconds. */
+export interface LoopbackOptions {
+  readonly packets?: number;
+  readonly duration?: number;
+  readonly size: number | 'imix';
+  readonly burst: number;
+  readonly pcapIn?: string;
+  readonly pcapOut?: string;
+  readonly verify: boolean;
+  readonly transport?: 'pci' | 'vhost-user';
+  readonly ring: 'split' | 'packed';
+  readonly ringSize: number;
+  readonly queues: number;
+  readonly demand?: readonly string[];
+  readonly socketPath?: string;
+  readonly connect?: string;
+  readonly reconnect: boolean;
+  readonly memory: (typeof PAGE_CHOICES)[number];
+  readonly lock: boolean;
+  readonly lcores?: readonly number[];
+  readonly idle: (typeof IDLE_POLICIES)[number];
+  readonly json: boolean;
+}
+
+/** The transport: what was asked for, or what the other options need. */
+export const transportOf = (options: LoopbackOptions): 'pci' | 'vhost-user' =>
+  options.transport ?? (options.socketPath === undefined && options.connect === undefined ? 'pci' : 'vhost-user');
+
+/** Packets to send over all queues; Infinity when only time ends the run. */
+export function packetLimit(options: LoopbackOptions, capturePackets: number | undefined): number {
+  if (options.packets !== undefined) return options.packets;
+  return options.duration === undefined ? (capturePackets ?? DEFAULT_PACKETS) : Number.POSITIVE_INFINITY;
+}
+
+/** Finds options that exclude each other. @throws what `wrong` makes, or VirtioError UNSUPPORTED */
+export function checkOptions(options: LoopbackOptions, wrong: (message: string) => VirtioError): void {
+  const { connect, socketPath, transport, ringSize } = options;
+  const isVhostUser = connect !== undefined || socketPath !== undefined;
+  if (isVhostUser && transport === 'pci') {
+    throw wrong(`${connect === undefined ? '--socket-path' : '--connect'} is about vhost-user, and --transport is pci`);
+  }
+  if (connect !== undefined && socketPath !== undefined) throw wrong('--connect and --socket-path exclude each other');
+  if (options.reconnect && connect === undefined) throw wrong('--reconnect is about the back-end of --connect');
+  if (connect !== undefined && (options.lcores?.length ?? 0) > 1) {
+    throw wrong('--lcores has one processor with --connect: the back-end is not ours to pin');
+  }
+  if ((ringSize & (ringSize - 1)) !== 0) throw wrong(`--ring-size is a power of two, not ${ringSize}`);
+  if (options.ring === 'packed') {
+    throw new VirtioError(ErrorCode.UNSUPPORTED, 'packed rings are not driven by this version yet', {
+      value: options.ring,
+      advice: 'use --ring split',
+    });
+  }
+}

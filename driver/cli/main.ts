@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+/** The command line `virtio-pmd`: finds the command, runs it, and ends with its exit status. */
+
+import { Command, CommanderError } from 'commander';
+import { ErrorCode, type VirtioError } from '../errors.js';
+import { asVirtioError, ExitStatus, printError, statusOf, wrongUsage } from './failure.js';
+import { Interrupt } from './interrupt.js';
+import { loopbackCommand } from './loopback/command.js';
+import { quietenStreams } from './output.js';
+import { packageVersion } from './version.js';
+
+const EXAMPLES = `
+Examples:
+  virtio-pmd loopback                            a million packets through driver and back-end, on this machine alone
+  virtio-pmd loopback --help                     everything that command can do
+
+Exit status: 0 done, 1 it failed while it ran, 2 wrong usage, 130 stopped by Ctrl-C.
+Errors are one line on standard error: virtio-pmd: CODE: what is wrong (what to do)`;
+
+/** The whole command line; an action resolves to the exit status by way of \`finish\`. */
+function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Command {
+  const program = new Command('virtio-pmd')
+    .description('A virtio-net poll-mode driver with a vhost-user back-end.')
+    .version(packageVersion(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand('help [command]', 'show the help of a command')
+    .addHelpText('after', EXAMPLES);
+  program.addCommand(loopbackCommand(interrupt, finish));
+  for (const command of [program, ...program.commands]) {
+    // Errors come back as exceptions, so that all of them are printed in one form.
+    command.exitOverride().configureOutput({ outputError: () => undefined }).allowExcessArguments(false);
+    command.showSuggestionAfterError(true);
+  }
+  return program;
+}
+
+/** What the parser objects to, as one line. */
+function usageError(error: CommanderError, commandLine: readonly string[], program: Command): VirtioError {
+  const named = program.commands.find((command) => command.name() === commandLine[0]);
+  const command = named === undefined ? 'virtio-pmd' : `virtio-pmd ${named.name()}`;
+  const message = error.message.replace(/^error: /, '').replace(/\s*\n\s*\(Did you mean (.*)\?\)/s, ': is it $1?');
+  return wrongUsage(message, command);
+}
+
+async function main(commandLine: readonly string[]): Promise<number> {
+  quietenStreams();
+  const interrupt = Interrupt.install();
+  let status: number = ExitStatus.SUCCESS;
+  const program = makeProgram(interrupt, (value) => {
+    status = value;
+  });
+  try {
+    if (commandLine.length === 0) throw wrongUsage('no command was given', 'virtio-pmd');
+    await program.parseAsync(commandLine, { from: 'user' });
+    return status;
+  } catch (error) {
+    // Help and version end the parser too.
+    if (error instanceof CommanderError && error.exitCode === 0) return ExitStatus.SUCCESS;
+    const failure = error instanceof CommanderError ? usageError(error, commandLine, program) : asVirtioError(error);
+    if (interrupt.status === undefined || failure.code !== ErrorCode.ABORTED) printError(failure);
+    return interrupt.status ?? statusOf(failure);
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));

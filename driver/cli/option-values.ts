@@ -1,0 +1,60 @@
+/** Turns the text behind an option into its value, or says what would have been right. */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+
+const invalid = (what: string, right: string, text: string): VirtioError =>
+  new VirtioError(ErrorCode.INVALID_ARGUMENT, `${what} is ${right}, not ${text === '' ? 'empty' : text}`, {
+    value: text,
+    advice: 'see --help',
+  });
+
+const inWords = (value: number): string => value.toLocaleString('en-US');
+
+/** A whole number between two others, both included. */
+export const wholeNumber =
+  (option: string, least: number, most: number, right = `a number from ${inWords(least)} to ${inWords(most)}`) =>
+  (text: string): number => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= least && value <= most)) throw invalid(option, right, text);
+    return value;
+  };
+
+/** One of a few words. */
+export const oneOf =
+  <T extends string>(option: string, choices: readonly T[]) =>
+  (text: string): T => {
+    const found = choices.find((choice) => choice === text);
+    if (found === undefined) throw invalid(option, choices.join(' or '), text);
+    return found;
+  };
+
+/** Seconds, with a fraction if need be, in milliseconds. */
+export const seconds =
+  (option: string) =>
+  (text: string): number => {
+    const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value > 0 && value <= 1e6)) throw invalid(option, 'a number of seconds from 0.001 to 1,000,000', text);
+    return Math.max(1, Math.round(value * 1000));
+  };
+
+/** A path, as it is; only an empty one cannot be meant. */
+export const path =
+  (option: string) =>
+  (text: string): string => {
+    if (text === '' || text.includes('\0')) throw invalid(option, 'a path', text.replaceAll('\0', '\\0'));
+    return text;
+  };
+
+/** Numbers of processors, separated by commas. */
+export const processors =
+  (option: string, most: number, count: number) =>
+  (text: string): readonly number[] => {
+    const list = text.split(',');
+    const right = `${most === 1 ? 'one processor' : `one to ${most} processors`} of 0 to ${count - 1}`;
+    const values = list.map((each) => (/^\d+$/.test(each) ? Number(each) : Number.NaN));
+    if (values.length > most || !values.every((value) => value < count)) throw invalid(option, right, text);
+    return values;
+  };
+
+/** Collects the values of an option that may be repeated. */
+export const repeatable = (text: string, earlier: readonly string[] = []): readonly string[] => [...earlier, text];
