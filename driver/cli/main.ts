@@ -17,7 +17,7 @@ Examples:
 Exit status: 0 done, 1 it failed while it ran, 2 wrong usage, 130 stopped by Ctrl-C.
 Errors are one line on standard error: virtio-pmd: CODE: what is wrong (what to do)`;
 
-/** The whole command line; an action resolves to the exit status by way of \`finish\`. */
+/** The whole command line; an action resolves to the exit status by way of `finish`. */
 function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Command {
   const program = new Command('virtio-pmd')
     .description('A virtio-net poll-mode driver with a vhost-user back-end.')

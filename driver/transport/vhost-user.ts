@@ -183,12 +183,7 @@ export class VhostUserTransport implements Transport {
       throw new VirtioError(ErrorCode.WRONG_STATE, `queue ${index} is set up already`, { advice: 'reset first' });
     }
     await this.#inform(session);
-    const ring: Ring = {
-      session,
-      kick: new OwnedFd(native.createEventFd(0)),
-      call: new OwnedFd(native.createEventFd(0)),
-      isEnabled: false,
-    };
+    const ring = createRing(session);
     this.#rings.set(index, ring);
     const fds = { kick: ring.kick.fd, call: ring.call.fd, err: this.#err.fd };
     await session.startRing(index, addresses, this.#accepted.has(Feature.RING_PACKED), fds);
@@ -231,17 +226,20 @@ export class VhostUserTransport implements Transport {
 
   #adopt(session: VhostUserSession): void {
     this.#session = session;
-    session.onGone = (reason) => this.#lost(reason);
+    this.#accepted = FeatureSet.EMPTY;
+    this.#status = 0;
+    session.onGone = (reason) => this.#lost(session, reason);
     virtioNetConfig.write(new DataView(this.#config.buffer), {
       status: NetStatus.LINK_UP,
       max_virtqueue_pairs: session.queuePairs,
       mtu: session.mtu ?? 0,
     });
     const { gone } = session;
-    if (gone !== undefined) setImmediate(() => this.#lost(gone));
+    if (gone !== undefined) setImmediate(() => this.#lost(session, gone));
   }
 
-  #lost(reason: VirtioError): void {
+  #lost(session: VhostUserSession, reason: VirtioError): void {
+    if (this.#session !== session) return;
     const wasUsed = !this.#accepted.isEmpty;
     this.#session = undefined;
     if (this.#options.reconnect) this.#reconnecting = this.#reconnect(wasUsed);
@@ -348,5 +346,15 @@ export class VhostUserTransport implements Transport {
     if (!this.#accepted.has(Feature.CTRL_MAC_ADDR) || !isUnicastMac(data)) return ControlAck.ERR;
     this.#config.set(data);
     return ControlAck.OK;
+  }
+}
+
+function createRing(session: VhostUserSession): Ring {
+  const kick = new OwnedFd(native.createEventFd(0));
+  try {
+    return { session, kick, call: new OwnedFd(native.createEventFd(0)), isEnabled: false };
+  } catch (error) {
+    kick.close();
+    throw error;
   }
 }

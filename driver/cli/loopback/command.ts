@@ -5,7 +5,7 @@ import { Command, Option } from 'commander';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
-import { IDLE_POLICIES, LARGEST_PACKET, type LoopbackOptions, PAGE_CHOICES, SMALLEST_PACKET } from './options.js';
+import { checkOptions, IDLE_POLICIES, LARGEST_PACKET, type LoopbackOptions, PAGE_CHOICES, SMALLEST_PACKET } from './options.js';
 
 const EXAMPLES = `
 Examples:
@@ -41,9 +41,9 @@ const traffic: readonly Option[] = [
     .argParser(size)
     .default(64),
   new Option('--burst <N>', 'packets handed over at a time, 1 to 512').argParser(wholeNumber('--burst', 1, 512)).default(32),
-  new Option('--pcap-in <FILE>', 'send the packets of a capture (pcap, pcapng), again and again up to --packets').argParser(
-    path('--pcap-in'),
-  ),
+  new Option('--pcap-in <FILE>', 'send the packets of a capture (pcap, pcapng), again and again up to --packets')
+    .argParser(path('--pcap-in'))
+    .conflicts('size'),
   new Option('--no-verify', 'count what comes back, and do not look at it'),
 ];
 
@@ -60,7 +60,9 @@ const device: readonly Option[] = [
   new Option('--socket-path <PATH>', 'vhost-user: where the bundled back-end listens (default: in a new temporary folder)').argParser(
     path('--socket-path'),
   ),
-  new Option('--connect <PATH>', 'vhost-user: use the back-end that listens here, instead of the bundled one').argParser(path('--connect')),
+  new Option('--connect <PATH>', 'vhost-user: use the back-end that listens here, instead of the bundled one')
+    .argParser(path('--connect'))
+    .conflicts('socketPath'),
   new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on').default(false),
 ];
 
@@ -91,7 +93,6 @@ export function loopbackCommand(interrupt: Interrupt, finish: (status: number) =
   // The default, for scripts that say it.
   command.addOption(new Option('--verify').hideHelp());
   return command.action(async (options: LoopbackOptions) => {
-    const { checkOptions } = await import('./options.js');
     checkOptions(options, (message) => wrongUsage(message, 'virtio-pmd loopback'));
     // The library is loaded when there is something to do, and not for a help text.
     const { loopback } = await import('./loopback.js');

@@ -1,0 +1,114 @@
+/** Both ends of a small split ring over one memory, made anew as often as a test likes, at any index. */
+
+import { DmaMemory } from '../../driver/memory/dma-memory.js';
+import { PacketField } from '../../driver/memory/packet-fields.js';
+import { PacketPool } from '../../driver/memory/packet-pool.js';
+import { indirectTables, placeRing, type RingPlace, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
+import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
+import { type IndirectTables, SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
+import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
+import { highWord, lowWord } from '../../driver/units.js';
+import { type CopyEngine, CopyJob, native } from '../../native/index.js';
+
+export interface SmallRingOptions {
+  readonly size: number;
+  readonly eventIndex: boolean;
+  readonly indirect: boolean;
+  /** Index that both ends stand at. */
+  readonly base: number;
+}
+
+/** Chains that one `pop` looks at. */
+export const BURST = 8;
+export const HEADER_BYTES = 12;
+const POOL_SIZE = 32;
+
+export class SmallRing {
+  readonly options: SmallRingOptions;
+  readonly pool: PacketPool;
+  readonly engine: CopyEngine;
+  readonly views: SplitRingViews;
+  readonly #memory: DmaMemory;
+  readonly #scratch: DmaMemory;
+  readonly #place: RingPlace;
+  readonly #tables: IndirectTables | undefined;
+  driver!: SplitDriverRing;
+  device!: SplitDeviceRing;
+
+  constructor(options: SmallRingOptions) {
+    const { size, indirect } = options;
+    this.options = options;
+    this.#memory = DmaMemory.allocate({ bytes: ringBytes(size, true) + POOL_SIZE * 256 + 4096, pages: '4K' });
+    this.#scratch = DmaMemory.allocate({ bytes: 4096, pages: '4K' });
+    this.#place = placeRing(this.#memory, size, indirect);
+    this.#tables = indirectTables(this.#memory, this.#place);
+    this.pool = PacketPool.create(this.#memory, { size: POOL_SIZE, bufferBytes: 256, headroom: 64 });
+    this.views = ringViews(this.#memory, this.#place);
+    this.engine = new native.CopyEngine(jobsNeeded(size, BURST));
+    this.engine.setPool(this.#scratch.buffer);
+    this.engine.addRegion({ ...this.#memory.range, guestAddress: this.#memory.iovas.at(0) });
+    this.renew();
+  }
+
+  /** Clears the memory and puts two fresh ends over it. */
+  renew(): void {
+    const { base, eventIndex, indirect } = this.options;
+    this.views.clear();
+    Atomics.store(this.views.avail, AVAIL_INDEX, base);
+    Atomics.store(this.views.used, USED_INDEX, base);
+    this.driver = new SplitDriverRing(this.views, {
+      pool: this.pool,
+      headerBytes: HEADER_BYTES,
+      maxFrameBytes: 65_562,
+      eventIndex,
+      indirect: this.#tables,
+      base,
+    });
+    this.device = new SplitDeviceRing(this.views, {
+      engine: this.engine,
+      burst: BURST,
+      base,
+      eventIndex,
+      scratch: indirect ? { poolOffset: 0, words: new Uint32Array(this.#scratch.buffer) } : undefined,
+    });
+  }
+
+  /** Makes buffer `first` a packet of `segments` segments in the buffers that follow it. */
+  setPacket(first: number, segments: number): void {
+    const { fields, headroom } = this.pool;
+    for (let segment = 0; segment < segments; segment++) {
+      const field = (first + segment) * PacketField.WORDS;
+      fields[field + PacketField.DATA_OFFSET] = headroom;
+      fields[field + PacketField.SEGMENT_LENGTH] = segmentBytes(first, segment);
+      fields[field + PacketField.PACKET_LENGTH] = 0;
+      fields[field + PacketField.NEXT] = segment + 1 < segments ? first + segment + 2 : 0;
+    }
+  }
+
+  /** What a job of the device must say: low and high word of the address, length, direction. */
+  job(number: number): readonly number[] {
+    const { jobs } = this.engine;
+    const at = number * CopyJob.WORDS;
+    return [
+      jobs[at + CopyJob.GUEST_LOW]!,
+      jobs[at + CopyJob.GUEST_HIGH]!,
+      jobs[at + CopyJob.LENGTH]!,
+      jobs[at + CopyJob.DIRECTION]!,
+    ];
+  }
+
+  /** Low and high word of the device's address of byte `offset` of a buffer. */
+  address(handle: number, offset: number): readonly [low: number, high: number] {
+    const address = this.#memory.iovas.at(this.pool.offset + handle * this.pool.bufferBytes + offset);
+    return [lowWord(address), highWord(address)];
+  }
+
+  [Symbol.dispose](): void {
+    this.engine.close();
+    this.#memory.close();
+    this.#scratch.close();
+  }
+}
+
+/** Bytes of a segment, different ones for neighbours, so that a mix-up shows. */
+export const segmentBytes = (first: number, segment: number): number => 14 + 3 * first + segment;
