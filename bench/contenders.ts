@@ -1,6 +1,6 @@
 /** Everything that takes turns in one start: the pairings, all alive and frozen, and the limit. */
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import type { Cores } from './cores.js';
 import { Limit } from './limit.js';
 import { Pairing, type PairingName, type PairingOptions } from './pairing.js';

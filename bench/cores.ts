@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 
 /** The host's side forwards on one core, the guest's on the other; each side's command line sleeps on the other's. */
 export interface Cores {

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { type EndOptions, type GuestEnd, type HostEnd, RING_SIZE } from './ends.js';
 import { virtioUserArguments } from './paths.js';
 import { Testpmd, type TestpmdOptions } from './testpmd.js';

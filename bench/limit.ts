@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import type { Cores } from './cores.js';
 import { PeerProcess } from './peer-process.js';
 import { takenByOthers } from './processor-time.js';

@@ -3,7 +3,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 
-import { VirtioError } from '../driver/errors.js';
+import { VirtioError } from 'virtio-pmd';
 import { type BenchOptions, CommanderError, parseOptions, usageStatus } from './options.js';
 import { plotReport } from './plot.js';
 import { Progress } from './progress.js';

@@ -2,7 +2,7 @@
 
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 
-import { VirtioError } from '../driver/errors.js';
+import { VirtioError } from 'virtio-pmd';
 import { PAIRINGS, type PairingName } from './pairing.js';
 import { choosePaths, DEFAULT_PATHS, PATHS, type RingPath } from './paths.js';
 import { SAMPLES_MIN } from './statistics.js';

@@ -2,7 +2,7 @@
 
 import { join } from 'node:path';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import type { EndOptions, GuestEnd, HostEnd } from './ends.js';
 import { PeerProcess } from './peer-process.js';
 import { projectRoot } from './project-root.js';

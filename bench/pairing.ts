@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { DpdkGuest, DpdkHost } from './dpdk-ends.js';
 import type { EndOptions, GuestEnd, HostEnd } from './ends.js';
 import { OurGuest, OurHost } from './our-ends.js';

@@ -1,6 +1,6 @@
 /** The ten ways through the rings that DPDK's own loop-back plan measures, each with how to ask for it and to prove it. */
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 
 /** One path: what is negotiated, and what DPDK's virtio driver says when it took it. */
 export interface RingPath {

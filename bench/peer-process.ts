@@ -5,7 +5,7 @@ import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 
 /** Characters of output kept; the older part of more is dropped. */
 const KEPT_OUTPUT = 4 * 1024 * 1024;

@@ -1,6 +1,6 @@
 /** Reads what testpmd prints for people: statistics and information of ports. */
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 
 /** One port's block of `show port stats`. Rates are per second since the block was last asked for; 0 at first. */
 export interface PortStats {

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { ErrorCode, VirtioError } from '../driver/errors.js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { findProgram, PeerProcess, type ProcessEnd } from './peer-process.js';
 import { type PortInfo, type PortStats, parsePortInfo, parsePortStats } from './testpmd-output.js';
 

@@ -3,6 +3,7 @@
 export { DeviceThread, type DeviceThreadOptions } from './backend/device-thread.js';
 export { type EmulatedPciOptions, EmulatedPciFunction } from './backend/emulated-pci-function.js';
 export { NetDevice, type NetDeviceOptions } from './backend/net-device.js';
+export { VhostUserServer, type VhostUserServerOptions } from './backend/vhost-user-server.js';
 export type { BackendPort, BackendPortContext, BackendPortSpec } from './backend/ports/backend-port.js';
 export { echoPort, pcapPort, sinkPort, sourcePort } from './backend/ports/built-in.js';
 export { ErrorCode, VirtioError } from './errors.js';

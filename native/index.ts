@@ -79,10 +79,13 @@ export interface CopyEngine {
    * Throws a RangeError on overflow, overlap in guest addresses, or a file that is too short; returns its number.
    */
   addRegion(region: RegionOptions): number;
-  /** Detaches every view of the region, then unmaps it. */
+  /**
+   * Unmaps a region. Its views show zeroes from here on and nobody else's memory: they are not detached while that can
+   * be helped, for one detach makes every typed array access of the thread dearer for ever.
+   */
   removeRegion(number: number): void;
   /**
-   * A view of `bytes` bytes at `guestAddress`, all inside one region (else RangeError). Detached when its region goes.
+   * A view of `bytes` bytes at `guestAddress`, all inside one region (else RangeError). Blank when its region goes.
    * For rings: wrap each address once.
    */
   view(guestAddress: bigint, bytes: number): ArrayBuffer;
@@ -92,7 +95,7 @@ export interface CopyEngine {
   run(count: number): number;
   /** Pages of any region that had to be replaced by zeroes because the file behind them is gone. */
   faults(): number;
-  /** Detaches all views and unmaps all regions. Idempotent. */
+  /** Unmaps all regions, as `removeRegion` does. Idempotent. */
   close(): void;
 }
 

@@ -78,14 +78,15 @@ export function ringViews(memory: DmaMemory, place: RingPlace): SplitRingViews {
   );
 }
 
-/** The driver's end of a queue, over memory that is cleared. */
-export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle): SplitDriverRing {
+/** The driver's end of a queue, over memory that is cleared but for the indices, which stand at `base`. */
+export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle, base = 0): SplitDriverRing {
   const options: DriverRingOptions = {
     pool,
     headerBytes: queue.headerBytes,
     maxFrameBytes: queue.maxFrameBytes,
     eventIndex: queue.eventIndex,
     indirect: indirectTables(memory, queue.ring),
+    base,
   };
   return new SplitDriverRing(ringViews(memory, queue.ring), options);
 }

@@ -222,7 +222,6 @@ export class PciModernTransport implements Transport {
       registers.write('queue_select', index);
       return registers.read('queue_reset') === 0;
     });
-    this.#sizeMax.delete(index);
   }
 
   /**

@@ -1,8 +1,13 @@
 #include "views.h"
 
+#include <algorithm>
+
 #include "arguments.h"
 
 namespace virtio_pmd {
+
+// Regions that went while views of them were not collected yet.
+static constexpr size_t kMaxBlank = 256;
 
 Napi::Value Views::wrap(Napi::Env env, const std::shared_ptr<Mapping>& mapping, uint8_t* data, size_t bytes,
                         bool keep) {
@@ -58,10 +63,11 @@ void Views::retire(Napi::Env env, const std::shared_ptr<Mapping>& mapping) {
   bool allDetached = true;
   size_t holders = 0;
   const auto views = byMapping_.find(mapping.get());
+  const bool leaveAttached = views != byMapping_.end() && mayBlank(mapping);
   if (views != byMapping_.end()) {
     for (View* const view : views->second) {
       holders++;
-      if (!detach(env, *view)) allDetached = false;
+      if (leaveAttached || !detach(env, *view)) allDetached = false;
       const auto place = byPlace_.find({view->data, view->bytes});
       if (place != byPlace_.end() && place->second == view) byPlace_.erase(place);
     }
@@ -73,6 +79,16 @@ void Views::retire(Napi::Env env, const std::shared_ptr<Mapping>& mapping) {
   } else {
     mapping->blank();
   }
+}
+
+// Whether a guest's region may go blank; it is remembered then. Bounded, for each keeps its addresses.
+bool Views::mayBlank(const std::shared_ptr<Mapping>& mapping) {
+  if (!mapping->isForeign()) return false;
+  blank_.erase(std::remove_if(blank_.begin(), blank_.end(), [](const auto& waiting) { return waiting.expired(); }),
+               blank_.end());
+  if (blank_.size() >= kMaxBlank) return false;
+  blank_.push_back(mapping);
+  return true;
 }
 
 bool Views::detach(Napi::Env env, View& view) {

@@ -105,6 +105,7 @@ test(
     transport.enableInterrupts(2);
     await bringUp(transport, fd);
     transport.mapConfigVector(1);
+    transport.mapQueueVector(0, 1);
     await fn.idle;
     assert.is(device.setups.size, 2);
     assert.not.equal(registers(), atFirst);

@@ -47,7 +47,9 @@ export async function fetchNode(version: string, cache: string): Promise<NodeBin
   if (!answers(path, version)) {
     // The package is the binary alone; without a package.json in between, npm installs where --prefix says.
     const args = ['install', '--prefix', folder, '--no-save', '--no-package-lock', '--ignore-scripts'];
-    await runStep(`fetching Node ${version}`, 'npm', [...args, `${name}@${version}`]);
+    // Without a network the answer should not take minutes.
+    const retries = ['--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=5000'];
+    await runStep(`fetching Node ${version}`, 'npm', [...args, ...retries, `${name}@${version}`]);
     if (!answers(path, version)) throw new Error(`${name}@${version} holds no Node ${version} that runs here`);
   }
   return { path, version };

@@ -3,9 +3,9 @@
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
-import { indirectTables, placeRing, type RingPlace, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
+import { openRing, placeRing, type QueueHandle, type RingPlace, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
 import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import { type IndirectTables, SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
+import type { SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
 import { highWord, lowWord } from '../../driver/units.js';
 import { type CopyEngine, CopyJob, native } from '../../native/index.js';
@@ -31,7 +31,6 @@ export class SmallRing {
   readonly #memory: DmaMemory;
   readonly #scratch: DmaMemory;
   readonly #place: RingPlace;
-  readonly #tables: IndirectTables | undefined;
   driver!: SplitDriverRing;
   device!: SplitDeviceRing;
 
@@ -41,7 +40,6 @@ export class SmallRing {
     this.#memory = DmaMemory.allocate({ bytes: ringBytes(size, true) + POOL_SIZE * 256 + 4096, pages: '4K' });
     this.#scratch = DmaMemory.allocate({ bytes: 4096, pages: '4K' });
     this.#place = placeRing(this.#memory, size, indirect);
-    this.#tables = indirectTables(this.#memory, this.#place);
     this.pool = PacketPool.create(this.#memory, { size: POOL_SIZE, bufferBytes: 256, headroom: 64 });
     this.views = ringViews(this.#memory, this.#place);
     this.engine = new native.CopyEngine(jobsNeeded(size, BURST));
@@ -56,14 +54,16 @@ export class SmallRing {
     this.views.clear();
     Atomics.store(this.views.avail, AVAIL_INDEX, base);
     Atomics.store(this.views.used, USED_INDEX, base);
-    this.driver = new SplitDriverRing(this.views, {
-      pool: this.pool,
+    const queue: QueueHandle = {
+      index: 0,
+      ring: this.#place,
       headerBytes: HEADER_BYTES,
-      maxFrameBytes: 65_562,
       eventIndex,
-      indirect: this.#tables,
-      base,
-    });
+      mergeable: true,
+      maxFrameBytes: 65_562,
+      doorbell: { kind: 'none' },
+    };
+    this.driver = openRing(this.#memory, this.pool, queue, base);
     this.device = new SplitDeviceRing(this.views, {
       engine: this.engine,
       burst: BURST,

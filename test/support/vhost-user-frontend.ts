@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import type { ServerEvent } from '../../driver/backend/vhost-user-events.js';
 import { VhostUserServer, type VhostUserServerOptions } from '../../driver/backend/vhost-user-server.js';
 import { native } from '../../native/index.js';
-import { FakeDevice, type FakeDeviceOptions } from './fake-device.js';
+import { FakeDevice, type FakeDeviceOptions } from './vhost-user-device.js';
 import {
   assertNoFdLeak,
   Id,

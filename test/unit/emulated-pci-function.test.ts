@@ -263,9 +263,11 @@ test('memory that comes and goes while the device is live reaches the model', ()
     await transport.shareMemory(extra, { fd, fileOffset: 0, bytes: 4096 });
     await fn.idle;
     assert.is(device.regions.length, 2);
+    const open = openFds().length;
     await transport.unshareMemory(extra, 4096);
     await fn.idle;
     assert.is(device.regions.length, 1);
+    assert.is(openFds().length, open - 1, 'its descriptor is closed');
     assert.equal(fn.violations, []);
     await transport.unshareMemory(MEMORY_ADDRESS, MEMORY_BYTES);
     assert.equal(fn.violations, ['virtio 1.2 §3.3.1: memory of a live ring was unmapped']);
@@ -372,6 +374,38 @@ test('BARs answer nothing while memory is not decoded', async () => {
   fn.close();
   await fn.closed;
 });
+
+test('of the command register only what the function has can be set', async () => {
+  const fn = new EmulatedPciFunction(new FakeDeviceModel());
+  const { command, vendor_id } = pciHeader.fields;
+  fn.writeConfig16(command.offset, 0xffff);
+  assert.is(fn.readConfig16(command.offset), PciCommand.MEMORY | PciCommand.MASTER | PciCommand.INTX_DISABLE);
+  fn.writeConfig16(vendor_id.offset, 0);
+  assert.is(fn.readConfig16(vendor_id.offset), 0x1af4);
+  fn.close();
+  await fn.closed;
+});
+
+test('a status written while the reset goes on is lost, and a breach', () =>
+  withMemory(async (fd) => {
+    const device = new FakeDeviceModel();
+    const fn = new EmulatedPciFunction(device);
+    const transport = PciModernTransport.open(fn);
+    await bringUp(transport, fd);
+    const release = device.hold();
+    const before = await transport.status();
+    const reset = transport.reset();
+    await transport.setStatus(0x8f);
+    assert.is(await transport.status(), before);
+    release();
+    await reset;
+    assert.is(await transport.status(), 0);
+    assert.equal(fn.violations, [
+      'virtio 1.2 §4.1.4.3.2: device_status was written before device_status read 0 after a reset',
+    ]);
+    fn.close();
+    await fn.closed;
+  }));
 
 test('an access outside a BAR or not aligned is an error of the caller', async () => {
   const fn = new EmulatedPciFunction(new FakeDeviceModel());

@@ -1,0 +1,25 @@
+/** Our end on the guest's side: the driver as vhost-user front-end, forwarding on one pinned thread. */
+
+import { launch, openPort } from 'virtio-pmd';
+
+import { type OurEndRole, serve } from './our-end-child.js';
+import type { OurEndOptions } from './our-ends.js';
+
+async function open({ socket, core, ringSize, mergeable }: OurEndOptions): Promise<OurEndRole> {
+  const port = await openPort(`vhost-user:${socket}`, { ringSize, mergeable });
+  await port.start();
+  const worker = new URL('./our-guest-worker.js', import.meta.url);
+  let launched: Awaited<ReturnType<typeof launch>> | undefined;
+  return {
+    begin: async () => {
+      launched = await launch(port, worker, { lcores: [core], data: { macAddress: [...port.macAddress!] } });
+    },
+    packets: () => port.statistics().rx[0]!.packets,
+    close: async () => {
+      await launched?.stop();
+      await port.close();
+    },
+  };
+}
+
+await serve(open);

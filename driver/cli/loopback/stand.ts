@@ -1,0 +1,138 @@
+/** What a loopback run stands on: a port, and the back-end at its other end unless that is somebody else's. */
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  DeviceThread,
+  EmulatedPciFunction,
+  ErrorCode,
+  echoPort,
+  Feature,
+  NetDevice,
+  type OpenPortOptions,
+  openPort,
+  PciModernTransport,
+  Port,
+  VhostUserServer,
+  VirtioError,
+} from '../../index.js';
+import type { Interrupt } from '../interrupt.js';
+import { type LoopbackOptions, transportOf } from './options.js';
+
+export interface Stand {
+  /** Closing it closes all the rest. */
+  readonly port: Port;
+  /** The bundled back-end's device, once there is one. */
+  device(): NetDevice | undefined;
+}
+
+/** Opens everything; on failure nothing stays. */
+export async function openStand(options: LoopbackOptions, interrupt: Interrupt): Promise<Stand> {
+  const { queues, ringSize, memory, lock, reconnect, connect } = options;
+  const portOptions: OpenPortOptions = {
+    queues,
+    ringSize,
+    pages: memory,
+    lock,
+    reconnect,
+    demand: demandedFeatures(options.demand ?? []),
+    signal: interrupt.signal,
+  };
+  if (connect !== undefined) {
+    return { port: await openPort(`vhost-user:${connect}`, portOptions), device: () => undefined };
+  }
+  const thread = await DeviceThread.start({ cpu: options.lcores?.[1], idle: options.idle });
+  try {
+    const open = transportOf(options) === 'pci' ? openPci : openVhostUser;
+    return await open(thread, portOptions, options, interrupt);
+  } catch (error) {
+    await thread.stop();
+    throw error;
+  }
+}
+
+async function openPci(thread: DeviceThread, portOptions: OpenPortOptions): Promise<Stand> {
+  const device = new NetDevice(thread, { port: echoPort(), queuePairs: portOptions.queues });
+  try {
+    await device.ready();
+    const transport = PciModernTransport.open(new EmulatedPciFunction(device, { address: 'loopback:' }));
+    const port = new Port(transport, { ...portOptions, resources: [device, thread] });
+    return { port, device: () => device };
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+}
+
+async function openVhostUser(
+  thread: DeviceThread,
+  portOptions: OpenPortOptions,
+  options: LoopbackOptions,
+  interrupt: Interrupt,
+): Promise<Stand> {
+  const folder = options.socketPath === undefined ? TemporaryFolder.create(interrupt) : undefined;
+  const path = options.socketPath ?? join(folder!.path, 'vhost.sock');
+  let device: NetDevice | undefined;
+  let server: VhostUserServer | undefined;
+  try {
+    server = await VhostUserServer.listen(path, {
+      maxConnections: 1,
+      createDevice: () => {
+        device = new NetDevice(thread, { port: echoPort(), queuePairs: options.queues });
+        return device;
+      },
+    });
+    const forget = interrupt.onForce(() => rmSync(path, { force: true }));
+    const resources = [server, thread, ...(folder === undefined ? [] : [folder]), { [Symbol.asyncDispose]: async () => void forget() }];
+    const port = await openPort(`vhost-user:${path}`, { ...portOptions, resources });
+    return { port, device: () => device };
+  } catch (error) {
+    await server?.close();
+    await folder?.[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** A folder for the socket, which goes with the run, however that ends. */
+class TemporaryFolder implements AsyncDisposable {
+  readonly path: string;
+  readonly #forget: () => void;
+
+  private constructor(path: string, interrupt: Interrupt) {
+    this.path = path;
+    this.#forget = interrupt.onForce(() => rmSync(path, { recursive: true, force: true }));
+  }
+
+  static create(interrupt: Interrupt): TemporaryFolder {
+    const base = tmpdir();
+    try {
+      return new TemporaryFolder(mkdtempSync(join(base, 'virtio-pmd-')), interrupt);
+    } catch (error) {
+      throw new VirtioError(ErrorCode.IO, `there is no folder to be made in ${base} for the socket: ${(error as Error).message}`, {
+        cause: error,
+        advice: 'set TMPDIR, or use --socket-path',
+      });
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    rmSync(this.path, { recursive: true, force: true });
+    this.#forget();
+  }
+}
+
+/** Feature numbers by their names, as the specification has them (virtio 1.2 §5.1.3, §6), with or without VIRTIO_NET_F_. */
+function demandedFeatures(names: readonly string[]): Feature[] {
+  return names.map((name) => {
+    const short = name.toUpperCase().replace(/^VIRTIO_(NET_|RING_)?F_/, '');
+    const feature = Object.hasOwn(Feature, short) ? Feature[short as keyof typeof Feature] : undefined;
+    if (feature === undefined) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `--demand: there is no feature ${name}`, {
+        value: name,
+        advice: `use one of ${Object.keys(Feature).join(', ')}`,
+      });
+    }
+    return feature;
+  });
+}

@@ -1,0 +1,106 @@
+/** A real dpdk-testpmd as a test's peer: started, spoken to, watched, and ended by its process id. */
+
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
+import * as assert from 'uvu/assert';
+
+let started = 0;
+
+export interface TestpmdOptions {
+  /** EAL devices, one `--vdev` each. */
+  readonly vdevs: readonly string[];
+  /** More options of testpmd's own. */
+  readonly options?: readonly string[];
+  /** Megabytes of memory. */
+  readonly megabytes?: number;
+}
+
+export class Testpmd {
+  readonly #process: ChildProcessWithoutNullStreams;
+  readonly #prefix: string;
+  readonly #exit: Promise<void>;
+  #output = '';
+  #hasExited = false;
+
+  private constructor(process: ChildProcessWithoutNullStreams, prefix: string) {
+    this.#process = process;
+    this.#prefix = prefix;
+    const take = (bytes: Buffer): void => {
+      this.#output += bytes.toString();
+    };
+    process.stdout.on('data', take);
+    process.stderr.on('data', take);
+    process.stdin.on('error', () => {});
+    this.#exit = new Promise((resolve) => {
+      process.on('close', () => {
+        this.#hasExited = true;
+        resolve();
+      });
+    });
+  }
+
+  /** Starts one in interactive mode, without hugepages and PCI; resolves at its first prompt. */
+  static async start({ vdevs, options = [], megabytes = 512 }: TestpmdOptions): Promise<Testpmd> {
+    const prefix = `test${process.pid}-${++started}`;
+    const eal = ['--no-pci', '--no-huge', '-m', `${megabytes}`, '--file-prefix', prefix, '--no-telemetry', '-l', '0-1'];
+    const devices = vdevs.flatMap((vdev) => ['--vdev', vdev]);
+    const own = ['-i', '--no-mlockall', '--total-num-mbufs=4096', ...options];
+    const testpmd = new Testpmd(spawn('dpdk-testpmd', [...eal, ...devices, '--', ...own]), prefix);
+    try {
+      await testpmd.waitFor(/testpmd> /, 20_000);
+    } catch (error) {
+      await testpmd.kill();
+      throw error;
+    }
+    return testpmd;
+  }
+
+  /** Everything it said. */
+  get output(): string {
+    return this.#output;
+  }
+  get hasExited(): boolean {
+    return this.#hasExited;
+  }
+
+  /** Waits until what it said since `from` (an earlier `output.length`) matches. */
+  async waitFor(pattern: RegExp, timeoutMs = 10_000, from = 0): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    while (!pattern.test(this.#output.slice(from))) {
+      if (this.#hasExited || performance.now() > end) {
+        assert.unreachable(`testpmd ${this.#hasExited ? 'ended' : 'went on'} without ${pattern}:\n${this.#output}`);
+      }
+      await pause(10);
+    }
+  }
+
+  /** Gives a command; resolves to what it said until its next prompt. */
+  async command(line: string): Promise<string> {
+    const from = this.#output.length;
+    this.#process.stdin.write(`${line}\n`);
+    await this.waitFor(/testpmd> $/, 10_000, from);
+    return this.#output.slice(from);
+  }
+
+  /** Ends it the polite way. */
+  async quit(): Promise<void> {
+    if (this.#hasExited) return;
+    this.#process.stdin.write('quit\n');
+    const timer = setTimeout(() => this.#process.kill('SIGKILL'), 10_000);
+    await this.#exit;
+    clearTimeout(timer);
+    this.#cleanUp();
+  }
+
+  /** Ends it at once. */
+  async kill(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#exit;
+    this.#cleanUp();
+  }
+
+  #cleanUp(): void {
+    rmSync(`/var/run/dpdk/${this.#prefix}`, { recursive: true, force: true });
+  }
+}
