@@ -34,8 +34,8 @@ const compositionRoots = ['driver/index.ts', 'driver/open.ts'];
 /** Programs over the public interface: they import the package by its name, which resolves to its compiled entry. */
 const packageUsers = ['examples', 'bench'];
 
-const escape = (path) => path.replace(/[.]/g, '\\.');
-const inside = (path) => (path.endsWith('.ts') ? `^${escape(path)}$` : `^${escape(path)}/`);
+const literal = (path) => path.replace(/[.]/g, '\\.');
+const inside = (path) => (path.endsWith('.ts') ? `^${literal(path)}$` : `^${literal(path)}/`);
 const ours = '^(driver|native|examples|test|bench|dist)/';
 const listed = (names) => (names.length === 0 ? 'nothing of ours' : names.join(', '));
 

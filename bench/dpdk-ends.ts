@@ -97,7 +97,8 @@ export class DpdkGuest extends DpdkEnd implements GuestEnd {
         mainLcore: options.cores.host,
         vdevs: [`${device},${virtioUserArguments(path)}`],
         eal: ['--log-level=pmd.net.virtio.*:info', ...widerVectors],
-        parameters: PARAMETERS,
+        // Our back-end may have sent its first frames already: they are not to be thrown away.
+        parameters: [...PARAMETERS, '--no-flush-rx'],
       },
       (started) => checkPath(started, options),
     );

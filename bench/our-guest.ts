@@ -9,10 +9,17 @@ async function open({ socket, core, ringSize, mergeable }: OurEndOptions): Promi
   const port = await openPort(`vhost-user:${socket}`, { ringSize, mergeable });
   await port.start();
   const worker = new URL('./our-guest-worker.js', import.meta.url);
+  let onPolling = () => {};
   let launched: Awaited<ReturnType<typeof launch>> | undefined;
   return {
     begin: async () => {
-      launched = await launch(port, worker, { lcores: [core], data: { macAddress: [...port.macAddress!] } });
+      const polling = new Promise<void>((resolve) => {
+        onPolling = resolve;
+      });
+      const data = { macAddress: [...port.macAddress!] };
+      launched = await launch(port, worker, { lcores: [core], data, onEvent: () => onPolling() });
+      // A thread that ends instead has failed, and says why.
+      await Promise.race([polling, launched.finished]);
     },
     packets: () => port.statistics().rx[0]!.packets,
     close: async () => {

@@ -81,6 +81,8 @@ export class Pairing implements Contender {
 
   /** Ends both processes, the driver's first, as a guest goes before its host. Idempotent. */
   async close(): Promise<void> {
+    // The driver's side asks the host's side to stop its rings, and waits for the answer.
+    this.#host.thaw();
     await this.#guest.close();
     await this.#host.close();
     await rm(this.#socket, { force: true });

@@ -160,12 +160,14 @@ export class PeerProcess {
   }
 
   /**
-   * Ends the process: `ask` first, then end of input, then SIGTERM, then SIGKILL, each with a few seconds. Idempotent.
+   * Ends the process: by `ask` where it is given, else and then by the end of its input, then SIGTERM, then SIGKILL,
+   * each with a few seconds. Idempotent.
    */
-  async end(ask: () => void = () => {}): Promise<void> {
+  async end(ask?: () => void): Promise<void> {
     const steps = [ask, () => this.#child.stdin.end(), () => this.#signal('SIGTERM'), () => this.#signal('SIGKILL')];
     this.thaw();
     for (const step of steps) {
+      if (step === undefined) continue;
       if (this.#end !== undefined) return;
       step();
       const waited = new AbortController();

@@ -199,6 +199,7 @@ export class EmulatedVirtio {
       return;
     }
     this.#checkConfigures(queue, 'queue_enable');
+    if (queue.isEnabled || queue.isResetting) return;
     const breaches = queue.enableBreaches(this.#isPacked);
     for (const breach of breaches) this.#host.breach(breach);
     if (this.isLive && !this.#features.has(Feature.RING_RESET)) {

@@ -133,6 +133,10 @@ export class Port extends EventEmitter<PortEvents> {
   get macAddress(): Uint8Array | undefined {
     return this.#macAddress;
   }
+  /** Longest packet that may be sent, Ethernet header included; undefined while the port is stopped. */
+  get maxFrameBytes(): number | undefined {
+    return this.#session?.tx[0]?.maxFrameBytes;
+  }
   /** What the packets lie on: `2 MiB hugepages`, `4 KiB pages (…)`, and how much of it there is. */
   get memory(): { readonly kind: string; readonly bytes: number } {
     return { kind: this.pool.memory.kind, bytes: this.pool.memory.bytes + this.#rings.bytes };

@@ -44,6 +44,8 @@ const ENTRIES = USED_RING;
 
 const UNKNOWN = 0xffff_ffff;
 const EVENT_LAG = 0x4000;
+/** A `pop` ends at a chain that brings its indirect tables to so many descriptors: how long it takes is not the driver's choice. */
+const TABLE_BUDGET = 4096;
 
 /** Jobs that the list of an engine must hold for rings of up to `size` entries and bursts of `burst` chains. */
 export const jobsNeeded = (size: number, burst: number): number => size + burst;
@@ -74,6 +76,8 @@ export class SplitDeviceRing implements DeviceRing {
   #calledIndex: number;
   #kicksOff = true;
   #availEvent = 0;
+  /** Descriptors in the indirect tables that the last `pop` copied. */
+  #tableEntries = 0;
   #broken: string | undefined;
 
   constructor(views: SplitRingViews, options: DeviceRingOptions) {
@@ -124,12 +128,14 @@ export class SplitDeviceRing implements DeviceRing {
     let anyFlags = 0;
     let allFlags = WRITE;
     let index = 0;
+    let head = 0;
+    let flags = 0;
     // The usual chains: one buffer each. Bounds: slots are masked, heads are checked, `count` is within the job list.
     for (; index < count; index++) {
-      const head = avail[RING + ((availIndex + index) & mask)]!;
+      head = avail[RING + ((availIndex + index) & mask)]!;
       if (head >= size) break;
       const at = head * DESC;
-      const flags = desc[at + 3]!;
+      flags = desc[at + 3]!;
       if ((flags & (NEXT | INDIRECT)) !== 0) break;
       const to = index * WORDS;
       heads[index] = head;
@@ -140,7 +146,7 @@ export class SplitDeviceRing implements DeviceRing {
       anyFlags |= flags;
       allFlags &= flags;
     }
-    if (index < count) index = this.#popGeneral(index, count);
+    if (index < count) index = this.#popGeneral(index, count, head, flags);
     else {
       this.allReadable = (anyFlags & WRITE) === 0;
       this.allWritable = allFlags !== 0;
@@ -233,24 +239,28 @@ export class SplitDeviceRing implements DeviceRing {
     else Atomics.store(used, USED_FLAGS, UsedFlag.NO_NOTIFY);
   }
 
-  /** Goes on at chain `first`, which is none of the usual ones; returns how many chains are popped in all. */
-  #popGeneral(first: number, count: number): number {
-    const { avail } = this.#views;
+  /**
+   * Goes on at chain `first`, which is none of the usual ones and whose head and flags were read; returns how many chains
+   * are popped in all.
+   */
+  #popGeneral(first: number, count: number, firstHead: number, firstFlags: number): number {
+    const { avail, desc } = this.#views;
     const { size, firstJob } = this;
     // The last chain may need `size` jobs.
     const lastJob = this.#engine.jobs.length / WORDS - size;
     this.#firstJobIsPlain = false;
+    this.#tableEntries = 0;
     let job = first;
     let index = first;
-    for (; index < count && job <= lastJob; index++) {
-      const head = avail[RING + ((this.#availIndex + index) & (size - 1))]!;
+    for (; index < count && job <= lastJob && this.#tableEntries < TABLE_BUDGET; index++) {
+      const head = index === first ? firstHead : avail[RING + ((this.#availIndex + index) & (size - 1))]!;
       if (head >= size) {
         this.#break(`head ${head} is beyond the ring of ${size}`);
         break;
       }
       this.#heads[index] = head;
       firstJob[index] = job;
-      const next = this.#walk(head, job);
+      const next = this.#walk(head, index === first ? firstFlags : desc[head * DESC + 3]!, job);
       if (this.#broken !== undefined) break;
       job = next;
     }
@@ -263,43 +273,46 @@ export class SplitDeviceRing implements DeviceRing {
     this.#firstJobIsPlain = true;
   }
 
-  /** Writes the jobs of a chain of several descriptors, from job `job` on; returns the next free job. */
-  #walk(head: number, job: number): number {
+  /** Writes the jobs of the chain at `head`, whose flags were read, from job `job` on; returns the next free job. */
+  #walk(head: number, flags: number, job: number): number {
     const { desc } = this.#views;
     const { size } = this;
     let at = head;
+    let flagsAndNext = flags;
     let to = job;
     for (let hops = 0; hops < size; hops++) {
       const word = at * DESC_WORDS;
       const low = desc[word]!;
       const high = desc[word + 1]!;
       const length = desc[word + 2]!;
-      const flagsAndNext = desc[word + 3]!;
       if ((flagsAndNext & DescFlag.INDIRECT) !== 0) {
         if ((flagsAndNext & DescFlag.NEXT) !== 0) return this.#break('a descriptor is INDIRECT and NEXT at once');
         return this.#walkTable(low, high, length, to, size - hops);
       }
       this.#writeJob(to++, low, high, length, flagsAndNext);
       if ((flagsAndNext & DescFlag.NEXT) === 0) return to;
+      if (hops + 1 === size) break;
       at = flagsAndNext >>> 16;
       if (at >= size) return this.#break(`next ${at} is beyond the ring of ${size}`);
+      flagsAndNext = desc[at * DESC_WORDS + 3]!;
     }
     return this.#break(`a chain has more than ${size} descriptors`);
   }
 
-  /** Copies an indirect table out of the guest, then walks the copy (virtio 1.2 §2.7.5.3). */
+  /** Copies an indirect table out of the guest, then walks `most` descriptors of the copy at most (virtio 1.2 §2.7.5.3). */
   #walkTable(low: number, high: number, bytes: number, job: number, most: number): number {
     const scratch = this.#scratch;
     if (scratch === undefined) return this.#break('a descriptor is INDIRECT without VIRTIO_F_INDIRECT_DESC');
     const entries = bytes / virtqDesc.bytes;
     // Checked before anything is copied: not empty, whole descriptors, no longer than the queue (virtio 1.2 §2.7.5.3.1).
     if (bytes === 0 || !Number.isInteger(entries)) return this.#break(`an indirect table has ${bytes} bytes`);
-    if (entries > most) return this.#break(`an indirect table has ${entries} descriptors, the ring ${this.size}`);
+    if (entries > this.size) return this.#break(`an indirect table has ${entries} descriptors, the ring ${this.size}`);
+    this.#tableEntries += entries;
     if (!this.#copyTable(low, high, bytes, job)) return this.#break('an indirect table is not in guest memory');
     const { words } = scratch;
     let at = 0;
     let to = job;
-    for (let hops = 0; hops < entries; hops++) {
+    for (let hops = 0; hops < most; hops++) {
       const word = at * DESC_WORDS;
       const flagsAndNext = words[word + 3]!;
       if ((flagsAndNext & DescFlag.INDIRECT) !== 0) return this.#break('an indirect table holds an INDIRECT descriptor');
@@ -308,7 +321,7 @@ export class SplitDeviceRing implements DeviceRing {
       at = flagsAndNext >>> 16;
       if (at >= entries) return this.#break(`next ${at} is beyond an indirect table of ${entries}`);
     }
-    return this.#break(`an indirect chain has more than ${entries} descriptors`);
+    return this.#break(`a chain has more than ${this.size} descriptors`);
   }
 
   /** Runs one copy through job 0, whose words are put back afterwards. */

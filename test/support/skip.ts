@@ -36,7 +36,8 @@ export function skipUnless<T>(test: Test<T>, condition: boolean, reason: string)
  */
 export function skipWithout<T>(test: Test<T>, ...peers: readonly PeerName[]): Test<T> {
   const packages = packagesOf(missingPeers(peers));
-  return skipUnless(test, packages.length === 0, `needs the Debian package ${packages.join(', ')}`);
+  const noun = packages.length === 1 ? 'package' : 'packages';
+  return skipUnless(test, packages.length === 0, `needs the Debian ${noun} ${packages.join(', ')}`);
 }
 
 /** Returns `test` when this process is root's, otherwise a suite that skips its tests. */

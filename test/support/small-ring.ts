@@ -7,7 +7,7 @@ import { openRing, placeRing, type QueueHandle, type RingPlace, ringBytes, ringV
 import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
 import type { SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
-import { highWord, lowWord } from '../../driver/units.js';
+import { highWord, iova, lowWord } from '../../driver/units.js';
 import { type CopyEngine, CopyJob, native } from '../../native/index.js';
 
 export interface SmallRingOptions {
@@ -16,12 +16,15 @@ export interface SmallRingOptions {
   readonly indirect: boolean;
   /** Index that both ends stand at. */
   readonly base: number;
+  /** Half of the buffers are below a multiple of 4 GiB and half above: the high words of their addresses differ. */
+  readonly splitAddresses?: boolean;
 }
 
 /** Chains that one `pop` looks at. */
 export const BURST = 8;
 export const HEADER_BYTES = 12;
 const POOL_SIZE = 32;
+const BUFFER_BYTES = 256;
 
 export class SmallRing {
   readonly options: SmallRingOptions;
@@ -35,12 +38,17 @@ export class SmallRing {
   device!: SplitDeviceRing;
 
   constructor(options: SmallRingOptions) {
-    const { size, indirect } = options;
+    const { size, indirect, splitAddresses = false } = options;
     this.options = options;
-    this.#memory = DmaMemory.allocate({ bytes: ringBytes(size, true) + POOL_SIZE * 256 + 4096, pages: '4K' });
+    const poolBytes = POOL_SIZE * BUFFER_BYTES;
+    this.#memory = DmaMemory.allocate({
+      bytes: ringBytes(size, true) + poolBytes,
+      pages: '4K',
+      iovaBase: iova(0x2_0000_0000n - BigInt(splitAddresses ? poolBytes / 2 : 0)),
+    });
     this.#scratch = DmaMemory.allocate({ bytes: 4096, pages: '4K' });
+    this.pool = PacketPool.create(this.#memory, { size: POOL_SIZE, bufferBytes: BUFFER_BYTES, headroom: 64 });
     this.#place = placeRing(this.#memory, size, indirect);
-    this.pool = PacketPool.create(this.#memory, { size: POOL_SIZE, bufferBytes: 256, headroom: 64 });
     this.views = ringViews(this.#memory, this.#place);
     this.engine = new native.CopyEngine(jobsNeeded(size, BURST));
     this.engine.setPool(this.#scratch.buffer);

@@ -46,7 +46,9 @@ export class Testpmd {
     const eal = ['--no-pci', '--no-huge', '-m', `${megabytes}`, '--file-prefix', prefix, '--no-telemetry', '-l', '0-1'];
     const devices = vdevs.flatMap((vdev) => ['--vdev', vdev]);
     const own = ['-i', '--no-mlockall', '--total-num-mbufs=4096', ...options];
-    const testpmd = new Testpmd(spawn('dpdk-testpmd', [...eal, ...devices, '--', ...own]), prefix);
+    // Its output goes into a pipe, which would hold it back.
+    const args = ['-oL', 'dpdk-testpmd', ...eal, ...devices, '--', ...own];
+    const testpmd = new Testpmd(spawn('stdbuf', args), prefix);
     try {
       await testpmd.waitFor(/testpmd> /, 20_000);
     } catch (error) {
@@ -69,18 +71,19 @@ export class Testpmd {
     const end = performance.now() + timeoutMs;
     while (!pattern.test(this.#output.slice(from))) {
       if (this.#hasExited || performance.now() > end) {
-        assert.unreachable(`testpmd ${this.#hasExited ? 'ended' : 'went on'} without ${pattern}:\n${this.#output}`);
+        assert.unreachable(
+          `testpmd ${this.#hasExited ? 'ended' : 'went on'} without ${pattern}:\n${this.#output.slice(-3000)}`,
+        );
       }
       await pause(10);
     }
   }
 
-  /** Gives a command; resolves to what it said until its next prompt. */
-  async command(line: string): Promise<string> {
+  /** Gives a command and waits until what it says after that matches. */
+  async command(line: string, pattern: RegExp): Promise<void> {
     const from = this.#output.length;
     this.#process.stdin.write(`${line}\n`);
-    await this.waitFor(/testpmd> $/, 10_000, from);
-    return this.#output.slice(from);
+    await this.waitFor(pattern, 10_000, from);
   }
 
   /** Ends it the polite way. */

@@ -34,11 +34,13 @@ class Model {
   /** Position whose passing is announced. */
   availEvent = -1;
   usedEvent = -1;
-  #nextHandle = 0;
+  #nextHandle: number;
 
-  constructor(options: SmallRingOptions) {
+  /** @param firstHandle where to begin to hand out buffers */
+  constructor(options: SmallRingOptions, firstHandle: number) {
     this.#options = options;
     this.free = options.size;
+    this.#nextHandle = firstHandle;
   }
 
   /** The next `count` buffers nobody uses: no more than `HANDLES` are ever asked for. */
@@ -223,9 +225,9 @@ const steps: readonly (readonly [name: string, step: Step])[] = [
 ];
 
 /** Runs a sequence on fresh ends; returns whether its last step changed anything. */
-function run(ring: SmallRing, sequence: readonly number[]): boolean {
+function run(ring: SmallRing, sequence: readonly number[], firstHandle: number): boolean {
   ring.renew();
-  const model = new Model(ring.options);
+  const model = new Model(ring.options, firstHandle);
   let before = model.state;
   try {
     for (const number of sequence) {
@@ -246,14 +248,14 @@ function run(ring: SmallRing, sequence: readonly number[]): boolean {
 }
 
 /** Runs every sequence of up to `depth` steps; what follows a step that changed nothing was run without it. */
-function explore(ring: SmallRing, depth: number): number {
+function explore(ring: SmallRing, depth: number, firstHandle = 0): number {
   let sequences = 0;
   const sequence: number[] = [];
   const extend = (): void => {
     for (let number = 0; number < steps.length; number++) {
       sequence.push(number);
       sequences++;
-      if (run(ring, sequence) && sequence.length < depth) extend();
+      if (run(ring, sequence, firstHandle) && sequence.length < depth) extend();
       sequence.pop();
     }
   };
@@ -261,9 +263,8 @@ function explore(ring: SmallRing, depth: number): number {
   return sequences;
 }
 
-for (const size of [1, 2, 4]) {
+for (const [size, depth] of full ? [[1, 9], [2, 8], [4, 7]] as const : [[1, 7], [2, 6], [4, 5]] as const) {
   for (const base of [0, 65_534]) {
-    const depth = full ? 8 : 6;
     test(`size ${size} from index ${base}: every sequence of ${depth} steps`, () => {
       let sequences = 0;
       for (const eventIndex of [false, true]) {
@@ -272,10 +273,20 @@ for (const size of [1, 2, 4]) {
           sequences += explore(ring, depth);
         }
       }
-      console.log(`  ${sequences} sequences`);
       assert.ok(sequences > 10_000);
     });
   }
 }
+
+test('buffers on both sides of 4 GiB: the high word is written where it differs', () => {
+  for (const indirect of [false, true]) {
+    using ring = new SmallRing({ size: 2, eventIndex: false, indirect, base: 0, splitAddresses: true });
+    assert.is(ring.pool.commonHighWord, -1);
+    const [, first] = ring.address(0, 0);
+    // The model hands out buffers in turn: begin where the high word is about to change.
+    assert.not.equal(ring.address(HANDLES - 1, 0)[1], first);
+    explore(ring, full ? 8 : 6, 14);
+  }
+});
 
 test.run();

@@ -1,29 +1,30 @@
 /** `virtio-pmd loopback`: sets it up, lets it run, reports, and says how it ended. */
 
+import { statSync } from 'node:fs';
 import { ErrorCode, Feature, type Launched, launch, type Port, VirtioError } from '../../index.js';
 import { asVirtioError, ExitStatus, printError, statusOf } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
-import { plural, print } from '../output.js';
+import { count, plural, print } from '../output.js';
 import { type Capture, loadCapture } from './capture.js';
 import { TrafficCounters } from './counters.js';
-import { LARGEST_PACKET, type LoopbackOptions, packetLimit } from './options.js';
-import { checkOutput } from './output-file.js';
+import { type LoopbackOptions, packetLimit } from './options.js';
 import { lengthsOf } from './pattern.js';
-import type { Difference } from './queue-traffic.js';
 import { type LoopbackResult, makeResult } from './result.js';
-import { type Stand, openStand } from './stand.js';
+import { openStand, type Stand } from './stand.js';
 import { resultTable } from './table.js';
+import { verdict } from './verdict.js';
 import { Watch } from './watch.js';
 import type { TrafficFindings, TrafficOrder } from './worker.js';
 
 /** Runs the command; returns its exit status. */
 export async function loopback(options: LoopbackOptions, interrupt: Interrupt): Promise<number> {
   const result = await runLoopback(options, interrupt);
-  const { error, began } = result;
-  // A failure before the first packet has no table, but scripts always get their object, unless usage was wrong.
-  const isShown = options.json ? error?.code !== ErrorCode.INVALID_ARGUMENT : began;
-  if (isShown) await print(options.json ? `${JSON.stringify(result.json)}\n` : resultTable(result));
-  if (error !== undefined && !(interrupt.status !== undefined && error.code === ErrorCode.ABORTED)) printError(error);
+  const { error } = result;
+  // A failure before the first packet leaves nothing to show in a table; scripts get their object all the same.
+  const isUsage = error?.code === ErrorCode.INVALID_ARGUMENT;
+  if (options.json && !isUsage) await print(`${JSON.stringify(result.json)}\n`);
+  else if (!options.json && result.json.seconds > 0) await print(resultTable(result));
+  if (error !== undefined) printError(error);
   return interrupt.status ?? (error === undefined ? ExitStatus.SUCCESS : statusOf(error));
 }
 
@@ -34,26 +35,99 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
   let stand: Stand | undefined;
   let watch: Watch | undefined;
   let error: VirtioError | undefined;
-  const note = (failure: unknown): void => {
-    error ??= asVirtioError(failure);
-  };
   try {
-    checkOutput(options);
+    checkFiles(options);
     if (options.pcapIn !== undefined) capture = await loadCapture(options.pcapIn, interrupt.signal);
+    const packets = packetLimit(options, capture?.packets);
+    const lengths = capture === undefined ? lengthsOf(options.size) : [capture.largest];
+    const largest = lengths.reduce((longest, length) => Math.max(longest, length));
     stand = await openStand(options, interrupt);
-    watch = new Watch(stand.port, counters, options, packetLimit(options, capture?.packets), interrupt.signal);
+    watch = new Watch(stand.port, counters, { ...options, packets }, interrupt.signal);
     await stand.port.start();
-    checkDevice(options, stand.port, longestPacket(options, capture));
-    const traffic = await launchTraffic(options, stand.port, counters, capture);
-    note(await runTraffic(traffic, watch, counters, options));
+    checkDevice(stand.port, options, largest);
+    if (!interrupt.signal.aborted) {
+      const traffic = await launchTraffic(stand.port, { ...orderOf(options), packets, largest, capture, memory: counters.memory }, options);
+      error = await runTraffic(traffic, watch, counters);
+    }
   } catch (failure) {
-    note(failure);
+    error = asVirtioError(failure);
   }
   watch?.close();
   try {
     await stand?.port.close();
   } catch (failure) {
-    note(failure);
+    error ??= asVirtioError(failure);
   }
-  return makeResult({ options, counters, capture, stand, watch, error });
+  // What was given up because of Ctrl-C did not fail.
+  if (interrupt.status !== undefined && error?.code === ErrorCode.ABORTED) error = undefined;
+  return makeResult({ options, counters, capture, stand, reconnects: watch?.reconnects ?? 0, isInterrupted: interrupt.status !== undefined, error });
+}
+
+const orderOf = ({ queues, size, burst, ringSize, verify, pcapOut, idle }: LoopbackOptions) => ({
+  queues,
+  size,
+  burst,
+  ringSize,
+  verify,
+  pcapOut,
+  idle,
+});
+
+const launchTraffic = (port: Port, order: TrafficOrder, { lcores }: LoopbackOptions): Promise<Launched> =>
+  launch(port, new URL('./worker.js', import.meta.url), {
+    data: order,
+    lcores: lcores === undefined ? undefined : lcores.slice(0, 1),
+  });
+
+/** Lets the traffic run to its end; returns what was wrong with it, if anything was. */
+async function runTraffic(traffic: Launched, watch: Watch, counters: TrafficCounters): Promise<VirtioError | undefined> {
+  let failure: VirtioError | undefined;
+  try {
+    failure = await watch.untilOver(traffic);
+  } finally {
+    await traffic.stop();
+  }
+  const [findings] = (await traffic.finished) as [TrafficFindings];
+  return verdict(failure, findings, counters.totals());
+}
+
+/** What is to be written must not be what is read. */
+function checkFiles({ pcapIn, pcapOut }: LoopbackOptions): void {
+  if (pcapIn === undefined || pcapOut === undefined) return;
+  const input = statSync(pcapIn, { throwIfNoEntry: false });
+  const output = statSync(pcapOut, { throwIfNoEntry: false });
+  if (input === undefined || output === undefined || !input.isFile()) return;
+  if (input.dev !== output.dev || input.ino !== output.ino) return;
+  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `--pcap-out would overwrite the capture of --pcap-in, ${pcapIn}`, {
+    value: pcapOut,
+    advice: 'name another file',
+  });
+}
+
+/** Finds packets that cannot come through this device before one is sent. */
+function checkDevice(port: Port, { ringSize }: LoopbackOptions, largest: number): void {
+  const limit = port.maxFrameBytes ?? largest;
+  if (largest > limit) {
+    throw new VirtioError(
+      ErrorCode.INVALID_ARGUMENT,
+      `packets of ${count(largest)} bytes are more than the ${count(limit)} that ${port.address} takes`,
+      { value: largest, requirement: 'virtio 1.2 §5.1.4.2', advice: 'send shorter ones, or raise its MTU' },
+    );
+  }
+  const buffers = Math.ceil(largest / port.pool.dataBytes);
+  if (buffers > 1 && port.features?.has(Feature.MRG_RXBUF) !== true) {
+    throw new VirtioError(
+      ErrorCode.FEATURE_MISSING,
+      `packets of ${count(largest)} bytes need ${plural(buffers, 'buffer')}, and ${port.address} lacks MRG_RXBUF`,
+      { value: largest, requirement: 'virtio 1.2 §5.1.6.3.2', advice: `send ${port.pool.dataBytes} bytes or less` },
+    );
+  }
+  // A quarter of a ring, at most 64 entries, may be waiting to be filled.
+  if (buffers > ringSize - Math.min(64, ringSize / 4)) {
+    throw new VirtioError(
+      ErrorCode.INVALID_ARGUMENT,
+      `packets of ${count(largest)} bytes need ${plural(buffers, 'buffer')}, more than a ring of ${ringSize} always has`,
+      { value: ringSize, advice: `use a --ring-size of ${2 ** Math.ceil(Math.log2((buffers * 4) / 3))} or more` },
+    );
+  }
 }

@@ -1,0 +1,57 @@
+/** What a run's findings come to: the error it ends with, or none. */
+
+import { ErrorCode, VirtioError } from '../../errors.js';
+import { count, plural } from '../output.js';
+import type { TrafficTotals } from './counters.js';
+import type { Difference } from './queue-traffic.js';
+import type { TrafficFindings } from './worker.js';
+
+/** Packets that were sent and have neither come back nor been passed over. */
+export const underWay = (totals: TrafficTotals): number => Math.max(0, totals.SENT - totals.RECEIVED - totals.LOST);
+
+/** The error of a run; `failure` is what ended it early. */
+export function verdict(
+  failure: VirtioError | undefined,
+  findings: TrafficFindings,
+  totals: TrafficTotals,
+): VirtioError | undefined {
+  if (failure?.code === ErrorCode.PEER_GONE) {
+    return new VirtioError(ErrorCode.PEER_GONE, `${failure.message}; ${plural(underWay(totals), 'packet was', 'packets were')} under way`, {
+      cause: failure,
+      advice: failure.advice ?? 'start it again; --reconnect waits for it',
+    });
+  }
+  if (findings.broken !== undefined) {
+    return new VirtioError(ErrorCode.RING_BROKEN, `a ring stands still: ${findings.broken}`, {
+      value: findings.broken,
+      advice: 'the other side broke the rules of the ring: look at its log',
+    });
+  }
+  const lost = totals.LOST - totals.LOST_WITH_BACKEND;
+  if (lost > 0 || totals.REORDERED > 0 || totals.CORRUPT > 0) {
+    const found = `${count(totals.CORRUPT)} corrupt, ${count(lost)} lost, ${count(totals.REORDERED)} reordered`;
+    const first = findings.difference === undefined ? '' : `; first: ${describe(findings.difference)}`;
+    return new VirtioError(ErrorCode.VERIFICATION_FAILED, `of ${plural(totals.RECEIVED, 'packet')} back: ${found}${first}`, {
+      value: findings.difference,
+      advice: 'look at what is between the two ends; --pcap-out stores what comes back',
+    });
+  }
+  return failure;
+}
+
+/** Where it was, what should have been, and what was. */
+function describe({ kind, queue, sequence, position, expected, got }: Difference): string {
+  const where = `queue ${queue}, packet ${count(sequence)}`;
+  switch (kind) {
+    case 'corrupt':
+      return `${where}, byte ${position}: expected ${hex(expected)}, got ${hex(got)}`;
+    case 'length':
+      return `${where}: expected ${count(expected)} bytes, got ${count(got)}`;
+    case 'lost':
+      return `${where} did not come back before later ones`;
+    case 'reordered':
+      return `${where} came back when ${count(expected)} was due`;
+  }
+}
+
+const hex = (byte: number): string => `0x${byte.toString(16).padStart(2, '0')}`;
