@@ -53,6 +53,8 @@ export const CopyJob = {
   STATUS: 5,
   /** Two words to spare, so that a job is half a cache line. */
   WORDS: 8,
+  /** The same as a shift. */
+  WORDS_SHIFT: 3,
 } as const;
 
 /** A region of another address space, mapped by this thread. */

@@ -1,6 +1,7 @@
 /** The configuration space of the emulated PCI function, built from the layouts of the specification. */
 
 import {
+  MSIX_TABLE_ENTRY_BYTES,
   PCI_CLASS_ETHERNET,
   PCI_CONFIG_BYTES,
   PCI_VENDOR_ID,
@@ -143,7 +144,7 @@ export function buildConfigSpace(windows: readonly StructureWindow[], vectors: n
 }
 
 /** Bytes of the MSI-X table, up to where the pending bits begin. */
-const msixTableBytes = (vectors: number): number => roundUp(vectors * 16, PAGE);
+const msixTableBytes = (vectors: number): number => roundUp(vectors * MSIX_TABLE_ENTRY_BYTES, PAGE);
 
 /** Size of the BAR that holds the MSI-X table and the pending bits behind it. */
 export function msixBarBytes(vectors: number): number {

@@ -7,8 +7,8 @@ import { RingCounter } from './counters.js';
 import { DEVICE_BURST, ETHERNET_HEADER_BYTES, JOB_CHAIN, MAX_PACKET_BYTES, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
-const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS } = CopyJob;
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
+const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER } = RingCounter;
 
 /**
@@ -54,12 +54,12 @@ export class FromGuestQueue {
     const base = pool.offset + headroom - headerBytes;
     let bytes = 0;
     for (let index = 0; index < popped; index++) {
-      const at = index * JOB_WORDS;
+      const at = index << JOB_SHIFT;
       const handle = handles[to + index]!;
       const length = jobs[at + LENGTH]!;
       if (length < shortest || length > longest) return this.#takeScattered(burst, popped);
-      jobs[at + POOL_OFFSET] = base + handle * bufferBytes;
-      const field = handle * WORDS;
+      jobs[at + POOL_OFFSET] = base + Math.imul(handle, bufferBytes);
+      const field = handle << WORDS_SHIFT;
       fields[field + DATA_OFFSET] = headroom;
       fields[field + SEGMENT_LENGTH] = length - headerBytes;
       fields[field + PACKET_LENGTH] = length - headerBytes;
@@ -68,8 +68,8 @@ export class FromGuestQueue {
     if (engine.run(popped) > 0) {
       this.#collect(burst, popped);
       for (let index = 0; index < popped; index++) {
-        jobs[index * JOB_WORDS + JOB_CHAIN] = index;
-        this.#lengths[index] = jobs[index * JOB_WORDS + LENGTH]! - headerBytes;
+        jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
+        this.#lengths[index] = jobs[(index << JOB_SHIFT) + LENGTH]! - headerBytes;
       }
       this.#dropFailed(popped);
       return this.#finish(burst, popped);
@@ -108,8 +108,8 @@ export class FromGuestQueue {
       let total = 0;
       let readable = true;
       for (let index = first; index < end; index++) {
-        total += source[index * JOB_WORDS + LENGTH]!;
-        if (source[index * JOB_WORDS + DIRECTION] !== CopyDirection.FROM_GUEST) readable = false;
+        total += source[(index << JOB_SHIFT) + LENGTH]!;
+        if (source[(index << JOB_SHIFT) + DIRECTION] !== CopyDirection.FROM_GUEST) readable = false;
       }
       this.#lengths[taken] = 0;
       if (!readable) counters[RingCounter.DROP_DIRECTION]! += 1;
@@ -141,7 +141,7 @@ export class FromGuestQueue {
     for (let index = 0; index < popped; index++) {
       const handle = burst.handles[burst.count + index]!;
       this.#handles[index] = handle;
-      fields[handle * WORDS + DATA_OFFSET] = headroom;
+      fields[(handle << WORDS_SHIFT) + DATA_OFFSET] = headroom;
     }
   }
 
@@ -151,28 +151,28 @@ export class FromGuestQueue {
     const { jobs } = engine;
     const { fields, headroom, bufferBytes } = pool;
     let buffer = this.#handles[chain]!;
-    let at = pool.offset + buffer * bufferBytes + headroom - headerBytes;
+    let at = pool.offset + Math.imul(buffer, bufferBytes) + headroom - headerBytes;
     let room = bufferBytes - headroom + headerBytes;
     let filled = -headerBytes;
     let to = job;
     for (let index = first; index < end; index++) {
-      const from = index * JOB_WORDS;
+      const from = index << JOB_SHIFT;
       let low = source[from + GUEST_LOW]!;
       let high = source[from + GUEST_HIGH]!;
       let left = source[from + LENGTH]!;
       while (left > 0) {
         if (room === 0) {
-          fields[buffer * WORDS + SEGMENT_LENGTH] = filled;
+          fields[(buffer << WORDS_SHIFT) + SEGMENT_LENGTH] = filled;
           if (!pool.allocate(this.#extra, 0, 1)) return -1;
           const next = this.#extra[0]!;
-          fields[buffer * WORDS + NEXT] = next + 1;
+          fields[(buffer << WORDS_SHIFT) + NEXT] = next + 1;
           buffer = next;
-          at = pool.offset + buffer * bufferBytes + headroom;
+          at = pool.offset + Math.imul(buffer, bufferBytes) + headroom;
           room = bufferBytes - headroom;
           filled = 0;
         }
         const length = left < room ? left : room;
-        const word = to++ * JOB_WORDS;
+        const word = to++ << JOB_SHIFT;
         jobs[word + GUEST_LOW] = low;
         jobs[word + GUEST_HIGH] = high;
         jobs[word + POOL_OFFSET] = at;
@@ -188,7 +188,7 @@ export class FromGuestQueue {
         low = sum >>> 0;
       }
     }
-    fields[buffer * WORDS + SEGMENT_LENGTH] = filled;
+    fields[(buffer << WORDS_SHIFT) + SEGMENT_LENGTH] = filled;
     return to;
   }
 
@@ -205,7 +205,7 @@ export class FromGuestQueue {
         pool.free(handles, index, 1);
         continue;
       }
-      const field = handle * WORDS;
+      const field = handle << WORDS_SHIFT;
       pool.fields[field + PACKET_LENGTH] = length;
       if (pool.fields[field + NEXT] === 0) pool.fields[field + SEGMENT_LENGTH] = length;
       burst.handles[to++] = handle;
@@ -224,7 +224,7 @@ export class FromGuestQueue {
     const { jobs } = engine;
     const lengths = this.#lengths;
     for (let job = 0; job < jobCount; job++) {
-      const at = job * JOB_WORDS;
+      const at = job << JOB_SHIFT;
       const chain = jobs[at + JOB_CHAIN]!;
       if (jobs[at + STATUS] === CopyStatus.OK || lengths[chain] === 0) continue;
       lengths[chain] = 0;

@@ -9,8 +9,8 @@ import { RingCounter } from './counters.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
-const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS } = CopyJob;
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
+const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const { POLLS, EMPTY_POLLS, PACKETS, BYTES } = RingCounter;
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
@@ -58,14 +58,14 @@ export class ToGuestQueue {
     let bytes = 0;
     for (let index = 0; index < popped; index++) {
       const handle = handles[index]!;
-      const field = handle * WORDS;
-      const at = index * JOB_WORDS;
+      const field = handle << WORDS_SHIFT;
+      const at = index << JOB_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]! + headerBytes;
       if (fields[field + NEXT] !== 0 || dataOffset < headerBytes || length > jobs[at + LENGTH]!) {
         return this.#giveScattered(burst);
       }
-      const header = offset + handle * bufferBytes + dataOffset - headerBytes;
+      const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
       if (plainHeader && (header & 3) === 0) {
         const word = header >>> 2;
         words[word] = 0;
@@ -82,7 +82,7 @@ export class ToGuestQueue {
     }
     if (engine.run(popped) > 0) {
       for (let index = 0; index < popped; index++) {
-        jobs[index * JOB_WORDS + JOB_CHAIN] = index;
+        jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
         this.#chainPacket[index] = index;
       }
       this.#dropFailed(popped, popped);
@@ -110,8 +110,8 @@ export class ToGuestQueue {
     let job = 0;
     for (; packet < burst.count && chain < popped; packet++) {
       const handle = burst.handles[packet]!;
-      const total = pool.fields[handle * WORDS + PACKET_LENGTH]! + headerBytes;
-      if (pool.fields[handle * WORDS + DATA_OFFSET]! < headerBytes) {
+      const total = pool.fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! + headerBytes;
+      if (pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]! < headerBytes) {
         // No chain is taken for it: `#finish` frees it with the rest.
         counters[RingCounter.DROP_NO_ROOM]! += 1;
         continue;
@@ -152,7 +152,7 @@ export class ToGuestQueue {
     const { firstJob } = this.#context.ring;
     let bytes = 0;
     for (let index = firstJob[chain]!; index < firstJob[chain + 1]!; index++) {
-      const at = index * JOB_WORDS;
+      const at = index << JOB_SHIFT;
       if (source[at + DIRECTION] !== CopyDirection.TO_GUEST) return 0;
       bytes += source[at + LENGTH]!;
     }
@@ -161,8 +161,8 @@ export class ToGuestQueue {
 
   #writeHeader(handle: number, buffers: number): void {
     const { pool, headerBytes } = this.#context;
-    const dataOffset = pool.fields[handle * WORDS + DATA_OFFSET]!;
-    writePlainHeader(pool, pool.offset + handle * pool.bufferBytes + dataOffset - headerBytes, headerBytes, buffers);
+    const dataOffset = pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
+    writePlainHeader(pool, pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes, headerBytes, buffers);
   }
 
   /** Writes the jobs that spread header and packet over chains `chain` to `end - 1`; returns the next job. */
@@ -171,27 +171,27 @@ export class ToGuestQueue {
     const { jobs } = engine;
     const { fields, bufferBytes } = pool;
     let segment = handle;
-    let at = pool.offset + segment * bufferBytes + fields[segment * WORDS + DATA_OFFSET]! - headerBytes;
-    let segmentLeft = fields[segment * WORDS + SEGMENT_LENGTH]! + headerBytes;
+    let at = pool.offset + Math.imul(segment, bufferBytes) + fields[(segment << WORDS_SHIFT) + DATA_OFFSET]! - headerBytes;
+    let segmentLeft = fields[(segment << WORDS_SHIFT) + SEGMENT_LENGTH]! + headerBytes;
     let left = total;
     let to = job;
     for (let number = chain; number < end; number++) {
       let written = 0;
       for (let index = ring.firstJob[number]!; index < ring.firstJob[number + 1]! && left > 0; index++) {
-        const from = index * JOB_WORDS;
+        const from = index << JOB_SHIFT;
         let low = source[from + GUEST_LOW]!;
         let high = source[from + GUEST_HIGH]!;
         let room = source[from + LENGTH]!;
         while (room > 0 && left > 0) {
           if (segmentLeft === 0) {
-            segment = fields[segment * WORDS + NEXT]! - 1;
-            const field = segment * WORDS;
-            at = pool.offset + segment * bufferBytes + fields[field + DATA_OFFSET]!;
+            segment = fields[(segment << WORDS_SHIFT) + NEXT]! - 1;
+            const field = segment << WORDS_SHIFT;
+            at = pool.offset + Math.imul(segment, bufferBytes) + fields[field + DATA_OFFSET]!;
             segmentLeft = fields[field + SEGMENT_LENGTH]!;
             continue;
           }
           const length = Math.min(room, left, segmentLeft);
-          const word = to++ * JOB_WORDS;
+          const word = to++ << JOB_SHIFT;
           jobs[word + GUEST_LOW] = low;
           jobs[word + GUEST_HIGH] = high;
           jobs[word + POOL_OFFSET] = at;
@@ -222,7 +222,7 @@ export class ToGuestQueue {
       if (packet === previous || this.#lengths[chain] === 0) continue;
       previous = packet;
       counters[PACKETS]! += 1;
-      counters[BYTES]! += pool.fields[burst.handles[packet]! * WORDS + PACKET_LENGTH]!;
+      counters[BYTES]! += pool.fields[(burst.handles[packet]! << WORDS_SHIFT) + PACKET_LENGTH]!;
     }
     if (chains > 0) {
       ring.returnChains(this.#lengths, chains);
@@ -239,7 +239,7 @@ export class ToGuestQueue {
     const { jobs } = engine;
     const lengths = this.#lengths;
     for (let job = 0; job < jobCount; job++) {
-      const at = job * JOB_WORDS;
+      const at = job << JOB_SHIFT;
       const failed = jobs[at + JOB_CHAIN]!;
       if (jobs[at + STATUS] === CopyStatus.OK || lengths[failed] === 0) continue;
       counters[RingCounter.DROP_ADDRESS]! += 1;

@@ -11,8 +11,10 @@ import { packageVersion } from './version.js';
 
 const EXAMPLES = `
 Examples:
-  virtio-pmd loopback                            a million packets through driver and back-end, on this machine alone
-  virtio-pmd loopback --help                     everything that command can do
+  virtio-pmd loopback
+      a million packets through the driver and the bundled back-end
+  virtio-pmd loopback --help
+      everything that this command can do
 
 Exit status: 0 done, 1 it failed while it ran, 2 wrong usage, 130 stopped by Ctrl-C.
 Errors are one line on standard error: virtio-pmd: CODE: what is wrong (what to do)`;
@@ -23,7 +25,7 @@ function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Co
     .description('A virtio-net poll-mode driver with a vhost-user back-end.')
     .version(packageVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show this help')
-    .helpCommand('help [command]', 'show the help of a command')
+    .helpCommand(false)
     .addHelpText('after', EXAMPLES);
   program.addCommand(loopbackCommand(interrupt, finish));
   for (const command of [program, ...program.commands]) {
@@ -38,6 +40,7 @@ function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Co
 function usageError(error: CommanderError, commandLine: readonly string[], program: Command): VirtioError {
   const named = program.commands.find((command) => command.name() === commandLine[0]);
   const command = named === undefined ? 'virtio-pmd' : `virtio-pmd ${named.name()}`;
+  if (error.code === 'commander.excessArguments') return wrongUsage(`${command} takes options only`, command);
   const message = error.message.replace(/^error: /, '').replace(/\s*\n\s*\(Did you mean (.*)\?\)/s, ': is it $1?');
   return wrongUsage(message, command);
 }

@@ -3,7 +3,7 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 
 const invalid = (what: string, right: string, text: string): VirtioError =>
-  new VirtioError(ErrorCode.INVALID_ARGUMENT, `${what} is ${right}, not ${text === '' ? 'empty' : text}`, {
+  new VirtioError(ErrorCode.INVALID_ARGUMENT, `${what} takes ${right}, not ${text === '' ? 'empty' : text}`, {
     value: text,
     advice: 'see --help',
   });

@@ -3,7 +3,7 @@
 import type { Burst } from './burst.js';
 import { PacketField } from './packet-fields.js';
 
-const { DATA_OFFSET, WORDS } = PacketField;
+const { DATA_OFFSET, WORDS_SHIFT } = PacketField;
 
 /** Exchanges source and destination address of every packet (testpmd `macswap`). */
 export function swapMacs(burst: Burst): void {
@@ -11,7 +11,7 @@ export function swapMacs(burst: Burst): void {
   const { fields, bytes, words, offset, bufferBytes } = pool;
   for (let index = 0; index < count; index++) {
     const handle = handles[index]!;
-    const at = offset + handle * bufferBytes + fields[handle * WORDS + DATA_OFFSET]!;
+    const at = offset + Math.imul(handle, bufferBytes) + fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
     if ((at & 3) === 0) {
       const word = at >>> 2;
       const first = words[word]!;
@@ -39,7 +39,7 @@ export function macForward(burst: Burst, source: ArrayLike<number>, destination:
   const third = littleEndian(source[2]!, source[3]!, source[4]!, source[5]!);
   for (let index = 0; index < count; index++) {
     const handle = handles[index]!;
-    const at = offset + handle * bufferBytes + fields[handle * WORDS + DATA_OFFSET]!;
+    const at = offset + Math.imul(handle, bufferBytes) + fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
     if ((at & 3) === 0) {
       const word = at >>> 2;
       words[word] = first;

@@ -25,6 +25,8 @@ export const PacketField = {
   CHECKSUM: 7,
   /** Words a packet: two packets a cache line. */
   WORDS: 8,
+  /** The same as a shift: packet paths multiply by shifting, which compiled code need not check for overflow. */
+  WORDS_SHIFT: 3,
 } as const;
 
 /** Flags of a packet, masks in `PacketField.FLAGS`. */

@@ -1,7 +1,7 @@
 /** A slice of DMA memory cut into fixed buffers, with the fields of the packets in them. */
 
 import { ErrorCode, VirtioError } from '../errors.js';
-import { highWord, KiB, lowWord } from '../units.js';
+import { GiB, highWord, KiB, lowWord } from '../units.js';
 import type { DmaMemory } from './dma-memory.js';
 import { PacketField } from './packet-fields.js';
 import { SharedStack } from './shared-stack.js';
@@ -28,7 +28,9 @@ export interface PacketPoolHandle {
 export const DEFAULT_BUFFER_BYTES = 2 * KiB;
 export const DEFAULT_HEADROOM = 128;
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, WORDS } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, WORDS, WORDS_SHIFT } = PacketField;
+/** Positions in a pool's memory are 32 bits wide, in packet paths and in the jobs of the copy engine. */
+const MEMORY_BYTES_MAX = 4 * GiB;
 /** Buffers a thread keeps at hand; taken from and given to the shared stack by the half. */
 const CACHE_SIZE = 512;
 
@@ -71,8 +73,8 @@ export class PacketPool {
     this.iovas = new Uint32Array(2 * handle.size);
     for (let number = 0; number < handle.size; number++) {
       const address = memory.iovas.at(handle.offset + number * handle.bufferBytes);
-      this.iovas[2 * number] = lowWord(address);
-      this.iovas[2 * number + 1] = highWord(address);
+      this.iovas[number << 1] = lowWord(address);
+      this.iovas[(number << 1) + 1] = highWord(address);
     }
     this.#stack = new SharedStack(handle.stack);
   }
@@ -96,8 +98,9 @@ export class PacketPool {
     if (!Number.isInteger(headroom) || headroom % 4 !== 0 || headroom < 32 || headroom + 64 > bufferBytes) {
       throw invalid('the headroom is a multiple of 4, at least 32, and leaves 64 bytes of a buffer', headroom);
     }
+    if (memory.bytes > MEMORY_BYTES_MAX) throw invalid('the memory of a pool is at most 4 GiB', memory.bytes);
     const offset = memory.take(size * bufferBytes, Math.max(64, Math.min(bufferBytes, 4 * KiB)));
-    const fields = new SharedArrayBuffer(size * PacketField.WORDS * 4);
+    const fields = new SharedArrayBuffer(size * WORDS * 4);
     const stack = SharedStack.create(size);
     const pool = new PacketPool(memory, { size, bufferBytes, headroom, offset, fields, stack });
     for (let number = 0; number < size; number++) {
@@ -134,7 +137,7 @@ export class PacketPool {
   get commonHighWord(): number {
     const { iovas } = this;
     const high = iovas[1]!;
-    for (let handle = 1; handle < this.size; handle++) if (iovas[2 * handle + 1] !== high) return -1;
+    for (let handle = 1; handle < this.size; handle++) if (iovas[(handle << 1) + 1] !== high) return -1;
     return high;
   }
 
@@ -152,7 +155,7 @@ export class PacketPool {
     if (!this.take(out, start, count)) return false;
     const { fields, headroom } = this;
     for (let index = start; index < start + count; index++) {
-      const at = out[index]! * WORDS;
+      const at = (out[index]! << WORDS_SHIFT);
       fields[at + DATA_OFFSET] = headroom;
       fields[at + SEGMENT_LENGTH] = 0;
       fields[at + PACKET_LENGTH] = 0;
@@ -178,7 +181,7 @@ export class PacketPool {
     let cached = this.#cached;
     for (let index = start; index < start + count; index++) {
       const handle = handles[index]!;
-      const at = handle * WORDS;
+      const at = handle << WORDS_SHIFT;
       // Free buffers have neither NEXT nor FLAGS set: most packets never did.
       if ((fields[at + NEXT]! | fields[at + FLAGS]!) !== 0 || cached === CACHE_SIZE) {
         this.#cached = cached;
@@ -202,7 +205,7 @@ export class PacketPool {
   /** Number of segments of a packet. */
   segments(handle: number): number {
     let count = 0;
-    for (let next = handle + 1; next !== 0; count++) next = this.fields[(next - 1) * WORDS + NEXT]!;
+    for (let next = handle + 1; next !== 0; count++) next = this.fields[((next - 1) << WORDS_SHIFT) + NEXT]!;
     return count;
   }
 
@@ -216,7 +219,7 @@ export class PacketPool {
     const { fields } = this;
     for (let next = first + 1; next !== 0; ) {
       const handle = next - 1;
-      const at = handle * WORDS;
+      const at = handle << WORDS_SHIFT;
       next = fields[at + NEXT]!;
       fields[at + NEXT] = 0;
       fields[at + FLAGS] = 0;

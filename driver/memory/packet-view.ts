@@ -88,6 +88,7 @@ export class PacketView {
     return ((this.u16(position) << 16) | this.u16(position + 2)) >>> 0;
   }
   setU32(position: number, value: number): void {
+    this.#check(position, 4);
     this.setU16(position, value >>> 16);
     this.setU16(position + 2, value & 0xffff);
   }
@@ -103,14 +104,19 @@ export class PacketView {
     return copy;
   }
 
-  /** Makes the packet hold exactly `source`. @throws VirtioError INVALID_ARGUMENT beyond one buffer */
+  /** Makes the packet one segment that holds exactly `source`. @throws VirtioError INVALID_ARGUMENT beyond its buffer */
   fill(source: Uint8Array): void {
     const pool = this.#pool;
-    if (source.length > pool.dataBytes) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${source.length} bytes do not fit a buffer of ${pool.dataBytes}`, {
+    const at = this.#handle * PacketField.WORDS;
+    const room = pool.bufferBytes - pool.fields[at + PacketField.DATA_OFFSET]!;
+    if (source.length > room) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${source.length} bytes do not fit the ${room} of this packet`, {
         value: source.length,
       });
     }
+    const rest = pool.fields[at + PacketField.NEXT]!;
+    if (rest !== 0) pool.free(Uint32Array.of(rest - 1), 0, 1);
+    pool.fields[at + PacketField.NEXT] = 0;
     this.setLength(source.length);
     pool.bytes.set(source, this.#start);
   }
@@ -124,7 +130,8 @@ export class PacketView {
   }
 
   #check(position: number, width: number): void {
-    if (position < 0 || position + width > this.#length) {
+    // Written so that what is not a number is outside, too.
+    if (!(position >= 0 && position + width <= this.#length)) {
       throw new RangeError(`byte ${position} is outside the packet's ${this.#length} bytes`);
     }
   }

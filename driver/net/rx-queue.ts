@@ -10,7 +10,7 @@ import type { QueueHandle } from './queue-handle.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
 const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER, KICKS_SENT, KICKS_SAVED } = QueueCounter;
 const { DROP_INCOMPLETE, DROP_OVERLONG, DROP_RUNT } = QueueCounter;
 
@@ -123,7 +123,7 @@ export class RxQueue {
         this.#drop(handle, length);
         continue;
       }
-      const buffers = readNumBuffers(pool, headerAt + handle * pool.bufferBytes);
+      const buffers = readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes));
       bytes += this.#fill(handle, length - headerBytes);
       if (buffers > 1) {
         const more = this.#join(handle, buffers - 1, handles, from + 1, end);
@@ -141,7 +141,7 @@ export class RxQueue {
   /** Sets the fields of a buffer that holds `length` bytes behind the header; returns `length`. */
   #fill(handle: number, length: number): number {
     const { fields, headroom } = this.#pool;
-    const field = handle * WORDS;
+    const field = handle << WORDS_SHIFT;
     fields[field + DATA_OFFSET] = headroom;
     fields[field + SEGMENT_LENGTH] = length;
     fields[field + PACKET_LENGTH] = length;
@@ -167,23 +167,23 @@ export class RxQueue {
     for (let index = 0; index < here + beyond; index++) {
       const handle = index < here ? handles[from + index]! : rest[index - here]!;
       const length = index < here ? this.#lengths[from + index]! : this.#restLengths[index - here]!;
-      const field = handle * WORDS;
+      const field = handle << WORDS_SHIFT;
       // Buffers behind the first have no header: the data begins where it would stand.
       fields[field + DATA_OFFSET] = headroom - this.#headerBytes;
       fields[field + SEGMENT_LENGTH] = length;
-      fields[previous * WORDS + NEXT] = handle + 1;
+      fields[(previous << WORDS_SHIFT) + NEXT] = handle + 1;
       previous = handle;
       if (length === 0 || length > MAX_LENGTH) sound = false;
       bytes += length;
     }
-    const total = fields[first * WORDS + PACKET_LENGTH]! + bytes;
+    const total = fields[(first << WORDS_SHIFT) + PACKET_LENGTH]! + bytes;
     if (!sound || total > MAX_LENGTH) {
       this.#dropped[0] = first;
       this.#pool.free(this.#dropped, 0, 1);
       this.#counters[DROP_INCOMPLETE]! += 1;
       return -1;
     }
-    fields[first * WORDS + PACKET_LENGTH] = total;
+    fields[(first << WORDS_SHIFT) + PACKET_LENGTH] = total;
     return bytes;
   }
   readonly #dropped = new Uint32Array(1);

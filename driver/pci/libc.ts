@@ -31,11 +31,12 @@ interface FfiModule {
 /** `O_CLOEXEC`, which `fs.constants` lacks; the same on x86-64 and arm64. */
 const O_CLOEXEC = 0o2000000;
 
+const require = createRequire(import.meta.url);
 let loaded: Libc | undefined;
 
 /** The binding, loaded at the first call: loading takes tens of milliseconds, and most programs never need it. */
 export function libc(): Libc {
-  loaded ??= bind(createRequire(import.meta.url)('ffi-napi') as FfiModule);
+  loaded ??= bind(require('ffi-napi') as FfiModule);
   return loaded;
 }
 

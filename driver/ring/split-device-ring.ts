@@ -7,7 +7,7 @@ import {
   AVAIL_FLAGS,
   AVAIL_INDEX,
   AVAIL_RING,
-  DESC_WORDS,
+  DESC_WORDS_SHIFT,
   passedEvent,
   type SplitRingViews,
   USED_FLAGS,
@@ -36,9 +36,9 @@ export interface DeviceRingOptions {
 }
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, WORDS } = CopyJob;
+const { GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const { NEXT, WRITE, INDIRECT } = DescFlag;
-const DESC = DESC_WORDS;
+const DESC_SHIFT = DESC_WORDS_SHIFT;
 const RING = AVAIL_RING;
 const ENTRIES = USED_RING;
 
@@ -134,10 +134,10 @@ export class SplitDeviceRing implements DeviceRing {
     for (; index < count; index++) {
       head = avail[RING + ((availIndex + index) & mask)]!;
       if (head >= size) break;
-      const at = head * DESC;
+      const at = head << DESC_SHIFT;
       flags = desc[at + 3]!;
       if ((flags & (NEXT | INDIRECT)) !== 0) break;
-      const to = index * WORDS;
+      const to = index << JOB_SHIFT;
       heads[index] = head;
       jobs[to + GUEST_LOW] = desc[at]!;
       jobs[to + GUEST_HIGH] = desc[at + 1]!;
@@ -247,7 +247,7 @@ export class SplitDeviceRing implements DeviceRing {
     const { avail, desc } = this.#views;
     const { size, firstJob } = this;
     // The last chain may need `size` jobs.
-    const lastJob = this.#engine.jobs.length / WORDS - size;
+    const lastJob = this.#engine.jobs.length / JOB_WORDS - size;
     this.#firstJobIsPlain = false;
     this.#tableEntries = 0;
     let job = first;
@@ -260,7 +260,7 @@ export class SplitDeviceRing implements DeviceRing {
       }
       this.#heads[index] = head;
       firstJob[index] = job;
-      const next = this.#walk(head, index === first ? firstFlags : desc[head * DESC + 3]!, job);
+      const next = this.#walk(head, index === first ? firstFlags : desc[(head << DESC_SHIFT) + 3]!, job);
       if (this.#broken !== undefined) break;
       job = next;
     }
@@ -281,7 +281,7 @@ export class SplitDeviceRing implements DeviceRing {
     let flagsAndNext = flags;
     let to = job;
     for (let hops = 0; hops < size; hops++) {
-      const word = at * DESC_WORDS;
+      const word = at << DESC_SHIFT;
       const low = desc[word]!;
       const high = desc[word + 1]!;
       const length = desc[word + 2]!;
@@ -294,7 +294,7 @@ export class SplitDeviceRing implements DeviceRing {
       if (hops + 1 === size) break;
       at = flagsAndNext >>> 16;
       if (at >= size) return this.#break(`next ${at} is beyond the ring of ${size}`);
-      flagsAndNext = desc[at * DESC_WORDS + 3]!;
+      flagsAndNext = desc[(at << DESC_SHIFT) + 3]!;
     }
     return this.#break(`a chain has more than ${size} descriptors`);
   }
@@ -313,7 +313,7 @@ export class SplitDeviceRing implements DeviceRing {
     let at = 0;
     let to = job;
     for (let hops = 0; hops < most; hops++) {
-      const word = at * DESC_WORDS;
+      const word = at << DESC_SHIFT;
       const flagsAndNext = words[word + 3]!;
       if ((flagsAndNext & DescFlag.INDIRECT) !== 0) return this.#break('an indirect table holds an INDIRECT descriptor');
       this.#writeJob(to++, words[word]!, words[word + 1]!, words[word + 2]!, flagsAndNext);
@@ -328,18 +328,18 @@ export class SplitDeviceRing implements DeviceRing {
   #copyTable(low: number, high: number, bytes: number, job: number): boolean {
     const { jobs } = this.#engine;
     const saved = this.#savedJob;
-    if (job > 0) saved.set(jobs.subarray(0, CopyJob.WORDS));
+    if (job > 0) saved.set(jobs.subarray(0, JOB_WORDS));
     this.#writeJob(0, low, high, bytes, 0);
     jobs[CopyJob.POOL_OFFSET] = this.#scratch!.poolOffset;
     const failed = this.#engine.run(1);
     if (job > 0) jobs.set(saved);
     return failed === 0;
   }
-  readonly #savedJob = new Uint32Array(CopyJob.WORDS);
+  readonly #savedJob = new Uint32Array(JOB_WORDS);
 
   #writeJob(job: number, low: number, high: number, length: number, flags: number): void {
     const { jobs } = this.#engine;
-    const to = job * CopyJob.WORDS;
+    const to = job << JOB_SHIFT;
     jobs[to + CopyJob.GUEST_LOW] = low;
     jobs[to + CopyJob.GUEST_HIGH] = high;
     jobs[to + CopyJob.LENGTH] = length;

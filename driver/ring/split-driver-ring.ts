@@ -10,7 +10,7 @@ import {
   AVAIL_FLAGS,
   AVAIL_INDEX,
   AVAIL_RING,
-  DESC_WORDS,
+  DESC_WORDS_SHIFT,
   passedEvent,
   type SplitRingViews,
   USED_FLAGS,
@@ -45,9 +45,9 @@ export interface DriverRingOptions {
 export const OVERLONG = 0xffff_ffff;
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, WORDS } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
 const { WRITE: DESC_WRITE } = DescFlag;
-const DESC = DESC_WORDS;
+const DESC_SHIFT = DESC_WORDS_SHIFT;
 const RING = AVAIL_RING;
 const ENTRIES = USED_RING;
 
@@ -127,7 +127,7 @@ export class SplitDriverRing implements DriverRing {
     this.#availIndex = base;
     this.#kickedIndex = base;
     this.#usedIndex = base;
-    if (this.#highWord >= 0) for (let id = 0; id < size; id++) views.desc[id * DESC + 1] = this.#highWord;
+    if (this.#highWord >= 0) for (let id = 0; id < size; id++) views.desc[(id << DESC_SHIFT) + 1] = this.#highWord;
     this.disableCalls();
   }
 
@@ -168,7 +168,7 @@ export class SplitDriverRing implements DriverRing {
     // Bounds: handles come from the pool, ids from our own free list, slots are masked.
     for (; taken < count && freeCount > 0; taken++) {
       const handle = handles[start + taken]!;
-      const field = handle * WORDS;
+      const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
       let id = freeIds[freeHead & mask]!;
@@ -177,7 +177,7 @@ export class SplitDriverRing implements DriverRing {
         break;
       }
       // Without an offload asked for, everything in the header is 0, num_buffers too (virtio 1.2 §5.1.6.2.1).
-      const header = offset + handle * bufferBytes + dataOffset - headerBytes;
+      const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
       if (plainHeader && (header & 3) === 0) {
         const word = header >>> 2;
         words[word] = 0;
@@ -189,10 +189,10 @@ export class SplitDriverRing implements DriverRing {
       if (fields[field + NEXT] === 0) {
         freeHead++;
         freeCount--;
-        const at = id * DESC;
-        desc[at] = iovas[2 * handle]! + dataOffset - headerBytes;
+        const at = id << DESC_SHIFT;
+        desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
         desc[at + 2] = length + headerBytes;
-        if (writeHigh) desc[at + 1] = iovas[2 * handle + 1]!;
+        if (writeHigh) desc[at + 1] = iovas[(handle << 1) + 1]!;
         if (writeAll) desc[at + 3] = 0;
         chains[id] = handle + 1;
         bytes += length;
@@ -238,9 +238,9 @@ export class SplitDriverRing implements DriverRing {
     for (let index = 0; index < taken; index++) {
       const handle = handles[start + index]!;
       const id = freeIds[(freeHead + index) & mask]!;
-      const at = id * DESC;
-      desc[at] = iovas[2 * handle]! + offset;
-      if (writeHigh) desc[at + 1] = iovas[2 * handle + 1]!;
+      const at = id << DESC_SHIFT;
+      desc[at] = iovas[handle << 1]! + offset;
+      if (writeHigh) desc[at + 1] = iovas[(handle << 1) + 1]!;
       if (writeAll) {
         desc[at + 2] = length;
         desc[at + 3] = DESC_WRITE;
@@ -385,8 +385,8 @@ export class SplitDriverRing implements DriverRing {
     }
     const { desc } = this.#views;
     for (let id = 0; id < this.size; id++) {
-      desc[id * DESC + 2] = template === 'buffer' ? this.#bufferBytes : 0;
-      desc[id * DESC + 3] = template === 'buffer' ? DESC_WRITE : 0;
+      desc[(id << DESC_SHIFT) + 2] = template === 'buffer' ? this.#bufferBytes : 0;
+      desc[(id << DESC_SHIFT) + 3] = template === 'buffer' ? DESC_WRITE : 0;
     }
     this.#template = template;
     return true;
@@ -417,7 +417,7 @@ export class SplitDriverRing implements DriverRing {
     const { fields, iovas } = this.#pool;
     const segments = this.#pool.segments(handle);
     // A chain is no longer than the queue, in a table or not (virtio 1.2 §2.7.5.3.1).
-    if (segments > this.size || fields[handle * WORDS + PACKET_LENGTH]! > this.#maxFrameBytes) {
+    if (segments > this.size || fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! > this.#maxFrameBytes) {
       this.#unsendable = true;
       return ID_UNKNOWN;
     }
@@ -433,13 +433,13 @@ export class SplitDriverRing implements DriverRing {
     let previous = head;
     for (let index = 0; index < segments; index++) {
       const segment = next - 1;
-      const field = segment * WORDS;
+      const field = segment << WORDS_SHIFT;
       next = fields[field + NEXT]!;
       const id = useTable ? head : this.#freeIds[(this.#freeHead + index) & mask]!;
       const following = useTable ? index + 1 : this.#freeIds[(this.#freeHead + index + 1) & mask]!;
-      const at = (useTable ? head * indirect.entries + index : id) * DESC;
-      words[at] = iovas[2 * segment]! + fields[field + DATA_OFFSET]! - headerBytes;
-      words[at + 1] = iovas[2 * segment + 1]!;
+      const at = (useTable ? head * indirect.entries + index : id) << DESC_SHIFT;
+      words[at] = iovas[segment << 1]! + fields[field + DATA_OFFSET]! - headerBytes;
+      words[at + 1] = iovas[(segment << 1) + 1]!;
       words[at + 2] = fields[field + SEGMENT_LENGTH]! + headerBytes;
       words[at + 3] = next === 0 ? 0 : DescFlag.NEXT | (following << 16);
       this.#nextId[previous] = id;
@@ -447,10 +447,10 @@ export class SplitDriverRing implements DriverRing {
       headerBytes = 0;
     }
     if (useTable) {
-      const at = head * DESC;
+      const at = head << DESC_SHIFT;
       const { desc } = this.#views;
-      desc[at] = indirect.iovas[2 * head]!;
-      desc[at + 1] = indirect.iovas[2 * head + 1]!;
+      desc[at] = indirect.iovas[head << 1]!;
+      desc[at + 1] = indirect.iovas[(head << 1) + 1]!;
       desc[at + 2] = segments * virtqDesc.bytes;
       desc[at + 3] = DescFlag.INDIRECT;
     }
@@ -468,8 +468,8 @@ export class SplitDriverRing implements DriverRing {
     const { desc } = this.#views;
     let id = head;
     for (let left = this.#chainLength[head]!; left > 0; left--) {
-      desc[id * DESC + 1] = this.#highWord;
-      desc[id * DESC + 3] = 0;
+      desc[(id << DESC_SHIFT) + 1] = this.#highWord;
+      desc[(id << DESC_SHIFT) + 3] = 0;
       freeIds[(this.#freeHead + this.#freeCount) & mask] = id;
       this.#freeCount++;
       id = this.#nextId[id]!;

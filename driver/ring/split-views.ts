@@ -4,6 +4,8 @@ import { availEventOffset, splitRingParts, usedEventOffset, virtqDesc } from '..
 
 /** Words of a descriptor in `SplitRingViews.desc`: address low, address high, length, flags with `next` above them. */
 export const DESC_WORDS = virtqDesc.bytes / 4;
+/** The same as a shift: packet paths multiply by shifting, which compiled code need not check for overflow. */
+export const DESC_WORDS_SHIFT = 2;
 
 /** Positions in `avail` (u16). */
 export const AVAIL_FLAGS = 0;

@@ -382,6 +382,7 @@ test('the copy job is that of the addon', async () => {
 using namespace virtio_pmd;
 int main() {
 ${print('WORDS', 'sizeof(CopyJob) / 4')}
+${print('WORDS_SHIFT', '__builtin_ctzl(sizeof(CopyJob) / 4)')}
 ${Object.entries(members)
   .map(([name, member]) => print(name, `offsetof(CopyJob, ${member}) / 4`))
   .join('\n')}

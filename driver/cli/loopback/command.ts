@@ -10,22 +10,26 @@ import { checkOptions, IDLE_POLICIES, LARGEST_PACKET, type LoopbackOptions, PAGE
 const EXAMPLES = `
 Examples:
   virtio-pmd loopback
-      a million packets of 64 bytes through the driver and the bundled back-end: no root, no hugepages, no VM
+      a million packets of 64 bytes through the driver and the bundled back-end,
+      without root, hugepages or a virtual machine
   virtio-pmd loopback --transport vhost-user --queues 2 --size imix
-      the same over a vhost-user socket, with two queue pairs and packets of three sizes
+      over a vhost-user socket, with two queue pairs and packets of three sizes
   virtio-pmd loopback --pcap-in real.pcap --pcap-out back.pcap
-      sends a real capture, and stores what came back with the times of the capture
+      sends a real capture, and stores what came back with the capture's times
   virtio-pmd loopback --connect /run/vhost.sock --reconnect --duration 60
-      against any other back-end that sends packets back unchanged, such as
-      dpdk-testpmd --vdev net_vhost0,iface=/run/vhost.sock … -- --forward-mode=io --port-topology=loop
+      against any back-end that sends packets back unchanged, such as
+      dpdk-testpmd --no-pci --vdev net_vhost0,iface=/run/vhost.sock -- \\
+          --forward-mode=io --port-topology=loop --auto-start
   virtio-pmd loopback --json | jq .pps.received
       the result for scripts
 
-Every byte, the length and, in each queue, the order of what comes back are verified. There are never more packets under way
-than the receive rings have buffers for, so none may be lost.
+Every byte, the length and, in each queue, the order of what comes back are
+verified. There are never more packets under way than the receive rings have
+buffers for, so that none may be lost. Bits a second count the packets' own
+bytes, without what a cable adds to them.
 
-Exit status: 0 all came back as it was sent; 1 it did not, or something failed; 2 wrong usage; 130 stopped by Ctrl-C (a
-second Ctrl-C forces the end). Gbit/s count the bytes of the packets, without what a cable adds to them.`;
+Exit status: 0 all came back as it was sent; 1 it did not, or something failed;
+2 wrong usage; 130 stopped by Ctrl-C (a second Ctrl-C forces the end).`;
 
 const size = (text: string): number | 'imix' => {
   const right = `${SMALLEST_PACKET} to ${LARGEST_PACKET} bytes, or imix`;
@@ -63,12 +67,12 @@ const device: readonly Option[] = [
   new Option('--connect <PATH>', 'vhost-user: use the back-end that listens here, instead of the bundled one')
     .argParser(path('--connect'))
     .conflicts('socketPath'),
-  new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on').default(false),
+  new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on'),
 ];
 
 const machine = (): readonly Option[] => [
   new Option('--memory <PAGES>', 'pages for packets and rings: auto, 4K, 2M or 1G').argParser(oneOf('--memory', PAGE_CHOICES)).default('auto'),
-  new Option('--lock', 'lock that memory, as a device that does DMA needs it').default(false),
+  new Option('--lock', 'lock that memory, as a device that does DMA needs it'),
   new Option('--lcores <A,B>', 'processors to pin the driver and the back-end to').argParser(
     processors('--lcores', 2, availableParallelism()),
   ),
@@ -77,7 +81,7 @@ const machine = (): readonly Option[] => [
 
 const output: readonly Option[] = [
   new Option('--pcap-out <FILE>', 'store what comes back, as pcap with nanoseconds').argParser(path('--pcap-out')),
-  new Option('--json', 'print the result as one JSON object').default(false),
+  new Option('--json', 'print the result as one JSON object'),
 ];
 
 export function loopbackCommand(interrupt: Interrupt, finish: (status: number) => void): Command {

@@ -22,8 +22,8 @@ export async function loopback(options: LoopbackOptions, interrupt: Interrupt): 
   const { error } = result;
   // A failure before the first packet leaves nothing to show in a table; scripts get their object all the same.
   const isUsage = error?.code === ErrorCode.INVALID_ARGUMENT;
-  if (options.json && !isUsage) await print(`${JSON.stringify(result.json)}\n`);
-  else if (!options.json && result.json.seconds > 0) await print(resultTable(result));
+  if (options.json === true && !isUsage) await print(`${JSON.stringify(result.json)}\n`);
+  else if (options.json !== true && result.json.seconds > 0) await print(resultTable(result));
   if (error !== undefined) printError(error);
   return interrupt.status ?? (error === undefined ? ExitStatus.SUCCESS : statusOf(error));
 }

@@ -25,12 +25,12 @@ export interface LoopbackOptions {
   readonly demand?: readonly string[];
   readonly socketPath?: string;
   readonly connect?: string;
-  readonly reconnect: boolean;
+  readonly reconnect?: boolean;
   readonly memory: (typeof PAGE_CHOICES)[number];
-  readonly lock: boolean;
+  readonly lock?: boolean;
   readonly lcores?: readonly number[];
   readonly idle: (typeof IDLE_POLICIES)[number];
-  readonly json: boolean;
+  readonly json?: boolean;
 }
 
 /** The transport: what was asked for, or what the other options need. */
@@ -50,7 +50,7 @@ export function checkOptions(options: LoopbackOptions, wrong: (message: string) 
   if (isVhostUser && transport === 'pci') {
     throw wrong(`${connect === undefined ? '--socket-path' : '--connect'} is about vhost-user, and --transport is pci`);
   }
-  if (options.reconnect && connect === undefined) throw wrong('--reconnect is about the back-end of --connect');
+  if (options.reconnect === true && connect === undefined) throw wrong('--reconnect is about the back-end of --connect');
   if (connect !== undefined && (options.lcores?.length ?? 0) > 1) {
     throw wrong('--lcores has one processor with --connect: the back-end is not ours to pin');
   }

@@ -130,7 +130,7 @@ function demandedFeatures(names: readonly string[]): Feature[] {
     if (feature === undefined) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `--demand: there is no feature ${name}`, {
         value: name,
-        advice: `use one of ${Object.keys(Feature).join(', ')}`,
+        advice: 'spell it as the specification does, such as MRG_RXBUF or EVENT_IDX',
       });
     }
     return feature;

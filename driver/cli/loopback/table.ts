@@ -58,7 +58,7 @@ function dropped(drops: Readonly<Record<string, number>>): string {
 function verified({ json, options, capture }: LoopbackResult): string {
   const lines = options.verify
     ? [
-        `${plural(json.verified, 'packet')}: every byte, the length, and the order in each queue`,
+        json.verified === 0 ? 'nothing' : `${plural(json.verified, 'packet')}: every byte, the length, and the order in each queue`,
         `${count(json.lost)} lost, ${count(json.reordered)} reordered, ${count(json.corrupt)} corrupt`,
       ]
     : ['nothing (--no-verify)'];

@@ -16,7 +16,8 @@ export function verdict(
   totals: TrafficTotals,
 ): VirtioError | undefined {
   if (failure?.code === ErrorCode.PEER_GONE) {
-    return new VirtioError(ErrorCode.PEER_GONE, `${failure.message}; ${plural(underWay(totals), 'packet was', 'packets were')} under way`, {
+    const gone = plural(underWay(totals) + totals.LOST_WITH_BACKEND, 'packet was', 'packets were');
+    return new VirtioError(ErrorCode.PEER_GONE, `${failure.message}; ${gone} under way`, {
       cause: failure,
       advice: failure.advice ?? 'start it again; --reconnect waits for it',
     });

@@ -10,7 +10,6 @@ export interface WatchOptions {
   /** Milliseconds after which no more is sent. */
   readonly duration?: number;
   readonly packets: number;
-  readonly reconnect: boolean;
 }
 
 const LOOK_MS = 100;
