@@ -24,6 +24,10 @@ abstract class DpdkEnd {
     return this.testpmd.pid;
   }
 
+  lastLines(): string {
+    return this.testpmd.lastLines();
+  }
+
   freeze(): void {
     this.testpmd.freeze();
   }

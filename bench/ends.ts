@@ -23,6 +23,8 @@ export interface EndOptions {
 /** A process that forwards what it receives back to where it came from, with the addresses changed. */
 export interface End {
   readonly pid: number;
+  /** The end of what the process said, for a message. */
+  lastLines(): string;
   freeze(): void;
   thaw(): void;
   /** Ends the process. Idempotent. */

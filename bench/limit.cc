@@ -1,14 +1,4 @@
 // The limit: how many frames a second two processors can hand to each other, with no protocol in between; and the
-// probe: how the two processors are related at this moment.
-//
-// limit: two threads, one pinned to the host's processor and one to the guest's, and two rings between them, one for each
-// direction, of 1024 slots of one frame. The frames go round as in the benchmark's traffic: the host begins with 1024
-// of them; each side copies up to BURST frames out of one ring into memory of its own and from there into the other ring.
-// So a frame is copied out and in on each side, and its cache lines cross from core to core twice on its way round.
-// A ring's two indices are a cache line each, published once a burst; each side keeps the other's index for as long as
-// it suffices. No descriptors, no headers, no buffers to allocate. FRAME_BYTES is given to the compiler, so that the
-// copies are as short as they can be.
-//
 // probe: how long a cache line takes to the other processor and back (two threads answer each other through two words),
 // and how fast a thread computes while another one computes on the other processor, as a share of how fast it does
 // alone: about 1 where they are two cores, about a half where they are two threads of one.
@@ -36,9 +26,6 @@
 #ifndef FRAME_BYTES
 #error "FRAME_BYTES, the length of a frame, must be given"
 #endif
-#ifndef BURST
-#define BURST 32
-#endif
 
 namespace {
 
@@ -46,11 +33,14 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr uint32_t kSlots = 1024;
-constexpr uint32_t kBurst = BURST;
+constexpr uint32_t kBurst = 4;
 constexpr size_t kCacheLine = 64;
+constexpr size_t kAddressBytes = 6;
 constexpr size_t kSlotBytes = (FRAME_BYTES + kCacheLine - 1) / kCacheLine * kCacheLine;
 
-int64_t nanoseconds(Clock::duration time) { return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count(); }
+int64_t nanoseconds(Clock::duration time) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+}
 
 void pinTo(int processor) {
   cpu_set_t set;
@@ -78,19 +68,16 @@ struct alignas(kCacheLine) Word {
   std::atomic<uint32_t> value{0};
 };
 
-struct Ring {
-  Word written;
-  Word read;
+// The frames on their way: slots that the host's side fills in order and the guest's side hands back in order.
+struct Loop {
+  Word filled;
+  Word returned;
   uint8_t* slots = nullptr;
-
-  void empty() {
-    written.value.store(0);
-    read.value.store(0);
-  }
 };
 
 uint8_t* allocateSlots() {
-  void* memory = mmap(nullptr, kSlots * kSlotBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  void* memory =
+      mmap(nullptr, kSlots * kSlotBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (memory == MAP_FAILED) {
     perror("limit: mmap");
     exit(1);
@@ -98,75 +85,92 @@ uint8_t* allocateSlots() {
   return static_cast<uint8_t*>(memory);
 }
 
-uint8_t* slot(uint8_t* slots, uint32_t number) { return slots + (number % kSlots) * kSlotBytes; }
+uint8_t* slot(uint8_t* slots, uint32_t number) {
+  return slots + (number % kSlots) * kSlotBytes;
+}
 
 std::atomic<bool> stopped{false};
 alignas(kCacheLine) std::atomic<uint64_t> received{0};
 
-// One side: takes from `in`, gives to `out`, until stopped. `injected` frames are in `out` from the start.
-void forward(int processor, Ring& in, Ring& out, uint8_t* own, uint32_t injected, bool counts) {
+// Copies frames out of the slots that came back into memory of its own, and from there into the same slots again.
+void host(int processor, Loop& loop, uint8_t* own) {
   pinTo(processor);
-  uint32_t read = 0, readable = 0, written = injected, freed = 0;
+  uint32_t filled = kSlots, taken = 0, returned = 0;
   uint64_t total = 0;
-  out.written.value.store(written, std::memory_order_release);
+  loop.filled.value.store(filled, std::memory_order_release);
   while (!stopped.load(std::memory_order_relaxed)) {
-    if (readable == read) {
-      readable = in.written.value.load(std::memory_order_acquire);
-      if (readable == read) continue;
+    if (returned == taken) {
+      returned = loop.returned.value.load(std::memory_order_acquire);
+      if (returned == taken) continue;
     }
-    const uint32_t burst = std::min(readable - read, kBurst);
-    for (uint32_t i = 0; i < burst; i++) memcpy(slot(own, read + i), slot(in.slots, read + i), FRAME_BYTES);
-    const uint32_t first = read;
-    read += burst;
-    in.read.value.store(read, std::memory_order_release);
-    while (kSlots - (written - freed) < burst) {
-      freed = out.read.value.load(std::memory_order_acquire);
-      if (stopped.load(std::memory_order_relaxed)) return;
+    const uint32_t burst = std::min(returned - taken, kBurst);
+    for (uint32_t i = 0; i < burst; i++) memcpy(slot(own, taken + i), slot(loop.slots, taken + i), FRAME_BYTES);
+    for (uint32_t i = 0; i < burst; i++) memcpy(slot(loop.slots, taken + i), slot(own, taken + i), FRAME_BYTES);
+    taken += burst;
+    filled += burst;
+    loop.filled.value.store(filled, std::memory_order_release);
+    received.store(total += burst, std::memory_order_relaxed);
+  }
+}
+
+// Exchanges the two addresses at the head of each frame, in place.
+void guest(int processor, Loop& loop) {
+  pinTo(processor);
+  uint32_t filled = 0, returned = 0;
+  while (!stopped.load(std::memory_order_relaxed)) {
+    if (filled == returned) {
+      filled = loop.filled.value.load(std::memory_order_acquire);
+      if (filled == returned) continue;
     }
-    for (uint32_t i = 0; i < burst; i++) memcpy(slot(out.slots, written + i), slot(own, first + i), FRAME_BYTES);
-    written += burst;
-    out.written.value.store(written, std::memory_order_release);
-    if (counts) received.store(total += burst, std::memory_order_relaxed);
+    const uint32_t burst = std::min(filled - returned, kBurst);
+    for (uint32_t i = 0; i < burst; i++) {
+      uint8_t* frame = slot(loop.slots, returned + i);
+      uint8_t addresses[2 * kAddressBytes];
+      memcpy(addresses, frame, sizeof addresses);
+      memcpy(frame, addresses + kAddressBytes, kAddressBytes);
+      memcpy(frame + kAddressBytes, addresses, kAddressBytes);
+    }
+    returned += burst;
+    loop.returned.value.store(returned, std::memory_order_release);
   }
 }
 
 class Limit {
  public:
   Limit(int hostProcessor, int guestProcessor) : hostProcessor_(hostProcessor), guestProcessor_(guestProcessor) {
-    for (uint8_t** memory : {&toGuest_.slots, &toHost_.slots, &ofHost_, &ofGuest_}) *memory = allocateSlots();
+    loop_.slots = allocateSlots();
+    own_ = allocateSlots();
   }
 
   void rate(int settle, int measure) {
-    toGuest_.empty();
-    toHost_.empty();
+    loop_.filled.value.store(0);
+    loop_.returned.value.store(0);
     received.store(0);
     stopped.store(false);
-    std::thread guest(forward, guestProcessor_, std::ref(toGuest_), std::ref(toHost_), ofGuest_, 0, false);
-    std::thread host(forward, hostProcessor_, std::ref(toHost_), std::ref(toGuest_), ofHost_, kSlots, true);
+    std::thread guestThread(guest, guestProcessor_, std::ref(loop_));
+    std::thread hostThread(host, hostProcessor_, std::ref(loop_), own_);
     std::this_thread::sleep_for(milliseconds(settle));
 
     const auto start = Clock::now();
-    const int64_t usedBefore = processorTime(host) + processorTime(guest);
+    const int64_t usedBefore = processorTime(hostThread) + processorTime(guestThread);
     const uint64_t before = received.load(std::memory_order_relaxed);
     std::this_thread::sleep_for(milliseconds(measure));
     const uint64_t after = received.load(std::memory_order_relaxed);
-    const int64_t used = processorTime(host) + processorTime(guest) - usedBefore;
+    const int64_t used = processorTime(hostThread) + processorTime(guestThread) - usedBefore;
     const int64_t elapsed = nanoseconds(Clock::now() - start);
 
     stopped.store(true);
-    host.join();
-    guest.join();
-    printf("{\"packets\":%" PRIu64 ",\"nanoseconds\":%" PRId64 ",\"processorNanoseconds\":%" PRId64 "}\n", after - before,
-           elapsed, used);
+    hostThread.join();
+    guestThread.join();
+    printf("{\"packets\":%" PRIu64 ",\"nanoseconds\":%" PRId64 ",\"processorNanoseconds\":%" PRId64 "}\n",
+           after - before, elapsed, used);
   }
 
  private:
   const int hostProcessor_;
   const int guestProcessor_;
-  Ring toGuest_;
-  Ring toHost_;
-  uint8_t* ofHost_ = nullptr;
-  uint8_t* ofGuest_ = nullptr;
+  Loop loop_;
+  uint8_t* own_ = nullptr;
 };
 
 // Least nanoseconds, over some tries, of a word's way to the other processor and the answer's way back.
@@ -198,8 +202,8 @@ double roundTrip(int near, int far) {
   return best;
 }
 
-// Steps of arithmetic per nanosecond on the processor, over `forNanoseconds` of it. Uses the core's units as fully as one
-// thread can.
+// Steps of arithmetic per nanosecond on the processor, over `forNanoseconds` of it. Uses the core's units as fully as
+// one thread can.
 double compute(int64_t forNanoseconds) {
   constexpr int kSteps = 5000;
   uint64_t a = 1, b = 2, c = 3, d = 4;

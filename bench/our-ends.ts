@@ -55,6 +55,10 @@ abstract class OurEnd {
     return this.#process.pid;
   }
 
+  lastLines(): string {
+    return this.#process.lastLines();
+  }
+
   freeze(): void {
     this.#process.freeze();
   }

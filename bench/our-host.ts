@@ -12,6 +12,7 @@ async function open({ socket, size, core, ringSize, mergeable }: OurEndOptions):
   const thread = await DeviceThread.start({ cpu: core, idle: 'spin' });
   let device: NetDevice | undefined;
   let features = '0x0';
+  let isConnected = false;
   const server = await VhostUserServer.listen(socket, {
     createDevice: () => {
       device = new NetDevice(thread, {
@@ -22,9 +23,11 @@ async function open({ socket, size, core, ringSize, mergeable }: OurEndOptions):
     },
     onEvent: (event) => {
       if (event.type === 'features') features = `0x${event.features.toU64().toString(16)}`;
-      if (event.type === 'vring' && event.ring === TRANSMITQ && event.state === 'enabled') {
-        answer({ type: 'connected', features });
-      }
+      if (event.type === 'error') process.stderr.write(`${event.error.toLine()}\n`);
+      // A front-end whose memory grows enables its rings again: that is no news.
+      if (isConnected || event.type !== 'vring' || event.ring !== TRANSMITQ || event.state !== 'enabled') return;
+      isConnected = true;
+      answer({ type: 'connected', features });
     },
   });
   return {

@@ -16,8 +16,9 @@ import type { Contender, Turn, TurnTimes } from './turn.js';
 export const PAIRINGS = ['dpdk-dpdk', 'ours-dpdk', 'dpdk-ours', 'ours-ours'] as const;
 export type PairingName = (typeof PAIRINGS)[number];
 
-/** Time in which the first frames must have gone round. */
+/** Time in which the first frames must have gone round, and how often it is tried. */
 const FIRST_TRAFFIC_MS = 200;
+const FIRST_TRAFFIC_TRIES = 10;
 
 export type PairingOptions = Omit<EndOptions, 'name' | 'socket'> & {
   /** Where the pairing's socket goes. */
@@ -95,9 +96,17 @@ export class Pairing implements Contender {
     }
     await this.#guest.begin();
     await this.#host.begin();
-    const rate = await this.#host.rate(FIRST_TRAFFIC_MS);
-    if (!(rate > 0)) throw new VirtioError(ErrorCode.TIMEOUT, `${this.name}: no frame comes back`, { value: rate });
+    await this.#awaitTraffic();
     this.#freeze();
+  }
+
+  /** Waits until frames go round: on a busy machine the two sides may take a while to meet. */
+  async #awaitTraffic(): Promise<void> {
+    for (let tries = 0; tries < FIRST_TRAFFIC_TRIES; tries++) {
+      if ((await this.#host.rate(FIRST_TRAFFIC_MS)) > 0) return;
+    }
+    const said = `the host's side: ${this.#host.lastLines()}; the guest's side: ${this.#guest.lastLines()}`;
+    throw new VirtioError(ErrorCode.TIMEOUT, `${this.name}: no frame comes back (${said})`, { value: 0 });
   }
 
   #freeze(): void {

@@ -15,6 +15,8 @@ export interface RoundsOptions {
   /** No further round is begun after this moment (`performance.now()`). */
   readonly deadline: number;
   readonly signal: AbortSignal;
+  /** How long to wait after a disturbed turn. Default 0.5 s: what disturbs often takes a second or two. */
+  readonly waitMs?: number;
   readonly onTurn?: (event: TurnEvent) => void;
 }
 
@@ -33,11 +35,13 @@ export interface RoundsOutcome {
   readonly abandonedRounds: number;
 }
 
-/** Tries of a turn that is disturbed each time, and rounds begun for one that is wanted. */
-const TRIES_MAX = 4;
+/** Tries of a turn that is disturbed each time. */
+const TRIES_MAX = 3;
+/** Repetitions of a whole start, for each turn that is wanted: on a machine that is never quiet they only take time. */
+const REPETITIONS_FACTOR = 1;
+/** Rounds begun for one that is wanted. */
 const ROUNDS_MAX_FACTOR = 4;
-/** What disturbs often takes a second or two: better to wait than to try at once. */
-const WAIT_AFTER_DISTURBANCE_MS = 500;
+const WAIT_MS = 500;
 
 /**
  * Runs rounds until enough are undisturbed in one placement, or the limits are reached.
@@ -89,7 +93,7 @@ async function takeTurn(contender: Contender, options: RoundsOptions): Promise<{
     turns++;
     if (best === undefined || turn.taken < best.taken) best = turn;
     options.onTurn?.({ name: contender.name, turn, counts: !isDisturbed(turn) });
-    if (isDisturbed(best)) await sleep(WAIT_AFTER_DISTURBANCE_MS, undefined, { signal: options.signal });
+    if (isDisturbed(best)) await sleep(options.waitMs ?? WAIT_MS, undefined, { signal: options.signal });
   } while (isDisturbed(best) && turns < TRIES_MAX);
   return { turns, best };
 }

@@ -19,7 +19,7 @@ import { measureStartUp } from './start-up.js';
 import { TESTPMD_HUGEPAGES, type TestpmdMemory } from './testpmd.js';
 
 /** A quick run is over in two minutes: this is what its rounds may take, the rest is starts and ends. */
-const QUICK_ROUNDS_MS = 70_000;
+const QUICK_ROUNDS_MS = 60_000;
 /** Rounds of one start, however much they are disturbed. */
 const ROUNDS_MS = 120_000;
 

@@ -123,6 +123,11 @@ export class Testpmd {
     return this.#process.log;
   }
 
+  /** The end of the log on one line, for a message. */
+  lastLines(): string {
+    return this.#process.lastLines();
+  }
+
   get hasEnded(): boolean {
     return this.#process.hasEnded;
   }

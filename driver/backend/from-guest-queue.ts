@@ -3,6 +3,7 @@
 import { CopyDirection, CopyJob, CopyStatus } from '../../native/index.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
+import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
 import { DEVICE_BURST, ETHERNET_HEADER_BYTES, JOB_CHAIN, MAX_PACKET_BYTES, type RingContext } from './ring-context.js';
 
@@ -18,12 +19,14 @@ const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER } = RingCounter;
  */
 export class FromGuestQueue {
   readonly #context: RingContext;
+  readonly #jobs: BurstJobs;
   readonly #handles = new Uint32Array(DEVICE_BURST);
   readonly #lengths = new Uint32Array(DEVICE_BURST);
   readonly #extra = new Uint32Array(1);
 
   constructor(context: RingContext) {
     this.#context = context;
+    this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
   }
 
   get broken(): string | undefined {
@@ -47,24 +50,9 @@ export class FromGuestQueue {
       return 0;
     }
     if (!ring.allReadable) return this.#takeScattered(burst, popped);
+    const bytes = this.#jobs.fetch(handles, to, popped);
+    if (bytes < 0) return this.#takeScattered(burst, popped);
     const { jobs } = engine;
-    const { fields, headroom, bufferBytes } = pool;
-    const shortest = headerBytes + ETHERNET_HEADER_BYTES;
-    const longest = pool.dataBytes + headerBytes;
-    const base = pool.offset + headroom - headerBytes;
-    let bytes = 0;
-    for (let index = 0; index < popped; index++) {
-      const at = index << JOB_SHIFT;
-      const handle = handles[to + index]!;
-      const length = jobs[at + LENGTH]!;
-      if (length < shortest || length > longest) return this.#takeScattered(burst, popped);
-      jobs[at + POOL_OFFSET] = base + Math.imul(handle, bufferBytes);
-      const field = handle << WORDS_SHIFT;
-      fields[field + DATA_OFFSET] = headroom;
-      fields[field + SEGMENT_LENGTH] = length - headerBytes;
-      fields[field + PACKET_LENGTH] = length - headerBytes;
-      bytes += length;
-    }
     if (engine.run(popped) > 0) {
       this.#collect(burst, popped);
       for (let index = 0; index < popped; index++) {
@@ -76,7 +64,7 @@ export class FromGuestQueue {
     }
     burst.count = to + popped;
     counters[PACKETS]! += popped;
-    counters[BYTES]! += bytes - popped * headerBytes;
+    counters[BYTES]! += bytes;
     ring.returnEmpty(popped);
     this.#context.caller.call(ring);
     return popped;

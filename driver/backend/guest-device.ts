@@ -4,7 +4,9 @@ import { type CopyEngine, native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { Burst } from '../memory/burst.js';
 import type { PacketPool } from '../memory/packet-pool.js';
-import { jobsNeeded, SplitDeviceRing, type TableScratch } from '../ring/split-device-ring.js';
+import type { TableScratch } from '../ring/chain-walker.js';
+import type { DeviceRing } from '../ring/ends.js';
+import { jobsNeeded, splitDeviceRing } from '../ring/split-device-ring.js';
 import { SplitRingViews } from '../ring/split-views.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { controlqIndex } from '../spec/net-config.js';
@@ -35,7 +37,7 @@ interface RingState {
   enabled: boolean;
   /** Next available entry while the ring is stopped. */
   base: number;
-  ring: SplitDeviceRing | undefined;
+  ring: DeviceRing | undefined;
   reported: boolean;
 }
 
@@ -219,7 +221,7 @@ export class GuestDevice {
       part('available ring', setup.avail, parts.driver.bytes),
       part('used ring', setup.used, parts.device.bytes),
     );
-    const ring = new SplitDeviceRing(views, {
+    const ring = splitDeviceRing(views, {
       engine: this.#engine,
       burst: DEVICE_BURST,
       base: setup.base,
@@ -231,7 +233,7 @@ export class GuestDevice {
     this.#openQueue(index, ring, setup, features);
   }
 
-  #openQueue(index: number, ring: SplitDeviceRing, setup: RingSetup, features: FeatureSet): void {
+  #openQueue(index: number, ring: DeviceRing, setup: RingSetup, features: FeatureSet): void {
     const counters = this.#counters.of(index);
     const caller = new Caller(setup.callFd, counters);
     const { pool, scratch } = this.#resources;

@@ -4,7 +4,7 @@ import { CopyDirection, CopyJob, CopyStatus } from '../../native/index.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
-import { virtioNetHdr } from '../spec/net-header.js';
+import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
@@ -12,7 +12,6 @@ import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
 const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const { POLLS, EMPTY_POLLS, PACKETS, BYTES } = RingCounter;
-const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
 /** Chains looked at for one burst: a packet may take several of the guest's buffers. */
 const MAX_CHAINS = DEVICE_BURST;
@@ -21,12 +20,14 @@ const NO_PACKET = 0xffff_ffff;
 /** Pops empty buffers, has the copy engine fill them in one call, and returns the chains. */
 export class ToGuestQueue {
   readonly #context: RingContext;
+  readonly #jobs: BurstJobs;
   readonly #lengths = new Uint32Array(MAX_CHAINS);
   /** Packet of the burst that a chain belongs to. */
   readonly #chainPacket = new Uint32Array(MAX_CHAINS);
 
   constructor(context: RingContext) {
     this.#context = context;
+    this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
   }
 
   get broken(): string | undefined {
@@ -50,36 +51,11 @@ export class ToGuestQueue {
     }
     // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
     if (!ring.allWritable) return this.#giveScattered(burst);
-    const { fields, bufferBytes, offset, words } = pool;
     const { handles } = burst;
     const { jobs } = engine;
     const lengths = this.#lengths;
-    const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
-    let bytes = 0;
-    for (let index = 0; index < popped; index++) {
-      const handle = handles[index]!;
-      const field = handle << WORDS_SHIFT;
-      const at = index << JOB_SHIFT;
-      const dataOffset = fields[field + DATA_OFFSET]!;
-      const length = fields[field + SEGMENT_LENGTH]! + headerBytes;
-      if (fields[field + NEXT] !== 0 || dataOffset < headerBytes || length > jobs[at + LENGTH]!) {
-        return this.#giveScattered(burst);
-      }
-      const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
-      if (plainHeader && (header & 3) === 0) {
-        const word = header >>> 2;
-        words[word] = 0;
-        words[word + 1] = 0;
-        // csum_offset is the low half, num_buffers the high one.
-        words[word + 2] = 1 << 16;
-      } else {
-        writePlainHeader(pool, header, headerBytes, 1);
-      }
-      jobs[at + POOL_OFFSET] = header;
-      jobs[at + LENGTH] = length;
-      lengths[index] = length;
-      bytes += length;
-    }
+    const bytes = this.#jobs.deliver(handles, lengths, popped);
+    if (bytes < 0) return this.#giveScattered(burst);
     if (engine.run(popped) > 0) {
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
@@ -89,7 +65,7 @@ export class ToGuestQueue {
       return this.#finish(burst, popped, popped);
     }
     counters[PACKETS]! += popped;
-    counters[BYTES]! += bytes - popped * headerBytes;
+    counters[BYTES]! += bytes;
     ring.returnChains(lengths, popped);
     this.#context.caller.call(ring);
     pool.free(handles, 0, popped);

@@ -35,7 +35,6 @@ export function checkRegion(fields: RegionFields, owner: OwnedFd): FrontendRegio
   for (const [what, start] of Object.entries({ guest_address, user_address, mmap_offset })) {
     if (start + size > ADDRESS_SPACE) throw refusal(`a memory region whose ${what} and size overflow`, start);
   }
-  if (size > caps.memoryBytes) throw refusal(`a memory region of ${size} bytes`, size);
   const file = native.inspectFd(owner.fd);
   if (file.kind !== 'file') throw refusal(`a memory region in something that is no file (${file.kind})`, file.kind);
   // Before anything is mapped: a page beyond the end of its file is a SIGBUS to whoever touches it.

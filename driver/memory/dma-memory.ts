@@ -26,6 +26,8 @@ export interface DmaMemoryHandle {
   readonly iovas: IovaTableData;
 }
 
+/** Positions are 32 bits wide, in packet paths and in the jobs of the copy engine; so is an ArrayBuffer before Node 22. */
+const BYTES_MAX = 4 * GiB;
 const pageBytes = { '4K': 4 * KiB, '2M': 2 * MiB, '1G': GiB } as const;
 /** IOVAs begin here: above everything a 32-bit device or a reserved window may claim. */
 export const FIRST_IOVA: Iova = iova(0x1_0000_0000n);
@@ -60,15 +62,21 @@ export class DmaMemory {
   }
 
   /**
-   * Allocates and maps memory; `bytes` is rounded up to whole pages.
+   * Allocates and maps memory, up to 4 GiB; `bytes` is rounded up to whole pages.
    *
-   * @throws VirtioError NO_RESOURCES without the hugepages that were asked for, or beyond the memlock limit
+   * @throws VirtioError INVALID_ARGUMENT for a size that cannot be, NO_RESOURCES without the hugepages that were asked for, or beyond the memlock limit
    */
   static allocate(options: DmaMemoryOptions): DmaMemory {
     const { pages = 'auto', lock = false } = options;
     if (!Number.isSafeInteger(options.bytes) || options.bytes <= 0) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `cannot allocate ${options.bytes} bytes of DMA memory`, {
         value: options.bytes,
+      });
+    }
+    if (options.bytes > BYTES_MAX) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${options.bytes} bytes of DMA memory are more than 4 GiB`, {
+        value: options.bytes,
+        advice: 'use fewer or smaller queues, or smaller buffers',
       });
     }
     if (pages !== 'auto') return DmaMemory.#create(options, pages, `${pageName(pages)}`, lock);
@@ -167,9 +175,13 @@ function allocationError(error: unknown, bytes: number, pages: keyof typeof page
   }
   const count = bytes / pageBytes[pages];
   const kilobytes = pageBytes[pages] / KiB;
-  return new VirtioError(ErrorCode.NO_RESOURCES, `there are no ${count} free ${pageName(pages)} for ${size}: ${error.code}`, {
-    value: bytes,
-    advice: `echo ${count} > /sys/kernel/mm/hugepages/hugepages-${kilobytes}kB/nr_hugepages, or use ordinary pages`,
-    cause: error,
-  });
+  return new VirtioError(
+    ErrorCode.NO_RESOURCES,
+    `there are no ${count} free ${pageName(pages)} for ${size}: ${error.code}`,
+    {
+      value: bytes,
+      advice: `echo ${count} > /sys/kernel/mm/hugepages/hugepages-${kilobytes}kB/nr_hugepages, or use ordinary pages`,
+      cause: error,
+    },
+  );
 }

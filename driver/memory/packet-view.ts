@@ -110,9 +110,13 @@ export class PacketView {
     const at = this.#handle * PacketField.WORDS;
     const room = pool.bufferBytes - pool.fields[at + PacketField.DATA_OFFSET]!;
     if (source.length > room) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${source.length} bytes do not fit the ${room} of this packet`, {
-        value: source.length,
-      });
+      throw new VirtioError(
+        ErrorCode.INVALID_ARGUMENT,
+        `${source.length} bytes do not fit the ${room} of this packet`,
+        {
+          value: source.length,
+        },
+      );
     }
     const rest = pool.fields[at + PacketField.NEXT]!;
     if (rest !== 0) pool.free(Uint32Array.of(rest - 1), 0, 1);

@@ -2,7 +2,8 @@
 
 import type { DmaMemory } from '../memory/dma-memory.js';
 import type { PacketPool } from '../memory/packet-pool.js';
-import { type DriverRingOptions, type IndirectTables, SplitDriverRing } from '../ring/split-driver-ring.js';
+import type { DriverRing } from '../ring/ends.js';
+import { type DriverRingOptions, type IndirectTables, splitDriverRing } from '../ring/split-driver-ring.js';
 import { SplitRingViews } from '../ring/split-views.js';
 import type { Doorbell } from '../spec/pci-function.js';
 import { splitRingParts, virtqDesc } from '../spec/ring.js';
@@ -79,7 +80,7 @@ export function ringViews(memory: DmaMemory, place: RingPlace): SplitRingViews {
 }
 
 /** The driver's end of a queue, over memory that is cleared but for the indices, which stand at `base`. */
-export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle, base = 0): SplitDriverRing {
+export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle, base = 0): DriverRing {
   const options: DriverRingOptions = {
     pool,
     headerBytes: queue.headerBytes,
@@ -88,7 +89,7 @@ export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle
     indirect: indirectTables(memory, queue.ring),
     base,
   };
-  return new SplitDriverRing(ringViews(memory, queue.ring), options);
+  return splitDriverRing(ringViews(memory, queue.ring), options);
 }
 
 function indirectTables(memory: DmaMemory, place: RingPlace): IndirectTables | undefined {

@@ -1,12 +1,13 @@
 /** The receive half of a queue pair, on the thread that polls it. */
 
-import type { Burst } from '../memory/burst.js';
+import { type Burst, MAX_BURST } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { readNumBuffers } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
+import { MAX_PACKET_BYTES, MIN_PACKET_BYTES, type RxPackets, rxPackets } from './rx-packets.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
@@ -16,7 +17,6 @@ const { DROP_INCOMPLETE, DROP_OVERLONG, DROP_RUNT } = QueueCounter;
 
 /** Descriptors refilled at a time: two lines of the available ring. */
 const REFILL_STEP = 64;
-const ETHERNET_HEADER_BYTES = 14;
 
 /** Receives bursts from a ring, and keeps the ring filled with empty buffers. */
 export class RxQueue {
@@ -26,6 +26,7 @@ export class RxQueue {
   readonly #ringer: DoorbellRinger;
   readonly #headerBytes: number;
   readonly #mergeable: boolean;
+  readonly #packets: RxPackets;
   readonly #refillStep: number;
   readonly #lengths: Uint32Array;
   /** Buffers on their way into the ring, and the rest of a packet that a burst cut in two. */
@@ -42,7 +43,8 @@ export class RxQueue {
     this.#headerBytes = queue.headerBytes;
     this.#mergeable = queue.mergeable;
     this.#refillStep = Math.min(REFILL_STEP, ring.size >>> 2);
-    this.#lengths = new Uint32Array(ring.size);
+    this.#lengths = new Uint32Array(Math.max(ring.size, MAX_BURST));
+    this.#packets = rxPackets(pool, queue.headerBytes, queue.mergeable, this.#lengths);
     this.#handles = new Uint32Array(ring.size);
     this.#restLengths = new Uint32Array(ring.size);
     while (ring.free > 0 && this.#refill(Math.min(ring.free, REFILL_STEP)));
@@ -67,8 +69,11 @@ export class RxQueue {
       if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
       return 0;
     }
-    const received = this.#mergeable ? this.#takeMergeable(burst, start, used) : this.#takeSingle(burst, start, used);
-    burst.count = start + received;
+    const end = start + used;
+    const usual = this.#packets.takeUsual(burst.handles, start, end);
+    counters[BYTES]! += this.#packets.bytes;
+    burst.count = usual === end ? end : this.#takeOthers(burst, usual, end);
+    const received = burst.count - start;
     counters[PACKETS]! += received;
     if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
     return received;
@@ -83,47 +88,30 @@ export class RxQueue {
     this.#ringer.close();
   }
 
-  /** Each used buffer is a packet. */
-  #takeSingle(burst: Burst, start: number, used: number): number {
-    const { handles } = burst;
-    const lengths = this.#lengths;
-    const shortest = this.#headerBytes + ETHERNET_HEADER_BYTES;
-    let bytes = 0;
-    let to = start;
-    for (let from = start; from < start + used; from++) {
-      const handle = handles[from]!;
-      const length = lengths[from]!;
-      // One test for both: an overlong buffer is marked with the largest length.
-      if (length < shortest || length > MAX_LENGTH) {
-        this.#drop(handle, length);
-        continue;
-      }
-      handles[to++] = handle;
-      bytes += this.#fill(handle, length - this.#headerBytes);
-    }
-    this.#counters[BYTES]! += bytes;
-    return to - start;
-  }
-
-  /** Each packet says in its first header how many buffers it has (virtio 1.2 §5.1.6.3.2). */
-  #takeMergeable(burst: Burst, start: number, used: number): number {
+  /**
+   * Takes what is left of a burst from `start` on, where something is unusual: bad lengths, packets of several buffers.
+   *
+   * With MRG_RXBUF each packet says in its first header how many buffers it has (virtio 1.2 §5.1.6.3.2). Returns the end
+   * of the packets.
+   */
+  #takeOthers(burst: Burst, start: number, end: number): number {
     const pool = this.#pool;
     const { handles } = burst;
     const lengths = this.#lengths;
     const headerBytes = this.#headerBytes;
-    const shortest = headerBytes + ETHERNET_HEADER_BYTES;
+    const shortest = headerBytes + MIN_PACKET_BYTES;
     const headerAt = pool.offset + pool.headroom - headerBytes;
-    const end = start + used;
     let bytes = 0;
     let to = start;
     for (let from = start; from < end; from++) {
       const handle = handles[from]!;
       const length = lengths[from]!;
-      if (length < shortest || length > MAX_LENGTH) {
+      // One test for both: an overlong buffer is marked with the largest length.
+      if (length < shortest || length > MAX_PACKET_BYTES) {
         this.#drop(handle, length);
         continue;
       }
-      const buffers = readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes));
+      const buffers = this.#mergeable ? readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes)) : 1;
       bytes += this.#fill(handle, length - headerBytes);
       if (buffers > 1) {
         const more = this.#join(handle, buffers - 1, handles, from + 1, end);
@@ -135,7 +123,7 @@ export class RxQueue {
       handles[to++] = handle;
     }
     this.#counters[BYTES]! += bytes;
-    return to - start;
+    return to;
   }
 
   /** Sets the fields of a buffer that holds `length` bytes behind the header; returns `length`. */
@@ -173,11 +161,11 @@ export class RxQueue {
       fields[field + SEGMENT_LENGTH] = length;
       fields[(previous << WORDS_SHIFT) + NEXT] = handle + 1;
       previous = handle;
-      if (length === 0 || length > MAX_LENGTH) sound = false;
+      if (length === 0 || length > MAX_PACKET_BYTES) sound = false;
       bytes += length;
     }
     const total = fields[(first << WORDS_SHIFT) + PACKET_LENGTH]! + bytes;
-    if (!sound || total > MAX_LENGTH) {
+    if (!sound || total > MAX_PACKET_BYTES) {
       this.#dropped[0] = first;
       this.#pool.free(this.#dropped, 0, 1);
       this.#counters[DROP_INCOMPLETE]! += 1;
@@ -189,7 +177,7 @@ export class RxQueue {
   readonly #dropped = new Uint32Array(1);
 
   #drop(handle: number, length: number): void {
-    this.#counters[length > MAX_LENGTH ? DROP_OVERLONG : DROP_RUNT]! += 1;
+    this.#counters[length > MAX_PACKET_BYTES ? DROP_OVERLONG : DROP_RUNT]! += 1;
     this.#dropped[0] = handle;
     this.#pool.freeBuffers(this.#dropped, 0, 1);
   }
@@ -220,7 +208,5 @@ export class RxQueue {
   }
 }
 
-/** Most bytes of a packet: 64 KiB of IP, Ethernet header, two VLAN tags and slack. */
-const MAX_LENGTH = 65_562;
 /** Buffers allocated at once: within what a pool's cache gives. */
 const MAX_ALLOCATION = 256;

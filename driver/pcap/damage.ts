@@ -18,7 +18,7 @@ export function damaged(
   return new VirtioError(ErrorCode.BAD_FORMAT, `${window.path}: packet ${packet} at byte ${offset}: ${what}`, {
     value: { packet, offset },
     requirement: PCAP,
-    ...(advice === undefined ? {} : { advice }),
+    advice: advice ?? 'capture it again, or cut it there',
   });
 }
 
@@ -35,7 +35,6 @@ export const truncated = (
     packet,
     offset,
     `the file ends after ${has} of its ${wants} bytes`,
-    'capture it again, or cut it there',
   );
 
 /** Throws where the length of a packet is beyond what any network device carries. */

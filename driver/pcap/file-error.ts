@@ -27,6 +27,18 @@ const REASONS: Readonly<Record<string, string>> = {
   EFBIG: 'the file would be too large',
 };
 
+/** What to do where the caller knows nothing better. */
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOENT: 'check the path',
+  ENOTDIR: 'check the path',
+  EACCES: 'check the permissions of the file and of its folder',
+  EPERM: 'check the permissions of the file and of its folder',
+  EROFS: 'choose another place',
+  EISDIR: 'name a file',
+  EMFILE: 'raise the limit, or close some',
+  ENFILE: 'raise the limit, or close some',
+};
+
 /** Returns the error for a failed system call: `what failed: why`. */
 export function fileError(cause: unknown, what: string, path: string, advice?: string): VirtioError {
   const system = isSystemError(cause) ? cause.code : '';
@@ -35,6 +47,6 @@ export function fileError(cause: unknown, what: string, path: string, advice?: s
   return new VirtioError(code, `${what}: ${reason}`, {
     value: path,
     cause,
-    ...(advice === undefined ? {} : { advice }),
+    advice: advice ?? ADVICE[system] ?? 'see the cause',
   });
 }

@@ -38,13 +38,14 @@ export class PcapSource implements PacketSource {
       throw new VirtioError(
         ErrorCode.BAD_FORMAT,
         `${window.path}: the file ends after ${header.byteLength} of the ${PcapFileHeader.BYTES} bytes of a pcap header`,
+        { value: header.byteLength, advice: 'capture it again' },
       );
     }
     const major = header.getUint16(PcapFileHeader.VERSION_MAJOR, little);
     const minor = header.getUint16(PcapFileHeader.VERSION_MINOR, little);
     if (major !== PCAP_VERSION.MAJOR || minor < PCAP_MINOR_OLDEST) {
       const message = `${window.path}: pcap version ${major}.${minor} is not known`;
-      throw new VirtioError(ErrorCode.BAD_FORMAT, message, { value: `${major}.${minor}` });
+      throw new VirtioError(ErrorCode.BAD_FORMAT, message, { value: `${major}.${minor}`, advice: 'convert it with editcap' });
     }
     checkLinkType(window.path, header.getUint32(PcapFileHeader.LINK_TYPE, little) & 0xffff);
     const magic = header.getUint32(PcapFileHeader.MAGIC, little);

@@ -122,6 +122,9 @@ async function assertNack(bench: AbuseBench, what: string, abuse: Case): Promise
   assert.ok(await polite.isRefused(abuse.request, abuse.payload, abuse.fds), `${what}: should be refused`);
   assert.ok((await polite.askU64(Id.GET_FEATURES)) !== 0n, `${what}: goes on`);
   assert.is(countFds(), before, `${what}: descriptors`);
+  const { error, outcome } = bench.errors().at(-1)!;
+  assert.is(outcome, 'NACK', `${what}: ${error.toLine()}`);
+  assert.is(error.code, 'PROTOCOL_VIOLATION', `${what}: ${error.toLine()}`);
   assert.not(
     device.calls.some((call) => /^(setMemory|startRing|setFeatures)/.test(call)),
     `${what}: ${device.calls}`,
@@ -152,6 +155,7 @@ test('abuse-B1: a payload size beyond 4096, to 2^32 - 1', () =>
       const frontend = await bench.hostile(ready);
       await frontend.sendBytes(header(Id.SET_MEM_TABLE, VERSION, size));
       await assertClosed(bench, frontend, `${size} bytes`);
+      assert.match(bench.errors().at(-1)!.error.message, `announces ${size} bytes`);
     }
   }));
 

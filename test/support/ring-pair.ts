@@ -5,8 +5,9 @@ import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { openRing, placeRing, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
-import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import type { SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
+import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
+import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
+import type { splitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import type { SplitRingViews } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
@@ -26,8 +27,8 @@ const POOL_SIZE = 512;
 export class RingPair {
   readonly pool: PacketPool;
   readonly engine: CopyEngine;
-  readonly driver: SplitDriverRing;
-  readonly device: SplitDeviceRing;
+  readonly driver: DriverRing;
+  readonly device: DeviceRing;
   readonly views: SplitRingViews;
   reclaimedTotal = 0;
   readonly #memory: DmaMemory;
@@ -63,7 +64,7 @@ export class RingPair {
     };
     this.driver = openRing(this.#memory, this.pool, queue);
     const words = new Uint32Array(this.#scratch.buffer);
-    this.device = new SplitDeviceRing(this.views, {
+    this.device = splitDeviceRing(this.views, {
       engine: this.engine,
       burst: BURST,
       base: 0,

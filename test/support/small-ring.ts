@@ -3,9 +3,17 @@
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
-import { openRing, placeRing, type QueueHandle, type RingPlace, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
-import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import type { SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
+import {
+  openRing,
+  placeRing,
+  type QueueHandle,
+  type RingPlace,
+  ringBytes,
+  ringViews,
+} from '../../driver/net/queue-handle.js';
+import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
+import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
+import type { splitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
 import { highWord, iova, lowWord } from '../../driver/units.js';
 import { type CopyEngine, CopyJob, native } from '../../native/index.js';
@@ -34,8 +42,8 @@ export class SmallRing {
   readonly #memory: DmaMemory;
   readonly #scratch: DmaMemory;
   readonly #place: RingPlace;
-  driver!: SplitDriverRing;
-  device!: SplitDeviceRing;
+  driver!: DriverRing;
+  device!: DeviceRing;
 
   constructor(options: SmallRingOptions) {
     const { size, indirect, splitAddresses = false } = options;
@@ -72,7 +80,7 @@ export class SmallRing {
       doorbell: { kind: 'none' },
     };
     this.driver = openRing(this.#memory, this.pool, queue, base);
-    this.device = new SplitDeviceRing(this.views, {
+    this.device = splitDeviceRing(this.views, {
       engine: this.engine,
       burst: BURST,
       base,

@@ -61,6 +61,8 @@ export class FakeDevice implements DeviceModel {
   }
 
   async setMemory(regions: readonly GuestRegion[]): Promise<void> {
+    // One that fails half way through: what was there is gone as well.
+    if (this.failures.has('setMemory')) this.regions = [];
     await this.#record('setMemory', `${regions.length}`);
     for (const region of regions) {
       const { bytes } = native.inspectFd(region.fd);

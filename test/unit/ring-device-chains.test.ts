@@ -2,11 +2,11 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
+import { DmaMemory } from '../../driver/memory/dma-memory.js';
+import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
 import { AVAIL_INDEX, AVAIL_RING, DESC_WORDS, SplitRingViews } from '../../driver/ring/split-views.js';
 import { DescFlag, splitRingParts } from '../../driver/spec/ring.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
-import { DmaMemory } from '../../driver/memory/dma-memory.js';
 
 const test = suite('split ring, every small chain');
 const { NEXT, WRITE, INDIRECT } = DescFlag;
@@ -119,7 +119,7 @@ class Harness {
     this.#write(this.#table, choice.table, true);
     avail[AVAIL_RING] = head;
     avail[AVAIL_INDEX] = 1;
-    const ring = new SplitDeviceRing(this.#views, {
+    const ring = splitDeviceRing(this.#views, {
       engine: this.engine,
       burst: BURST,
       base: 0,
@@ -216,7 +216,8 @@ function exhaust(harness: Harness, head: number, indirect: boolean): number {
     }
     chains++;
     const found = harness.pop(choice, head);
-    const what = (): string => `head ${head}, ring ${JSON.stringify(choice.ring)}, table ${JSON.stringify(choice.table)}`;
+    const what = (): string =>
+      `head ${head}, ring ${JSON.stringify(choice.ring)}, table ${JSON.stringify(choice.table)}`;
     if (expected === undefined) {
       if (typeof found !== 'string') assert.unreachable(`the ring must break: ${what()}`);
       return;

@@ -2,11 +2,18 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { AVAIL_INDEX, AVAIL_RING, DESC_WORDS, USED_INDEX, USED_RING } from '../../driver/ring/split-views.js';
-import { DescFlag } from '../../driver/spec/ring.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
-import { jobsNeeded, SplitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import { SplitRingViews } from '../../driver/ring/split-views.js';
+import type { DeviceRing } from '../../driver/ring/ends.js';
+import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
+import {
+  AVAIL_INDEX,
+  AVAIL_RING,
+  DESC_WORDS,
+  SplitRingViews,
+  USED_INDEX,
+  USED_RING,
+} from '../../driver/ring/split-views.js';
+import { DescFlag } from '../../driver/spec/ring.js';
 import { CopyJob, native } from '../../native/index.js';
 
 const test = suite('split ring, the device');
@@ -32,9 +39,9 @@ class HandRing {
     this.engine.addRegion({ ...this.memory.range, guestAddress: 0n });
   }
 
-  device(base = 0, indirect = true): SplitDeviceRing {
+  device(base = 0, indirect = true): DeviceRing {
     this.#index = base;
-    return new SplitDeviceRing(this.views, {
+    return splitDeviceRing(this.views, {
       engine: this.engine,
       burst: 64,
       base,
@@ -52,7 +59,7 @@ class HandRing {
     Atomics.store(this.views.avail, AVAIL_INDEX, this.#index);
   }
 
-  lows(device: SplitDeviceRing, chain: number): number[] {
+  lows(device: DeviceRing, chain: number): number[] {
     const found: number[] = [];
     for (let job = device.firstJob[chain]!; job < device.firstJob[chain + 1]!; job++) {
       found.push(this.engine.jobs[job * CopyJob.WORDS + CopyJob.GUEST_LOW]!);
@@ -81,13 +88,19 @@ test('single buffers, chains and tables in one burst keep their order and their 
   // The table comes when jobs stand in the list already: the copy goes through job 0 and must leave it as it was.
   ring.offer(0, 1, 2, 3);
   assert.is(device.pop(64), 4);
-  assert.equal([0, 1, 2, 3].map((chain) => ring.lows(device, chain)), [[10], [20, 21, 22], [70, 71], [30]]);
+  assert.equal(
+    [0, 1, 2, 3].map((chain) => ring.lows(device, chain)),
+    [[10], [20, 21, 22], [70, 71], [30]],
+  );
   assert.is(device.allReadable, false);
   // And simple bursts after it have one job each again.
   device.returnEmpty(4);
   ring.offer(3, 0);
   assert.is(device.pop(64), 2);
-  assert.equal([0, 1].map((chain) => ring.lows(device, chain)), [[30], [10]]);
+  assert.equal(
+    [0, 1].map((chain) => ring.lows(device, chain)),
+    [[30], [10]],
+  );
   assert.is(device.allReadable, true);
 });
 
@@ -124,7 +137,10 @@ test('abuse-B58: chains before a broken one are good, the ring stands still behi
     spoil();
     assert.is(device.pop(64), 2);
     assert.type(device.broken, 'string');
-    assert.equal([0, 1].map((chain) => ring.lows(device, chain)), [[10], [11]]);
+    assert.equal(
+      [0, 1].map((chain) => ring.lows(device, chain)),
+      [[10], [11]],
+    );
     device.returnEmpty(2);
     assert.is(ring.views.used[USED_INDEX], 2);
     assert.is(device.base, 2, 'the index of the chain that broke it');
@@ -163,7 +179,10 @@ test('chains that are not returned are looked at again, afresh', () => {
   assert.is(device.pop(1), 1);
   assert.equal(ring.lows(device, 0), [99]);
   assert.is(device.pop(64), 2, 'a pop without a return takes nothing');
-  assert.equal([0, 1].map((chain) => ring.lows(device, chain)), [[99], [12]]);
+  assert.equal(
+    [0, 1].map((chain) => ring.lows(device, chain)),
+    [[99], [12]],
+  );
 });
 
 test('spec-E8: ids and lengths stand in the used ring before the index says so, also where they repeat', () => {

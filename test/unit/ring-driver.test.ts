@@ -3,8 +3,15 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PacketField } from '../../driver/memory/packet-fields.js';
-import { OVERLONG, SplitDriverRing } from '../../driver/ring/split-driver-ring.js';
-import { AVAIL_INDEX, AVAIL_RING, DESC_WORDS, SplitRingViews, USED_INDEX, USED_RING } from '../../driver/ring/split-views.js';
+import { OVERLONG, splitDriverRing } from '../../driver/ring/split-driver-ring.js';
+import {
+  AVAIL_INDEX,
+  AVAIL_RING,
+  DESC_WORDS,
+  SplitRingViews,
+  USED_INDEX,
+  USED_RING,
+} from '../../driver/ring/split-views.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { HEADER_BYTES, SmallRing } from '../support/small-ring.js';
 
@@ -56,10 +63,12 @@ test('packets of several segments are chains, or tables where they were accepted
 
 test('packets that can never be posted stop the burst: too long, no room for a header, more segments than the ring', () => {
   using ring = new SmallRing({ ...plain, size: 2 });
-  const { fields } = ring.pool;
+  const setField = (field: number, value: number): void => {
+    ring.pool.fields[PacketField.WORDS + field] = value;
+  };
   const spoil: readonly (() => void)[] = [
-    () => void (fields[PacketField.WORDS + PacketField.SEGMENT_LENGTH] = 65_563),
-    () => void (fields[PacketField.WORDS + PacketField.DATA_OFFSET] = HEADER_BYTES - 1),
+    () => setField(PacketField.SEGMENT_LENGTH, 65_563),
+    () => setField(PacketField.DATA_OFFSET, HEADER_BYTES - 1),
     () => ring.setPacket(1, 3),
   ];
   for (const [number, spoilPacket] of spoil.entries()) {
@@ -92,7 +101,7 @@ test('the used ring is read once, entry by entry: a device that rewrites it is n
   for (const sent of [false, true]) {
     ring.views.clear();
     reads.fill(0);
-    const driver = new SplitDriverRing(views, { pool, headerBytes: 12, maxFrameBytes: 2000, eventIndex: false });
+    const driver = splitDriverRing(views, { pool, headerBytes: 12, maxFrameBytes: 2000, eventIndex: false });
     for (let handle = 0; handle < 4; handle++) ring.setPacket(handle, 1);
     if (sent) driver.postPackets(handles, 0, 4);
     else driver.postBuffers(handles, 0, 4);
@@ -105,7 +114,7 @@ test('the used ring is read once, entry by entry: a device that rewrites it is n
   }
 });
 
-test('nothing that was written for the device is read back: descriptors and available entries are the device\'s to spoil', () => {
+test("nothing that was written for the device is read back: descriptors and available entries are the device's to spoil", () => {
   for (const indirect of [false, true]) {
     using ring = new SmallRing({ ...plain, size: 4, indirect });
     const { desc, avail } = ring.views;

@@ -138,9 +138,7 @@ function checkChain(ring: SmallRing, chain: Chain, index: number): void {
   const { headroom, bufferBytes } = ring.pool;
   for (let segment = 0; segment < chain.segments; segment++) {
     const header = segment === 0 ? HEADER_BYTES : 0;
-    const bytes = chain.isBuffer
-      ? bufferBytes - headroom + header
-      : segmentBytes(chain.handle, segment) + header;
+    const bytes = chain.isBuffer ? bufferBytes - headroom + header : segmentBytes(chain.handle, segment) + header;
     const direction = chain.isBuffer ? CopyDirection.TO_GUEST : CopyDirection.FROM_GUEST;
     const expected = [...ring.address(chain.handle + segment, headroom - header), bytes, direction];
     assert.equal(ring.job(first + segment), expected, `descriptor ${segment}`);
@@ -263,7 +261,17 @@ function explore(ring: SmallRing, depth: number, firstHandle = 0): number {
   return sequences;
 }
 
-for (const [size, depth] of full ? [[1, 9], [2, 8], [4, 7]] as const : [[1, 6], [2, 5], [4, 5]] as const) {
+for (const [size, depth] of full
+  ? ([
+      [1, 9],
+      [2, 8],
+      [4, 7],
+    ] as const)
+  : ([
+      [1, 6],
+      [2, 5],
+      [4, 5],
+    ] as const)) {
   for (const base of [0, 65_534]) {
     test(`size ${size} from index ${base}: every sequence of ${depth} steps`, () => {
       let sequences = 0;

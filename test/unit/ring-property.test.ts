@@ -3,17 +3,25 @@
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { CopyDirection, CopyJob } from '../../native/index.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
+import { CopyDirection, CopyJob } from '../../native/index.js';
 import { RingPair } from '../support/ring-pair.js';
 
 const test = suite('split ring, one end against the other');
 
 /** A step of the driver or the device. */
 const step = fc.oneof(
-  fc.record({ kind: fc.constant('post' as const), count: fc.integer({ min: 1, max: 40 }), segments: fc.integer({ min: 1, max: 5 }) }),
+  fc.record({
+    kind: fc.constant('post' as const),
+    count: fc.integer({ min: 1, max: 40 }),
+    segments: fc.integer({ min: 1, max: 5 }),
+  }),
   fc.record({ kind: fc.constant('buffers' as const), count: fc.integer({ min: 1, max: 40 }) }),
-  fc.record({ kind: fc.constant('pop' as const), count: fc.integer({ min: 1, max: 40 }), answer: fc.integer({ min: 0, max: 40 }) }),
+  fc.record({
+    kind: fc.constant('pop' as const),
+    count: fc.integer({ min: 1, max: 40 }),
+    answer: fc.integer({ min: 0, max: 40 }),
+  }),
   fc.record({ kind: fc.constant('reclaim' as const), count: fc.integer({ min: 1, max: 40 }) }),
   fc.record({ kind: fc.constant('driver-calls' as const), on: fc.boolean() }),
   fc.record({ kind: fc.constant('device-kicks' as const), on: fc.boolean() }),
@@ -42,7 +50,10 @@ for (const eventIndex of [false, true]) {
                   const handle = expected[returned.length]!;
                   returned.push({ handle, length: pair.checkChain(chain, handle) });
                 }
-                pair.returnChains(answered, returned.slice(returned.length - answered).map(({ length }) => length));
+                pair.returnChains(
+                  answered,
+                  returned.slice(returned.length - answered).map(({ length }) => length),
+                );
               } else if (action.kind === 'reclaim') pair.reclaimAndCheck(action.count, returned);
               else if (action.kind === 'driver-calls') pair.driver[action.on ? 'enableCalls' : 'disableCalls']();
               else pair.device[action.on ? 'enableKicks' : 'disableKicks']();
@@ -57,7 +68,10 @@ for (const eventIndex of [false, true]) {
                 const handle = expected[returned.length]!;
                 returned.push({ handle, length: pair.checkChain(chain, handle) });
               }
-              pair.returnChains(popped, returned.slice(returned.length - popped).map(({ length }) => length));
+              pair.returnChains(
+                popped,
+                returned.slice(returned.length - popped).map(({ length }) => length),
+              );
             }
             pair.reclaimAndCheck(size, returned);
             assert.is(returned.length, expected.length);

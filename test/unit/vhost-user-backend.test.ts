@@ -301,6 +301,13 @@ test('memory slots: added, found again whatever their offset, removed; a descrip
         [GUEST + half, MEMORY_BYTES / 2, MEMORY_BYTES / 2],
       ],
     );
+    for (const [guest, bytes, user] of [
+      [GUEST, half, USER + half],
+      [GUEST + half, half - 1n, USER + half],
+      [GUEST + half, half, USER],
+    ] as const) {
+      assert.ok(await frontend.isRefused(Id.REM_MEM_REG, singleRegion(guest, bytes, user)), 'another region');
+    }
     await frontend.do(Id.REM_MEM_REG, singleRegion(GUEST + half, half, USER + half, 12345n), [frontend.memory]);
     assert.is(device.regions.length, 1);
     native.inspectFd(device.regions[0]!.fd);
@@ -360,6 +367,25 @@ test('the addresses of a running ring may be said again, not changed', () =>
     assert.equal(device.takeCalls(), []);
     assert.ok(await frontend.isRefused(Id.SET_VRING_ADDR, vringAddr(0, desc + 16n, avail, used)));
     assert.ok(device.running.has(0));
+  }));
+
+test('addresses and a size that are refused leave those before in force', () =>
+  withServer(async ({ connect }) => {
+    const { frontend, device } = await connect();
+    await frontend.open();
+    await frontend.do(Id.SET_FEATURES, u64s(VERSION_1 | BIT_30));
+    await frontend.share();
+    await frontend.prepareRing(0);
+    assert.ok(await frontend.isRefused(Id.SET_VRING_ADDR, vringAddr(0, 0n, 0n, 0n)));
+    await frontend.setKick(0);
+    assert.is(device.running.get(0)!.desc, GUEST);
+    await frontend.do(Id.SET_VRING_NUM, u32s(1, 256));
+    await frontend.do(Id.SET_VRING_KICK, u64s(0x101n));
+    await frontend.do(Id.SET_VRING_NUM, u32s(1, 0x8000));
+    assert.ok(await frontend.isRefused(Id.SET_VRING_ADDR, vringAddr(1, USER, USER + 0x80000n, USER + 0xe0000n)));
+    await frontend.do(Id.SET_VRING_NUM, u32s(1, 256));
+    await frontend.setAddresses(1);
+    assert.is(device.running.get(1)!.size, 256);
   }));
 
 test('B28: the event word belongs to a ring part with EVENT_IDX only', () =>

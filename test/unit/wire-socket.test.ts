@@ -134,7 +134,9 @@ test('abuse-B1: a payload larger than 4096 bytes is a violation before any of it
   for (const size of [4097, 0x7fff_ffff, 0xffff_ffff]) {
     await withPair(async (socket, peer) => {
       await peer.sendBytes(header(Id.SET_FEATURES, VERSION, size));
-      assert.is((await failure(socket.next())).code, 'PROTOCOL_VIOLATION');
+      const error = await failure(socket.next());
+      assert.is(error.code, 'PROTOCOL_VIOLATION');
+      assert.match(error.message, `SET_FEATURES announces ${size} bytes`);
       assert.ok(socket.isClosed);
       await peer.expectClosed();
     });

@@ -22,24 +22,28 @@ export class PacketQueue {
 
   /** Takes all packets of the burst. The caller has looked at `room`. */
   takeFrom(burst: Burst): void {
-    const handles = this.#handles;
-    const mask = handles.length - 1;
-    for (let index = 0; index < burst.count; index++) {
-      handles[(this.#head + this.#count + index) & mask] = burst.handles[index]!;
-    }
-    this.#count += burst.count;
+    const to = this.#handles;
+    const from = burst.handles;
+    const { count } = burst;
+    const mask = to.length - 1;
+    const start = this.#head + this.#count;
+    for (let index = 0; index < count; index++) to[(start + index) & mask] = from[index]!;
+    this.#count += count;
     burst.count = 0;
   }
 
   /** Fills the burst up. */
   moveTo(burst: Burst): void {
-    const handles = this.#handles;
-    const mask = handles.length - 1;
-    const free = burst.capacity - burst.count;
+    const from = this.#handles;
+    const to = burst.handles;
+    const mask = from.length - 1;
+    const start = burst.count;
+    const head = this.#head;
+    const free = burst.capacity - start;
     const count = this.#count < free ? this.#count : free;
-    for (let index = 0; index < count; index++) burst.handles[burst.count + index] = handles[(this.#head + index) & mask]!;
-    burst.count += count;
-    this.#head = (this.#head + count) & mask;
+    for (let index = 0; index < count; index++) to[start + index] = from[(head + index) & mask]!;
+    burst.count = start + count;
+    this.#head = (head + count) & mask;
     this.#count -= count;
   }
 

@@ -1,0 +1,82 @@
+/** The copy jobs of usual bursts: chains of one buffer, packets of one segment. */
+
+import { type CopyEngine, CopyJob } from '../../native/index.js';
+import { PacketField } from '../memory/packet-fields.js';
+import { writePlainHeader } from '../memory/packet-header.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import { virtioNetHdr } from '../spec/net-header.js';
+import { specialize } from '../specialize.js';
+import { ETHERNET_HEADER_BYTES } from './ring-context.js';
+
+/** Completes the jobs that a ring's `pop` began. Both return the packets' bytes, or -1 when something is unusual. */
+export interface BurstJobs {
+  /** Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set. */
+  fetch(handles: Uint32Array, start: number, count: number): number;
+  /** Jobs 0 to `count - 1` deliver the packets `handles[0]` on, a plain header before each; `lengths` gets what each takes. */
+  deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number;
+}
+
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
+const { POOL_OFFSET, LENGTH, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
+const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
+
+export const burstJobs = specialize(
+  function burstJobs(pool: PacketPool, engine: CopyEngine, headerBytes: number): BurstJobs {
+    const { fields, words, offset, headroom, bufferBytes } = pool;
+    const { jobs } = engine;
+    const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
+    const shortest = headerBytes + ETHERNET_HEADER_BYTES;
+    const longest = pool.dataBytes + headerBytes;
+    const fetchAt = offset + headroom - headerBytes;
+
+    function fetch(handles: Uint32Array, start: number, count: number): number {
+      let bytes = 0;
+      for (let index = 0; index < count; index++) {
+        const job = index << JOB_SHIFT;
+        const handle = handles[start + index]!;
+        const length = jobs[job + LENGTH]!;
+        if (length < shortest || length > longest) return -1;
+        jobs[job + POOL_OFFSET] = fetchAt + Math.imul(handle, bufferBytes);
+        const field = handle << WORDS_SHIFT;
+        fields[field + DATA_OFFSET] = headroom;
+        fields[field + SEGMENT_LENGTH] = length - headerBytes;
+        fields[field + PACKET_LENGTH] = length - headerBytes;
+        bytes += length;
+      }
+      return bytes - count * headerBytes;
+    }
+
+    function deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number {
+      let bytes = 0;
+      for (let index = 0; index < count; index++) {
+        const job = index << JOB_SHIFT;
+        const handle = handles[index]!;
+        const field = handle << WORDS_SHIFT;
+        const dataOffset = fields[field + DATA_OFFSET]!;
+        const length = fields[field + SEGMENT_LENGTH]! + headerBytes;
+        if (fields[field + NEXT] !== 0 || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
+        const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
+        if (plainHeader && (header & 3) === 0) {
+          const word = header >>> 2;
+          words[word] = 0;
+          words[word + 1] = 0;
+          // csum_offset is the low half, num_buffers the high one.
+          words[word + 2] = 1 << 16;
+        } else {
+          writePlainHeader(pool, header, headerBytes, 1);
+        }
+        jobs[job + POOL_OFFSET] = header;
+        jobs[job + LENGTH] = length;
+        lengths[index] = length;
+        bytes += length;
+      }
+      return bytes - count * headerBytes;
+    }
+
+    return { fetch, deliver };
+  },
+  {
+    ...{ DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT, POOL_OFFSET, LENGTH, JOB_SHIFT },
+    ...{ PLAIN_HEADER_BYTES, ETHERNET_HEADER_BYTES, writePlainHeader },
+  },
+);

@@ -1,0 +1,59 @@
+/** The usual packets of a received burst: one buffer each, of a sound length. */
+
+import { PacketField } from '../memory/packet-fields.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import { virtioNetHdr } from '../spec/net-header.js';
+import { specialize } from '../specialize.js';
+
+/** Shortest and longest packet that is delivered, header not counted. */
+export const MIN_PACKET_BYTES = 14;
+/** 64 KiB of IP, Ethernet header, two VLAN tags and slack. */
+export const MAX_PACKET_BYTES = 65_562;
+
+/** Sets the fields of received packets. */
+export interface RxPackets {
+  /** Takes the packets from `start` to `end - 1` while they are usual ones; returns where it stopped. */
+  takeUsual(handles: Uint32Array, start: number, end: number): number;
+  /** Bytes of the packets that the last `takeUsual` took. */
+  readonly bytes: number;
+}
+
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
+const NUM_BUFFERS = virtioNetHdr.fields.num_buffers.offset;
+
+/** @param lengths bytes that the device wrote, header included, by the packet's place in the burst */
+export const rxPackets = specialize(
+  function rxPackets(pool: PacketPool, headerBytes: number, mergeable: boolean, lengths: Uint32Array): RxPackets {
+    const { fields, halfWords, headroom, bufferBytes } = pool;
+    const shortest = headerBytes + MIN_PACKET_BYTES;
+    const numBuffersAt = pool.offset + headroom - headerBytes + NUM_BUFFERS;
+    let bytes = 0;
+
+    function takeUsual(handles: Uint32Array, start: number, end: number): number {
+      let sum = 0;
+      let index = start;
+      for (; index < end; index++) {
+        const handle = handles[index]!;
+        const length = lengths[index]!;
+        if (length < shortest || length > MAX_PACKET_BYTES) break;
+        // Read once, and believed no further than that it is 1.
+        if (mergeable && halfWords[(numBuffersAt + Math.imul(handle, bufferBytes)) >>> 1]! !== 1) break;
+        const field = handle << WORDS_SHIFT;
+        fields[field + DATA_OFFSET] = headroom;
+        fields[field + SEGMENT_LENGTH] = length - headerBytes;
+        fields[field + PACKET_LENGTH] = length - headerBytes;
+        sum += length;
+      }
+      bytes = sum - (index - start) * headerBytes;
+      return index;
+    }
+
+    return {
+      takeUsual,
+      get bytes() {
+        return bytes;
+      },
+    };
+  },
+  { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT, NUM_BUFFERS, MIN_PACKET_BYTES, MAX_PACKET_BYTES },
+);

@@ -1,0 +1,65 @@
+/** `virtio-pmd loopback` with DPDK's `net_vhost` as the back-end that sends packets back. */
+
+import { join } from 'node:path';
+
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+import { runCli } from '../support/cli.js';
+import { skipWithout } from '../support/skip.js';
+import { withFolder } from '../support/temp-folder.js';
+import { Testpmd } from '../support/testpmd.js';
+
+export const timeBoundSeconds = 240;
+
+const test = skipWithout(suite('loopback with DPDK'), 'dpdk');
+
+/** Calls `use` with the socket of a testpmd that forwards each queue's packets back to it. */
+function withTestpmd(queues: number, use: (path: string, testpmd: Testpmd) => Promise<void>): Promise<void> {
+  return withFolder(async (folder) => {
+    const path = join(folder, 'x.sock');
+    const testpmd = await Testpmd.start({
+      vdevs: [`net_vhost0,iface=${path},queues=${queues}`],
+      options: [`--rxq=${queues}`, `--txq=${queues}`, '--forward-mode=io', '--port-topology=loop', '--total-num-mbufs=16384'],
+      megabytes: 1024,
+    });
+    try {
+      await testpmd.command('start', /testpmd> /);
+      await use(path, testpmd);
+    } finally {
+      await testpmd.quit();
+    }
+  });
+}
+
+for (const queues of [1, 2]) {
+  test(`${queues} queue pairs: 64, imix, 1518 and 9000 bytes come back whole and in order, time after time`, () =>
+    withTestpmd(queues, async (path) => {
+      for (const size of ['64', 'imix', '1518', '9000']) {
+        const packets = 20_000;
+        const args = ['--connect', path, '--queues', String(queues), '--size', size, '--packets', String(packets)];
+        const end = await runCli(['loopback', '--json', ...args]);
+        assert.is(end.status, 0, `${args.join(' ')}: ${end.stdout}${end.stderr}`);
+        assert.equal(end.left, []);
+        const { received, verified, lost, reordered, corrupt } = JSON.parse(end.stdout) as Record<string, number>;
+        const all = { received: packets, verified: packets, lost: 0, reordered: 0, corrupt: 0 };
+        assert.equal({ received, verified, lost, reordered, corrupt }, all, args.join(' '));
+      }
+    }));
+}
+
+test('it is killed in the middle: what was under way is counted', () =>
+  withTestpmd(1, async (path, testpmd) => {
+    const running = runCli(['loopback', '--json', '--connect', path, '--duration', '60']);
+    await testpmd.waitFor(/VHOST_USER_SET_VRING_ENABLE[^]*VHOST_USER_SET_VRING_ENABLE/);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await testpmd.kill();
+    const end = await running;
+    assert.is(end.status, 1, end.stderr);
+    assert.match(end.stderr, /^virtio-pmd: PEER_GONE: .*; [1-9]\d* packets were under way/);
+    const { sent, received, lost, underWay } = JSON.parse(end.stdout) as Record<string, number>;
+    assert.ok(received! > 0);
+    assert.is(sent, received! + lost! + underWay!);
+  }));
+
+test.run();

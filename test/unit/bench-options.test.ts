@@ -1,0 +1,110 @@
+/** The bench's command line and the paths it knows. */
+
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+import { CommanderError, parseOptions, usageStatus } from '../../bench/options.js';
+import { choosePaths, featureMismatch, PATHS, virtioUserArguments } from '../../bench/paths.js';
+import { ErrorCode, VirtioError } from '../../driver/errors.js';
+
+const test = suite('bench options');
+
+/** Runs `body` with everything that it writes to standard error and output thrown away. */
+function silently<T>(body: () => T): T {
+  const writes = [process.stderr.write, process.stdout.write] as const;
+  process.stderr.write = process.stdout.write = () => true;
+  try {
+    return body();
+  } finally {
+    [process.stderr.write, process.stdout.write] = writes;
+  }
+}
+
+function statusOf(...args: string[]): number {
+  try {
+    silently(() => parseOptions(args));
+    return -1;
+  } catch (error) {
+    assert.ok(error instanceof CommanderError);
+    return usageStatus(error);
+  }
+}
+
+test('by itself: every pairing, two paths, 64 and 1518 bytes, at least five rounds', () => {
+  const options = parseOptions([]);
+  assert.equal(options.pairings, ['dpdk-dpdk', 'ours-dpdk', 'dpdk-ours', 'ours-ours']);
+  assert.equal(options.sizes, [64, 1518]);
+  assert.equal(
+    options.paths.map((path) => path.name),
+    ['split_mergeable', 'split_non_mergeable'],
+  );
+  assert.ok(options.rounds >= 5 && options.starts >= 2);
+});
+
+test('--quick is one path and one start, unless more is asked for', () => {
+  assert.is(parseOptions(['--quick']).paths.length, 1);
+  assert.is(parseOptions(['--quick']).starts, 1);
+  assert.is(parseOptions(['--quick', '--starts', '2']).starts, 2);
+  assert.is(parseOptions(['--quick', '--path', 'all']).paths.length, 10);
+});
+
+test('lists and numbers are read', () => {
+  const options = parseOptions(['--pairings', 'ours-ours,dpdk-ours', '--sizes', '128', '--rounds', '7', '--json', 'x']);
+  assert.equal(options.pairings, ['ours-ours', 'dpdk-ours']);
+  assert.equal(options.sizes, [128]);
+  assert.is(options.rounds, 7);
+  assert.is(options.json, 'x');
+});
+
+test('wrong usage is status 2, help is 0', () => {
+  assert.is(statusOf('--pairings', 'ours'), 2);
+  assert.is(statusOf('--sizes', '59'), 2);
+  assert.is(statusOf('--sizes', '64,1519'), 2);
+  assert.is(statusOf('--rounds', '0'), 2);
+  assert.is(statusOf('--rounds', '1e1'), 2);
+  assert.is(statusOf('--path', 'split'), 2);
+  assert.is(statusOf('--bogus'), 2);
+  assert.is(statusOf('--help'), 0);
+});
+
+test("the ten paths of DPDK's loop-back plan", () => {
+  const kinds = ['mergeable', 'non_mergeable', 'inorder_mergeable', 'inorder_non_mergeable', 'vectorized'];
+  assert.equal(
+    PATHS.map((path) => path.name),
+    ['split', 'packed'].flatMap((ring) => kinds.map((kind) => `${ring}_${kind}`)),
+  );
+});
+
+test('each path asks for what its name says', () => {
+  for (const path of PATHS) {
+    assert.is(path.packed, path.name.startsWith('packed'), path.name);
+    assert.is(path.mergeable, /(^|_)(?<!non_)mergeable$/.test(path.name), path.name);
+    const isInOrder = path.name.includes('inorder') || path.name === 'packed_vectorized';
+    assert.is(path.inOrder, isInOrder, path.name);
+  }
+  assert.is(
+    virtioUserArguments(choosePaths('packed_vectorized')[0]!),
+    'packed_vq=1,mrg_rxbuf=0,in_order=1,vectorized=1',
+  );
+  assert.is(virtioUserArguments(choosePaths('split_mergeable')[0]!), 'packed_vq=0,mrg_rxbuf=1,in_order=0,vectorized=0');
+});
+
+test('features that are not those of the path are named', () => {
+  const [path] = choosePaths('split_mergeable');
+  assert.is(featureMismatch(path!, 0x150008000n), '', 'VERSION_1 | MRG_RXBUF | INDIRECT_DESC | PROTOCOL_FEATURES');
+  assert.is(featureMismatch(path!, 1n << 34n), 'mergeable is off, packed is on');
+  assert.is(featureMismatch(choosePaths('packed_vectorized')[0]!, (1n << 34n) | (1n << 35n)), '');
+});
+
+test('a path that is none is refused, and the known ones named', () => {
+  try {
+    choosePaths('split_mergeable,bogus');
+    assert.unreachable();
+  } catch (error) {
+    assert.ok(error instanceof VirtioError);
+    assert.is(error.code, ErrorCode.INVALID_ARGUMENT);
+    assert.match(error.advice ?? '', 'packed_mergeable');
+  }
+});
+
+test.run();
