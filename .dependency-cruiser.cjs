@@ -8,13 +8,13 @@ const mayImport = {
   native: [],
   'driver/spec': [],
   'driver/memory': ['driver/spec', 'native'],
-  'driver/ring': ['driver/spec', 'driver/memory'],
+  'driver/ring': ['driver/spec', 'driver/memory', 'native'],
   'driver/wire': ['driver/spec', 'driver/memory', 'native'],
   'driver/lcore': ['driver/spec', 'driver/memory', 'native'],
   'driver/pcap': ['driver/spec'],
   'driver/pci': ['driver/spec', 'driver/memory', 'native'],
   'driver/transport': ['driver/spec', 'driver/memory', 'driver/pci', 'driver/wire', 'native'],
-  'driver/net': ['driver/spec', 'driver/memory', 'driver/ring', 'driver/lcore', 'driver/transport'],
+  'driver/net': ['driver/spec', 'driver/memory', 'driver/ring', 'driver/lcore', 'driver/transport', 'native'],
   'driver/backend': [
     'driver/spec',
     'driver/memory',
@@ -28,7 +28,7 @@ const mayImport = {
 };
 
 /** Files at the root of driver/: what everybody may import, and what puts the parts together. */
-const freeForAll = ['driver/errors.ts', 'driver/units.ts'];
+const freeForAll = ['driver/errors.ts', 'driver/units.ts', 'driver/specialize.ts'];
 const compositionRoots = ['driver/index.ts', 'driver/open.ts'];
 
 /** Programs over the public interface: they import the package by its name, which resolves to its compiled entry. */

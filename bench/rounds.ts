@@ -12,7 +12,9 @@ export interface RoundsOptions {
   readonly probe?: () => Promise<Placement>;
   /** Undisturbed rounds in one placement that are enough. */
   readonly wanted: number;
-  /** No further round is begun after this moment (`performance.now()`). */
+  /** No turn is repeated after this moment (`performance.now()`): turns are taken as they come. */
+  readonly patienceUntil: number;
+  /** No further round is begun after this moment. */
   readonly deadline: number;
   readonly signal: AbortSignal;
   /** How long to wait after a disturbed turn. Default 0.5 s: what disturbs often takes a second or two. */
@@ -37,9 +39,9 @@ export interface RoundsOutcome {
 
 /** Tries of a turn that is disturbed each time. */
 const TRIES_MAX = 3;
-/** Repetitions of a whole start, for each turn that is wanted: on a machine that is never quiet they only take time. */
+/** Repetitions for each turn that is wanted: on a machine that is never quiet more would only take time. */
 const REPETITIONS_FACTOR = 1;
-/** Rounds begun for one that is wanted. */
+/** Rounds begun for each one that is wanted. */
 const ROUNDS_MAX_FACTOR = 4;
 const WAIT_MS = 500;
 
@@ -47,20 +49,25 @@ const WAIT_MS = 500;
  * Runs rounds until enough are undisturbed in one placement, or the limits are reached.
  *
  * A round belongs to the placement that was found before and after each of its turns; when it changes, the round is given
- * up.
+ * up. On a machine that is disturbed all the time, as many disturbed rounds are enough.
  */
 export async function runRounds(options: RoundsOptions): Promise<RoundsOutcome> {
+  const { wanted, contenders } = options;
   const rounds: Round[] = [];
   let droppedTurns = 0;
   let abandonedRounds = 0;
-  const isEnough = () => {
-    const counts = countPlacements(rounds.filter((round) => !round.disturbed));
-    return Math.max(0, ...counts.values()) >= options.wanted;
+  const patience = () => {
+    if (performance.now() > options.patienceUntil) return 0;
+    return Math.max(0, wanted * contenders.length * REPETITIONS_FACTOR - droppedTurns);
   };
-  for (let begun = 0; begun < options.wanted * ROUNDS_MAX_FACTOR && !isEnough(); begun++) {
+  const isEnough = () => {
+    const counted = patience() > 0 ? rounds.filter((round) => !round.disturbed) : rounds;
+    return Math.max(0, ...countPlacements(counted).values()) >= wanted;
+  };
+  for (let begun = 0; begun < wanted * ROUNDS_MAX_FACTOR && !isEnough(); begun++) {
     options.signal.throwIfAborted();
     if (performance.now() > options.deadline) break;
-    const { round, dropped } = await runRound(options);
+    const { round, dropped } = await runRound(options, patience());
     droppedTurns += dropped;
     if (round === undefined) abandonedRounds++;
     else rounds.push(round);
@@ -68,14 +75,19 @@ export async function runRounds(options: RoundsOptions): Promise<RoundsOutcome> 
   return { rounds, droppedTurns, abandonedRounds };
 }
 
-async function runRound(options: RoundsOptions): Promise<{ round: Round | undefined; dropped: number }> {
+/** One round with at most `repetitions` turns too many; undefined when the placement changed in it. */
+async function runRound(
+  options: RoundsOptions,
+  repetitions: number,
+): Promise<{ round: Round | undefined; dropped: number }> {
   const placement = await options.probe?.();
   const rates: Record<string, number> = {};
   let dropped = 0;
   let disturbed = false;
   for (const contender of options.contenders) {
-    const { turns, best } = await takeTurn(contender, options);
-    dropped += turns - 1;
+    const triesMax = Math.min(TRIES_MAX, 1 + repetitions - dropped);
+    const { tries, best } = await takeTurn(contender, options, triesMax);
+    dropped += tries - 1;
     disturbed ||= isDisturbed(best);
     rates[contender.name] = best.rate;
     if ((await options.probe?.()) !== placement) return { round: undefined, dropped };
@@ -84,16 +96,20 @@ async function runRound(options: RoundsOptions): Promise<{ round: Round | undefi
 }
 
 /** A turn, repeated while it is disturbed; the least disturbed one counts. */
-async function takeTurn(contender: Contender, options: RoundsOptions): Promise<{ turns: number; best: Turn }> {
+async function takeTurn(
+  contender: Contender,
+  options: RoundsOptions,
+  triesMax: number,
+): Promise<{ tries: number; best: Turn }> {
   let best: Turn | undefined;
-  let turns = 0;
+  let tries = 0;
   do {
     options.signal.throwIfAborted();
+    if (tries > 0) await sleep(options.waitMs ?? WAIT_MS, undefined, { signal: options.signal });
     const turn = await contender.turn(TURN_TIMES);
-    turns++;
+    tries++;
     if (best === undefined || turn.taken < best.taken) best = turn;
-    options.onTurn?.({ name: contender.name, turn, counts: !isDisturbed(turn) });
-    if (isDisturbed(best)) await sleep(options.waitMs ?? WAIT_MS, undefined, { signal: options.signal });
-  } while (isDisturbed(best) && turns < TRIES_MAX);
-  return { turns, best };
+    options.onTurn?.({ name: contender.name, turn, counts: !isDisturbed(turn) || tries >= triesMax });
+  } while (isDisturbed(best) && tries < triesMax);
+  return { tries, best };
 }

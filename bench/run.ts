@@ -18,10 +18,15 @@ import { type RoundsOutcome, runRounds } from './rounds.js';
 import { measureStartUp } from './start-up.js';
 import { TESTPMD_HUGEPAGES, type TestpmdMemory } from './testpmd.js';
 
-/** A quick run is over in two minutes: this is what its rounds may take, the rest is starts and ends. */
-const QUICK_ROUNDS_MS = 60_000;
-/** Rounds of one start, however much they are disturbed. */
-const ROUNDS_MS = 120_000;
+/** What the rounds of one start may take, until turns are no longer repeated and in all. */
+interface RoundsTime {
+  readonly patienceMs: number;
+  readonly mostMs: number;
+}
+
+const ROUNDS_TIME: RoundsTime = { patienceMs: 90_000, mostMs: 150_000 };
+/** For all starts of a quick run together, which is over in two minutes. */
+const QUICK_ROUNDS_TIME: RoundsTime = { patienceMs: 30_000, mostMs: 80_000 };
 
 /** What stays the same through a run. */
 interface Run {
@@ -32,7 +37,7 @@ interface Run {
   readonly probe: Limit | undefined;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  readonly roundsMs: number;
+  readonly time: RoundsTime;
   readonly skipped: Skipped[];
 }
 
@@ -54,8 +59,8 @@ export async function runBench(options: BenchOptions, progress: Progress, signal
   try {
     const versions = await readVersions();
     const starts = options.paths.length * options.sizes.length * options.starts;
-    const roundsMs = options.quick ? QUICK_ROUNDS_MS / starts : ROUNDS_MS;
-    const run = { options, pairings: possible, memory, folder, probe, progress, signal, roundsMs, skipped };
+    const time = options.quick ? divided(QUICK_ROUNDS_TIME, starts) : ROUNDS_TIME;
+    const run = { options, pairings: possible, memory, folder, probe, progress, signal, time, skipped };
     const outcomes = await measureGroups(run);
     progress.phase('start-up');
     const startUp = (await measureStartUp()) ?? null;
@@ -117,7 +122,8 @@ async function measureStart(run: Run, path: RingPath, size: number): Promise<Rou
       contenders: contenders.all,
       ...(probe === undefined ? {} : { probe: probeWith(probe) }),
       wanted: run.options.rounds,
-      deadline: performance.now() + run.roundsMs,
+      patienceUntil: performance.now() + run.time.patienceMs,
+      deadline: performance.now() + run.time.mostMs,
       signal,
       onTurn: (event) => run.progress.turn(event),
     });
@@ -125,6 +131,11 @@ async function measureStart(run: Run, path: RingPath, size: number): Promise<Rou
     await contenders.close();
   }
 }
+
+const divided = ({ patienceMs, mostMs }: RoundsTime, by: number): RoundsTime => ({
+  patienceMs: patienceMs / by,
+  mostMs: mostMs / by,
+});
 
 /** Every start skips the same again. */
 function withoutRepetition(skipped: readonly Skipped[]): Skipped[] {

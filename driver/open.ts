@@ -57,8 +57,10 @@ async function openLoopback(options: OpenPortOptions): Promise<Port> {
   });
   try {
     await device.ready();
-    const transport = PciModernTransport.open(new EmulatedPciFunction(device, { address: 'loopback:' }));
-    return new Port(transport, { ...options, resources: [device, thread] });
+    const fn = new EmulatedPciFunction(device, { address: 'loopback:' });
+    // The function lets go of the device some turns after it was closed.
+    const released: AsyncDisposable = { [Symbol.asyncDispose]: () => fn.closed };
+    return new Port(PciModernTransport.open(fn), { ...options, resources: [released, device, thread] });
   } catch (error) {
     await device.close();
     await thread.stop();

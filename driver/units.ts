@@ -7,15 +7,12 @@ type Branded<T, Name extends string> = T & { readonly [brand]: Name };
 
 /** An address as the device uses it for DMA: what a descriptor carries. */
 export type Iova = Branded<bigint, 'Iova'>;
-/** An address in the guest's physical address space, as a vhost-user memory region counts. */
-export type GuestPhys = Branded<bigint, 'GuestPhys'>;
 /** An address in the front-end's own address space, as vhost-user ring addresses count. */
 export type FrontendVa = Branded<bigint, 'FrontendVa'>;
 /** The number of a packet buffer in its pool: 0 to `pool.size - 1`. */
 export type PacketHandle = Branded<number, 'PacketHandle'>;
 
 export const iova = (address: bigint): Iova => checkU64(address) as Iova;
-export const guestPhys = (address: bigint): GuestPhys => checkU64(address) as GuestPhys;
 export const frontendVa = (address: bigint): FrontendVa => checkU64(address) as FrontendVa;
 
 export const KiB = 1024;
@@ -29,18 +26,6 @@ function checkU64(value: bigint): bigint {
     throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${value} is not a 64-bit address`, { value });
   }
   return value;
-}
-
-/**
- * Returns a u64 as a number.
- *
- * @throws VirtioError INVALID_ARGUMENT when it is beyond 2^53 - 1, naming `what` it was.
- */
-export function toNumber(value: bigint, what: string): number {
-  if (value < 0n || value > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${what} ${value} is too large to handle`, { value });
-  }
-  return Number(value);
 }
 
 /** The low 32 bits of a 64-bit address. */

@@ -9,7 +9,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { createPool, type LaunchContext, launch, openPort, type Port, sourcePort, swapMacs } from 'virtio-pmd';
+import {
+  createPool,
+  type LaunchContext,
+  launch,
+  openPort,
+  type Port,
+  sourcePort,
+  swapMacs,
+  VirtioError,
+} from 'virtio-pmd';
 
 /** The packet loop of one worker: it polls its own pair of queues on every port. */
 export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
@@ -32,7 +41,8 @@ export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
 
 /** Opens the ports, starts the workers, and prints statistics until Ctrl-C. */
 async function main(): Promise<void> {
-  const { positionals, values } = parseArgs({ allowPositionals: true, options: { workers: { type: 'string', default: '1' } } });
+  const options = { workers: { type: 'string', default: '1' } } as const;
+  const { positionals, values } = parseArgs({ allowPositionals: true, options });
   const workers = Number(values.workers);
   const over = new AbortController();
   process.once('SIGINT', () => over.abort());
@@ -61,7 +71,7 @@ async function main(): Promise<void> {
     for (const port of ports) await port.close();
     pool.memory.close();
   }
-  if (over.signal.reason instanceof Error && over.signal.reason.name !== 'AbortError') throw over.signal.reason;
+  if (over.signal.reason instanceof VirtioError) throw over.signal.reason;
 }
 
 function describe(port: Port): string {
@@ -73,4 +83,9 @@ function describe(port: Port): string {
   return `${port.address}  received ${received}  sent ${sent}  no room for ${dropped}`;
 }
 
-if (isMainThread) await main();
+if (isMainThread) {
+  await main().catch((error: unknown) => {
+    console.error(error instanceof VirtioError ? error.toLine() : error);
+    process.exitCode = 1;
+  });
+}

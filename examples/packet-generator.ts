@@ -7,7 +7,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, openPort } from 'virtio-pmd';
+import { type LaunchContext, launch, openPort, VirtioError } from 'virtio-pmd';
 
 interface Order {
   /** Packets a second. */
@@ -30,15 +30,13 @@ export function run({ port, data, stop, idle }: LaunchContext): { sent: number; 
   const out = port.burst(32);
   const back = port.burst(32);
   const rest = idle('sleep');
-  const total = Math.floor(rate * seconds);
   const began = performance.now();
   let made = 0;
   let sent = 0;
   let received = 0;
-  while (!stop.requested && received < total) {
-    const elapsed = (performance.now() - began) / 1000;
-    if (elapsed > seconds + PATIENCE_SECONDS) break;
-    const due = Math.min(Math.floor(rate * Math.min(elapsed, seconds)) - made, out.capacity);
+  for (let elapsed = 0; !stop.requested; elapsed = (performance.now() - began) / 1000) {
+    if (elapsed > seconds && (received === made || elapsed > seconds + PATIENCE_SECONDS)) break;
+    const due = elapsed < seconds ? Math.min(Math.floor(rate * elapsed) - made, out.capacity) : 0;
     if (out.count === 0 && due > 0 && out.allocate(due) > 0) {
       for (let index = 0; index < due; index++) {
         const packet = out.bytes(index);
@@ -72,7 +70,14 @@ async function main(): Promise<void> {
   port.once('fault', () => void generator.stop());
 
   const [{ sent, received }] = (await generator.finished) as [ReturnType<typeof run>];
-  console.log(`sent ${sent.toLocaleString('en-US')}, back ${received.toLocaleString('en-US')}, lost ${sent - received}`);
+  console.log(
+    `sent ${sent.toLocaleString('en-US')}, back ${received.toLocaleString('en-US')}, lost ${sent - received}`,
+  );
 }
 
-if (isMainThread) await main();
+if (isMainThread) {
+  await main().catch((error: unknown) => {
+    console.error(error instanceof VirtioError ? error.toLine() : error);
+    process.exitCode = 1;
+  });
+}

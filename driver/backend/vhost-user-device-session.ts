@@ -76,10 +76,11 @@ export class DeviceSession {
   }
 
   async setFeatures(features: FeatureSet): Promise<void> {
+    const isNew = this.#features?.equals(features) !== true;
     try {
       const foreign = features.difference(this.offered);
       if (!foreign.isEmpty) throw refusal(`${foreign} were not offered`, features.toU64());
-      if (this.#features?.equals(features) !== true) {
+      if (isNew) {
         this.#checkIdle('features');
         await this.device.setFeatures(deviceFeatures(features, this.device));
       }
@@ -89,7 +90,7 @@ export class DeviceSession {
     }
     this.#isRefused = false;
     this.#features = features;
-    this.#listener.event({ type: 'features', features });
+    if (isNew) this.#listener.event({ type: 'features', features });
     // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly in the enabled state."
     if (!features.has(Feature.PROTOCOL_FEATURES)) {
       for (const ring of this.#rings) await this.enableRing(ring, true);
@@ -207,10 +208,10 @@ export class DeviceSession {
 
   /** Stops a ring, until it is kicked off again; resolves to where it stands. */
   async stopRing(ring: VhostUserRing): Promise<number> {
-    const wasRunning = ring.isRunning;
     await this.#halt(ring);
     ring.unkick();
-    if (wasRunning) this.#listener.event({ type: 'vring', ring: ring.index, state: 'stopped', size: ring.size });
+    if (ring.isAnnounced) this.#listener.event({ type: 'vring', ring: ring.index, state: 'stopped', size: ring.size });
+    ring.isAnnounced = false;
     return ring.base;
   }
 
@@ -248,7 +249,8 @@ export class DeviceSession {
     if (this.has(ProtocolFeature.STATUS) && (this.#status & Status.DRIVER_OK) === 0) return;
     await this.device.startRing(ring.index, setup);
     ring.isRunning = true;
-    this.#listener.event({ type: 'vring', ring: ring.index, state: 'started', size: ring.size });
+    if (!ring.isAnnounced) this.#listener.event({ type: 'vring', ring: ring.index, state: 'started', size: ring.size });
+    ring.isAnnounced = true;
   }
 
   /** Takes a ring from the device without forgetting that it was kicked off. */

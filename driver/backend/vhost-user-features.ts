@@ -41,11 +41,16 @@ export const offeredFeatures = (device: DeviceModel): FeatureSet =>
     .without(...FRONTEND_OWNED, ...NOT_SERVED)
     .with(Feature.PROTOCOL_FEATURES);
 
-/** What GET_PROTOCOL_FEATURES answers, unless the owner says otherwise. */
+/**
+ * What GET_PROTOCOL_FEATURES answers, unless the owner says otherwise.
+ *
+ * CONFIG only with an MTU, which is all that a front-end does not know better by itself: QEMU prints a warning where it
+ * is offered.
+ */
 export function offeredProtocolFeatures(device: DeviceModel): readonly ProtocolFeature[] {
   const { MQ, REPLY_ACK, STATUS, CONFIGURE_MEM_SLOTS, CONFIG, MTU } = ProtocolFeature;
-  const always = [MQ, REPLY_ACK, STATUS, CONFIGURE_MEM_SLOTS, CONFIG];
-  return device.offered.has(Feature.MTU) ? [...always, MTU] : always;
+  const always = [MQ, REPLY_ACK, STATUS, CONFIGURE_MEM_SLOTS];
+  return device.offered.has(Feature.MTU) ? [...always, CONFIG, MTU] : always;
 }
 
 /**

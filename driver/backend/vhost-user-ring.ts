@@ -28,6 +28,8 @@ export class VhostUserRing {
   isEnabled = false;
   /** Whether the device runs it. */
   isRunning = false;
+  /** Whether its start was told of: a short stop on the way to another memory table or descriptor is not. */
+  isAnnounced = false;
   /** Whether it was kicked off: by a kick descriptor, or by the word that none will come. */
   isKicked = false;
   readonly #fds: Record<RingFd, OwnedFd | undefined> = { kick: undefined, call: undefined, err: undefined };

@@ -30,7 +30,10 @@ function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Co
   program.addCommand(loopbackCommand(interrupt, finish));
   for (const command of [program, ...program.commands]) {
     // Errors come back as exceptions, so that all of them are printed in one form.
-    command.exitOverride().configureOutput({ outputError: () => undefined }).allowExcessArguments(false);
+    command
+      .exitOverride()
+      .configureOutput({ outputError: () => undefined })
+      .allowExcessArguments(false);
     command.showSuggestionAfterError(true);
   }
   return program;

@@ -53,7 +53,10 @@ export class Progress {
       const { default: progress } = await import('cli-progress');
       if (this.#isClosed || this.#bar !== undefined) return;
       const format = '{bar} {percentage} %  {text}';
-      this.#bar = new progress.SingleBar({ format, stream: process.stderr, clearOnComplete: true, hideCursor: true }, progress.Presets.shades_classic);
+      this.#bar = new progress.SingleBar(
+        { format, stream: process.stderr, clearOnComplete: true, hideCursor: true },
+        progress.Presets.shades_classic,
+      );
       this.#bar.start(total, now, { text });
     }
     this.#bar.update(Math.min(now, total), { text });

@@ -16,6 +16,7 @@ export interface ErrorData {
   readonly code: string;
   readonly message: string;
   readonly value: unknown;
+  readonly requirement: string | undefined;
   readonly advice: string | undefined;
 }
 
@@ -29,20 +30,31 @@ export type RequestHandler = (payload: never) => unknown;
 
 export function errorData(error: unknown): ErrorData {
   if (error instanceof VirtioError) {
-    const value = typeof error.value === 'function' ? undefined : error.value;
-    return { code: error.code, message: error.message, value, advice: error.advice };
+    const { code, message, requirement, advice } = error;
+    return { code, message, value: sendable(error.value), requirement, advice };
   }
   return {
     code: ErrorCode.WRONG_STATE,
     message: error instanceof Error ? (error.stack ?? error.message) : String(error),
     value: undefined,
+    requirement: undefined,
     advice: undefined,
   };
+}
+
+/** The value as it can be sent between threads; its text where it cannot. */
+function sendable(value: unknown): unknown {
+  try {
+    return structuredClone(value);
+  } catch {
+    return String(value);
+  }
 }
 
 export const errorFrom = (data: ErrorData): VirtioError =>
   new VirtioError(data.code as ErrorCode, data.message, {
     value: data.value,
+    ...(data.requirement === undefined ? {} : { requirement: data.requirement }),
     ...(data.advice === undefined ? {} : { advice: data.advice }),
   });
 
@@ -81,7 +93,16 @@ export class StopFlag {
     for (;;) {
       const received = receiveMessageOnPort(this.#port) as { message: LcoreRequest } | undefined;
       if (received === undefined) return;
-      this.#port.postMessage(this.#answer(received.message));
+      this.#reply(this.#answer(received.message));
+    }
+  }
+
+  #reply(reply: LcoreReply): void {
+    try {
+      this.#port.postMessage(reply);
+    } catch (error) {
+      // A result that cannot be sent is an error of its request, not of the thread.
+      this.#port.postMessage({ id: reply.id, ok: false, error: errorData(error) } satisfies LcoreReply);
     }
   }
 

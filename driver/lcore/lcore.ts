@@ -13,6 +13,8 @@ export interface LcoreOptions {
   readonly name: string;
   /** Handed to `lcoreMain`. */
   readonly data?: unknown;
+  /** How long the thread may take to answer: a loop turn is microseconds, a starved machine is seconds. Default 30 s. */
+  readonly answerTimeoutMs?: number | undefined;
 }
 
 /** What the thread gets to start with. */
@@ -31,7 +33,6 @@ export type LcoreNotice =
   | { readonly type: 'finished'; readonly result: unknown }
   | { readonly type: 'failed'; readonly error: ErrorData };
 
-/** How long a poll thread may take to answer: a loop turn is microseconds, a starved machine is seconds. */
 const ANSWER_TIMEOUT_MS = 30_000;
 
 interface Waiting {
@@ -49,6 +50,7 @@ export class Lcore {
   readonly #worker: Worker;
   readonly #word: Int32Array;
   readonly #port: MessagePort;
+  readonly #answerTimeoutMs: number;
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
   #over = false;
@@ -58,6 +60,7 @@ export class Lcore {
     const { port1, port2 } = new MessageChannel();
     this.#word = new Int32Array(word);
     this.#port = port1;
+    this.#answerTimeoutMs = options.answerTimeoutMs ?? ANSWER_TIMEOUT_MS;
     const workerData: LcoreWorkerData = {
       entry: options.entry.href,
       cpu: options.cpu,
@@ -115,14 +118,14 @@ export class Lcore {
     const message: LcoreRequest = { id, type, payload };
     return new Promise<T>((resolve, reject) => {
       const timer = setTimeout(() => {
-        const seconds = ANSWER_TIMEOUT_MS / 1000;
+        const seconds = this.#answerTimeoutMs / 1000;
         this.#fail(
           id,
           new VirtioError(ErrorCode.TIMEOUT, `a poll thread did not answer ${type} within ${seconds} s`, {
             advice: 'a poll loop must look at stop.requested every turn',
           }),
         );
-      }, ANSWER_TIMEOUT_MS);
+      }, this.#answerTimeoutMs);
       this.#waiting.set(id, { resolve: resolve as (result: unknown) => void, reject, timer });
       this.#port.postMessage(message);
       this.#wake();
@@ -135,7 +138,7 @@ export class Lcore {
     const exited = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
     // A thread that has finished by itself does not answer any more; its exit is awaited below.
     this.request('stop').catch(() => undefined);
-    const timer = setTimeout(() => void this.#worker.terminate(), ANSWER_TIMEOUT_MS);
+    const timer = setTimeout(() => void this.#worker.terminate(), this.#answerTimeoutMs);
     await exited;
     clearTimeout(timer);
   }

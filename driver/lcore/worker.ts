@@ -2,6 +2,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { native } from '../../native/index.js';
+import { ErrorCode, VirtioError } from '../errors.js';
 import { errorData, StopFlag } from './command-word.js';
 import type { LcoreContext } from './context.js';
 import type { LcoreNotice, LcoreWorkerData } from './lcore.js';
@@ -10,8 +11,20 @@ const { entry, cpu, data, word, port } = workerData as LcoreWorkerData;
 
 const say = (notice: LcoreNotice): void => parentPort?.postMessage(notice);
 
+function pin(processor: number): void {
+  try {
+    native.setAffinity([processor]);
+  } catch (cause) {
+    throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a thread cannot be pinned to processor ${processor}`, {
+      value: processor,
+      advice: 'use processors that exist and that this process may run on (taskset -p)',
+      cause,
+    });
+  }
+}
+
 try {
-  if (cpu !== undefined) native.setAffinity([cpu]);
+  if (cpu !== undefined) pin(cpu);
   const module = (await import(entry)) as { lcoreMain?: (context: LcoreContext) => unknown };
   if (module.lcoreMain === undefined) throw new Error(`${entry} has no export lcoreMain`);
   const stop = new StopFlag(new Int32Array(word), port);

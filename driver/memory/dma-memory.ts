@@ -26,8 +26,8 @@ export interface DmaMemoryHandle {
   readonly iovas: IovaTableData;
 }
 
-/** Positions are 32 bits wide, in packet paths and in the jobs of the copy engine; so is an ArrayBuffer before Node 22. */
-const BYTES_MAX = 4 * GiB;
+/** Positions in a memory are signed 32-bit numbers in packet paths. */
+const BYTES_MAX = 2 * GiB;
 const pageBytes = { '4K': 4 * KiB, '2M': 2 * MiB, '1G': GiB } as const;
 /** IOVAs begin here: above everything a 32-bit device or a reserved window may claim. */
 export const FIRST_IOVA: Iova = iova(0x1_0000_0000n);
@@ -62,7 +62,7 @@ export class DmaMemory {
   }
 
   /**
-   * Allocates and maps memory, up to 4 GiB; `bytes` is rounded up to whole pages.
+   * Allocates and maps memory, up to 2 GiB; `bytes` is rounded up to whole pages.
    *
    * @throws VirtioError INVALID_ARGUMENT for a size that cannot be, NO_RESOURCES without the hugepages that were asked for, or beyond the memlock limit
    */
@@ -74,7 +74,7 @@ export class DmaMemory {
       });
     }
     if (options.bytes > BYTES_MAX) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${options.bytes} bytes of DMA memory are more than 4 GiB`, {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${options.bytes} bytes of DMA memory are more than 2 GiB`, {
         value: options.bytes,
         advice: 'use fewer or smaller queues, or smaller buffers',
       });

@@ -1,6 +1,6 @@
 /** The virtio-net header before a packet's data, through a pool's views; both ends of a ring use it. */
 
-import { NetHeaderFlag, virtioNetHdr } from '../spec/net-header.js';
+import { virtioNetHdr } from '../spec/net-header.js';
 import type { PacketPool } from './packet-pool.js';
 
 const HEADER_BYTES = virtioNetHdr.bytes;
@@ -32,6 +32,3 @@ export function writePlainHeader(pool: PacketPool, at: number, headerBytes: numb
 
 /** `num_buffers` of the header at `at`, an even offset in the pool's memory. Read it once: the other end may write it. */
 export const readNumBuffers = (pool: PacketPool, at: number): number => pool.halfWords[(at + NUM_BUFFERS) >>> 1]!;
-
-/** Whether the packet behind the header at `at` still needs its checksum. */
-export const needsChecksum = (pool: PacketPool, at: number): boolean => (pool.bytes[at]! & NetHeaderFlag.NEEDS_CSUM) !== 0;

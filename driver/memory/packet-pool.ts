@@ -3,6 +3,7 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import { highWord, KiB, lowWord } from '../units.js';
 import type { DmaMemory } from './dma-memory.js';
+import { type EthernetRewriter, ethernetRewriter } from './ethernet.js';
 import { type FreeList, freeList } from './free-list.js';
 import { PacketField } from './packet-fields.js';
 import { SharedStack } from './shared-stack.js';
@@ -59,6 +60,7 @@ export class PacketPool {
   readonly iovas: Uint32Array;
   readonly #stack: SharedStack;
   readonly #list: FreeList;
+  #ethernet: EthernetRewriter | undefined;
   /** As `allocate`, for callers that set DATA_OFFSET, SEGMENT_LENGTH and PACKET_LENGTH themselves. */
   readonly take: FreeList['take'];
   /** Gives back packets with all their segments. */
@@ -124,6 +126,12 @@ export class PacketPool {
   /** The same pool in another thread, whose mapping of the memory is `memory`. */
   static attach(memory: DmaMemory, handle: PacketPoolHandle): PacketPool {
     return new PacketPool(memory, handle);
+  }
+
+  /** Rewrites Ethernet addresses; behind `swapMacs` and `macForward`. */
+  get ethernet(): EthernetRewriter {
+    this.#ethernet ??= ethernetRewriter(this);
+    return this.#ethernet;
   }
 
   get handle(): PacketPoolHandle {

@@ -8,7 +8,7 @@ import { PacketPool } from '../memory/packet-pool.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { virtioNetConfig } from '../spec/net-config.js';
 import type { Transport, TransportEvent } from '../spec/transport.js';
-import { isPowerOfTwo, MiB } from '../units.js';
+import { isPowerOfTwo } from '../units.js';
 import { AttachedPort, type PortHandle, type PortRxQueue, type PortSession, type PortTxQueue } from './attached-port.js';
 import { bringUp } from './bring-up.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
@@ -58,6 +58,8 @@ const MAX_RING_SIZE = 32768;
 const MAX_QUEUE_PAIRS = 128;
 /** Buffers beside those that the rings hold: bursts under way and the caches of the threads. */
 const SPARE_BUFFERS = 2048;
+/** How often a started port looks for events that nothing announces. */
+const WATCH_MS = 1000;
 let nextPortId = 0;
 
 /** The poll-mode driver of one virtio-net device. */
@@ -80,6 +82,7 @@ export class Port extends EventEmitter<PortEvents> {
   #negotiation: Negotiation | undefined;
   #macAddress: Uint8Array | undefined;
   #state: PortState = 'stopped';
+  #watch: NodeJS.Timeout | undefined;
   /** Start, stop and the transport's events, one after the other. */
   #work: Promise<unknown> = Promise.resolve();
 
@@ -253,7 +256,16 @@ export class Port extends EventEmitter<PortEvents> {
       this.#local?.resume(session);
       await Promise.all([...this.#remotes].map((remote) => remote.resume(session)));
     }
+    this.#watch = setInterval(() => this.#lookForEvents(), WATCH_MS).unref();
     this.emit('link', true);
+  }
+
+  #lookForEvents(): void {
+    try {
+      this.#transport.checkEvents?.();
+    } catch (error) {
+      this.#onTransportEvent({ type: 'gone', reason: String(error) });
+    }
   }
 
   async #stop(next: PortState): Promise<void> {
@@ -271,6 +283,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   async #pauseAll(): Promise<void> {
+    clearInterval(this.#watch);
     this.#session = undefined;
     this.#queues?.closeControl();
     this.#local?.pause();
@@ -362,6 +375,3 @@ export function createPool(options: CreatePoolOptions): PacketPool {
     throw error;
   }
 }
-
-/** What memory is counted in, in messages. */
-export const describeBytes = (bytes: number): string => `${(bytes / MiB).toFixed(1)} MiB`;

@@ -16,6 +16,8 @@ export interface RxPackets {
   takeUsual(handles: Uint32Array, start: number, end: number): number;
   /** Bytes of the packets that the last `takeUsual` took. */
   readonly bytes: number;
+  /** `num_buffers` of the packet that the last `takeUsual` stopped at, where it was looked at; else 0. */
+  readonly numBuffers: number;
 }
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
@@ -28,16 +30,23 @@ export const rxPackets = specialize(
     const shortest = headerBytes + MIN_PACKET_BYTES;
     const numBuffersAt = pool.offset + headroom - headerBytes + NUM_BUFFERS;
     let bytes = 0;
+    let numBuffers = 0;
 
     function takeUsual(handles: Uint32Array, start: number, end: number): number {
       let sum = 0;
       let index = start;
+      numBuffers = 0;
       for (; index < end; index++) {
         const handle = handles[index]!;
         const length = lengths[index]!;
         if (length < shortest || length > MAX_PACKET_BYTES) break;
-        // Read once, and believed no further than that it is 1.
-        if (mergeable && halfWords[(numBuffersAt + Math.imul(handle, bufferBytes)) >>> 1]! !== 1) break;
+        // Read once: the device may change it.
+        const buffers = mergeable ? halfWords[(numBuffersAt + Math.imul(handle, bufferBytes)) >>> 1]! : 1;
+        if (buffers !== 1) {
+          // None counts as one.
+          numBuffers = buffers === 0 ? 1 : buffers;
+          break;
+        }
         const field = handle << WORDS_SHIFT;
         fields[field + DATA_OFFSET] = headroom;
         fields[field + SEGMENT_LENGTH] = length - headerBytes;
@@ -52,6 +61,9 @@ export const rxPackets = specialize(
       takeUsual,
       get bytes() {
         return bytes;
+      },
+      get numBuffers() {
+        return numBuffers;
       },
     };
   },

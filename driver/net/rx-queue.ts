@@ -42,7 +42,7 @@ export class RxQueue {
     this.#ringer = new DoorbellRinger(queue.doorbell);
     this.#headerBytes = queue.headerBytes;
     this.#mergeable = queue.mergeable;
-    this.#refillStep = Math.min(REFILL_STEP, ring.size >>> 2);
+    this.#refillStep = Math.max(1, Math.min(REFILL_STEP, ring.size >>> 2));
     this.#lengths = new Uint32Array(Math.max(ring.size, MAX_BURST));
     this.#packets = rxPackets(pool, queue.headerBytes, queue.mergeable, this.#lengths);
     this.#handles = new Uint32Array(ring.size);
@@ -111,7 +111,9 @@ export class RxQueue {
         this.#drop(handle, length);
         continue;
       }
-      const buffers = this.#mergeable ? readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes)) : 1;
+      // Read once: what made the packet unusual is what counts.
+      let buffers = from === start ? this.#packets.numBuffers : 0;
+      if (buffers === 0) buffers = this.#mergeable ? readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes)) : 1;
       bytes += this.#fill(handle, length - headerBytes);
       if (buffers > 1) {
         const more = this.#join(handle, buffers - 1, handles, from + 1, end);
@@ -184,18 +186,20 @@ export class RxQueue {
 
   #refillRing(): boolean {
     const { free } = this.#ring;
-    return this.#refill(free < this.#handles.length ? free : this.#handles.length);
+    const wanted = free < MAX_ALLOCATION ? free : MAX_ALLOCATION;
+    // Some are better than none: a pool that never has enough for the whole ring must not leave it empty.
+    return this.#refill(wanted) || (wanted > this.#refillStep && this.#refill(this.#refillStep));
   }
 
-  /** Posts `count` empty buffers; false when the pool has not so many. */
+  /** Posts `count` empty buffers, `MAX_ALLOCATION` at most; false when the pool has not so many, or the ring is broken. */
   #refill(count: number): boolean {
-    const wanted = count < MAX_ALLOCATION ? count : MAX_ALLOCATION;
-    if (!this.#pool.take(this.#handles, 0, wanted)) {
+    if (!this.#pool.take(this.#handles, 0, count)) {
       this.#counters[NO_BUFFER]! += 1;
       return false;
     }
-    this.#ring.postBuffers(this.#handles, 0, wanted);
-    return true;
+    const posted = this.#ring.postBuffers(this.#handles, 0, count);
+    if (posted < count) this.#pool.freeBuffers(this.#handles, posted, count - posted);
+    return posted > 0;
   }
 
   #kick(): void {

@@ -71,6 +71,8 @@ export interface Transport {
    * the device has a control queue of its own. Resolves to the ack byte.
    */
   readonly controlCommand: ((commandClass: number, command: number, data: Uint8Array) => Promise<number>) | undefined;
+  /** Looks for events that nothing announces; the driver calls it about once a second while the port is started. */
+  checkEvents?(): void;
   /** Gives the device back. Idempotent. The driver has reset it before. */
   close(): Promise<void>;
 }

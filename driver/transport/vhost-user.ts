@@ -281,8 +281,7 @@ export class VhostUserTransport implements Transport {
   async #memoryChanged(): Promise<void> {
     this.#informed = undefined;
     const session = this.#session;
-    const isRunning = [...this.#rings.values()].some((ring) => ring.session === session);
-    if (session !== undefined && isRunning && this.#regions.list.length > 0) await this.#inform(session);
+    if (session !== undefined && this.#rings.size > 0 && this.#regions.list.length > 0) await this.#inform(session);
   }
 
   /** Tells the back-end which memory there is, unless it knows. */

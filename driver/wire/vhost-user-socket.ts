@@ -1,5 +1,6 @@
 /** vhost-user messages on a connected unix socket, for both ends. */
 
+import { channel } from 'node:diagnostics_channel';
 import { type FdPoll, native, PollEvent } from '../../native/index.js';
 import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
@@ -13,6 +14,18 @@ export interface VhostUserSocketOptions {
   /** Longest time from the first byte of a message to its last, and for a message to be taken by the peer. */
   readonly messageMs?: number;
 }
+
+/** A message that went by, for subscribers of the diagnostics channel `virtio-pmd:vhost-user`. */
+export interface TracedMessage {
+  readonly direction: 'in' | 'out';
+  readonly request: number;
+  readonly flags: number;
+  readonly payload: Uint8Array;
+  /** How many descriptors came or went along. */
+  readonly fds: number;
+}
+
+const trace = channel('virtio-pmd:vhost-user');
 
 interface Outgoing {
   readonly bytes: Uint8Array;
@@ -93,6 +106,9 @@ export class VhostUserSocket {
         reject(new VirtioError(ErrorCode.PEER_GONE, 'the connection is closed'));
         return;
       }
+      if (trace.hasSubscribers) {
+        trace.publish({ direction: 'out', request, flags, payload, fds: fds.length } satisfies TracedMessage);
+      }
       const bytes = encodeMessage(request, HEADER_VERSION | flags, payload);
       this.#outgoing.push({ bytes, fds, sent: 0, settle: { resolve, reject } });
       if (this.#outgoing.length === 1) this.#write();
@@ -129,6 +145,10 @@ export class VhostUserSocket {
       clearTimeout(this.#readDeadline);
       this.#readDeadline = undefined;
       this.#reader = undefined;
+      if (trace.hasSubscribers) {
+        const { request, flags, payload, fdCount: fds } = message;
+        trace.publish({ direction: 'in', request, flags, payload, fds } satisfies TracedMessage);
+      }
       reader.resolve(message);
     } catch (error) {
       this.#fail(error);

@@ -22,7 +22,10 @@ async function startBackend(path: string, options: BackendOptions = {}): Promise
 }
 
 /** Calls `use` with the socket of a back-end, which must be well at the end. */
-function withBackend(options: BackendOptions, use: (path: string, backend: RunningCli) => Promise<void>): Promise<void> {
+function withBackend(
+  options: BackendOptions,
+  use: (path: string, backend: RunningCli) => Promise<void>,
+): Promise<void> {
   return withFolder(async (folder) => {
     const path = join(folder, 'x.sock');
     const backend = await startBackend(path, options);
@@ -61,13 +64,24 @@ test('packets are too long for its buffers, or for its MTU', async () => {
   await withBackend({ without: ['MRG_RXBUF'] }, async (path) => {
     const end = await runCli(['loopback', '--connect', path, '--size', '9000']);
     assertFailed(end, 'FEATURE_MISSING', /packets of 9,000 bytes need 5 buffers, and vhost-user:.* lacks MRG_RXBUF/);
-    assert.is((await runCli(['loopback', '--connect', path, '--size', '1920', '--packets', '500'])).status, 0, 'what fits is sent');
+    assert.is(
+      (await runCli(['loopback', '--connect', path, '--size', '1920', '--packets', '500'])).status,
+      0,
+      'what fits is sent',
+    );
   });
   await withBackend({ mtu: 1500 }, async (path) => {
     const end = await runCli(['loopback', '--connect', path, '--size', '1519']);
     assert.is(end.status, 2, 'a size that can never work there');
-    assert.match(end.stderr, /^virtio-pmd: INVALID_ARGUMENT: packets of 1,519 bytes are more than the 1,518 that vhost-user:/);
-    assert.is((await runCli(['loopback', '--connect', path, '--size', '1518', '--packets', '500'])).status, 0, 'what fits is sent');
+    assert.match(
+      end.stderr,
+      /^virtio-pmd: INVALID_ARGUMENT: packets of 1,519 bytes are more than the 1,518 that vhost-user:/,
+    );
+    assert.is(
+      (await runCli(['loopback', '--connect', path, '--size', '1518', '--packets', '500'])).status,
+      0,
+      'what fits is sent',
+    );
   });
 });
 
@@ -78,9 +92,16 @@ test('more queues are wanted than it has', () =>
   }));
 
 test('a byte, a length, or the order is not what was sent; a packet is lost: the first one is named', async () => {
-  const byte = (fault: BackendOptions['fault'], first: RegExp) => ({ fault, found: { corrupt: 1, lost: 0, reordered: 0 }, first });
+  const byte = (fault: BackendOptions['fault'], first: RegExp) => ({
+    fault,
+    found: { corrupt: 1, lost: 0, reordered: 0 },
+    first,
+  });
   for (const { fault, found, first } of [
-    byte({ kind: 'corrupt', packet: 1000, byte: 63 }, /first: queue 0, packet 1,000, byte 63: expected 0x(\w\w), got 0x(?!\1)/),
+    byte(
+      { kind: 'corrupt', packet: 1000, byte: 63 },
+      /first: queue 0, packet 1,000, byte 63: expected 0x(\w\w), got 0x(?!\1)/,
+    ),
     byte({ kind: 'corrupt', packet: 77, byte: 0 }, /first: queue 0, packet 77, byte 0: expected 0x02, got 0xfd/),
     byte({ kind: 'corrupt', packet: 77, byte: 15 }, /first: queue 0, packet 77, byte 15: expected 0x00, got 0xff/),
     byte({ kind: 'corrupt', packet: 77, byte: 18 }, /first: queue 0, packet 77, byte 18: expected 0x00, got 0xff/),
@@ -125,12 +146,16 @@ test('it goes away: what was under way is counted, and the table printed', () =>
     for (const json of [[], ['--json']]) {
       const backend = await startBackend(path);
       const cli = startCli(['loopback', '--connect', path, '--packets', '1000000000000', ...json]);
-      await backend.printed(/(vring[^]*){4}/);
+      await backend.printed(/(vring[\s\S]*){4}/);
       await sleep(1000);
       backend.kill('SIGKILL');
       const end = await cli.done;
       await backend.done;
-      assertFailed(end, 'PEER_GONE', /went away: .*; [1-9]\d* packets were under way \(start it again; --reconnect waits for it\)/);
+      assertFailed(
+        end,
+        'PEER_GONE',
+        /went away: .*; [1-9]\d* packets were under way \(start it again; --reconnect waits for it\)/,
+      );
       if (json.length === 0) assert.match(end.stdout, /[1-9]\d* lost, 0 reordered, 0 corrupt/);
       else {
         const { ok, sent, received, lost, underWay } = JSON.parse(end.stdout) as Record<string, number>;
@@ -148,7 +173,7 @@ test('it goes away and comes back, twice: the run goes on and says what was lost
     const cli = startCli(['loopback', '--connect', path, '--reconnect', '--duration', '6', '--queues', '2', '--json']);
     try {
       for (let round = 0; round < 2; round++) {
-        await backend.printed(/(vring[^]*){4}/);
+        await backend.printed(/(vring[\s\S]*){4}/);
         await sleep(700);
         backend.kill('SIGKILL');
         await backend.done;
@@ -158,11 +183,17 @@ test('it goes away and comes back, twice: the run goes on and says what was lost
       assert.is(end.status, 0, end.stderr);
       assert.equal(end.left, []);
       const notes = end.errors.map((line) => line.replace(/vhost-user:.* is/, 'X is'));
-      const [gone, back] = ['virtio-pmd: note: the back-end at X is gone, waiting for it', 'virtio-pmd: note: the back-end is back'];
+      const [gone, back] = [
+        'virtio-pmd: note: the back-end at X is gone, waiting for it',
+        'virtio-pmd: note: the back-end is back',
+      ];
       assert.equal(notes, [gone, back, gone, back]);
       const result = JSON.parse(end.stdout) as Record<string, number>;
       const { ok, reconnects, reordered, corrupt, underWay } = result;
-      assert.equal({ ok, reconnects, reordered, corrupt, underWay }, { ok: true, reconnects: 2, reordered: 0, corrupt: 0, underWay: 0 });
+      assert.equal(
+        { ok, reconnects, reordered, corrupt, underWay },
+        { ok: true, reconnects: 2, reordered: 0, corrupt: 0, underWay: 0 },
+      );
       assert.is(result['sent'], result['received']! + result['lost']!);
       assert.is(result['verified'], result['received']);
     } finally {

@@ -64,7 +64,10 @@ test('in traffic: what came back until then is verified and shown', async () => 
     if (json.length === 0) assert.match(end.stdout, /, stopped early; the first packet/);
     else {
       const { ok, interrupted, sent, received, verified, underWay } = JSON.parse(end.stdout) as Record<string, unknown>;
-      assert.equal({ ok, interrupted, received, verified }, { ok: false, interrupted: true, received: sent, verified: sent });
+      assert.equal(
+        { ok, interrupted, received, verified },
+        { ok: false, interrupted: true, received: sent, verified: sent },
+      );
       assert.is(underWay, 0, 'what was under way came back before the end');
       assert.ok((sent as number) > 0);
     }
@@ -110,7 +113,7 @@ test('while it waits for a back-end to come back', () =>
     const backend = startCli([path], { script: BACKEND });
     await backend.printed(/listening/);
     const cli = startCli(['loopback', '--connect', path, '--reconnect', '--duration', '60']);
-    await backend.printed(/(vring[^]*){4}/);
+    await backend.printed(/(vring[\s\S]*){4}/);
     backend.kill('SIGKILL');
     await backend.done;
     await cli.printed(/waiting for it/);
@@ -129,7 +132,7 @@ test('a second one forces the end where the first has to wait, and the socket go
     await backend.printed(/listening/);
     const cli = startCli(['loopback', '--connect', path, '--duration', '60']);
     try {
-      await backend.printed(/(vring[^]*){4}/);
+      await backend.printed(/(vring[\s\S]*){4}/);
       await sleep(300);
       backend.kill('SIGSTOP');
       cli.kill('SIGINT');
@@ -150,7 +153,12 @@ test('two at once, at any moment: no socket and no folder stays', async () => {
   for (let moment = 100; moment <= LAST_MS; moment += 2 * STEP_MS) {
     await withFolder(async (folder) => {
       const path = join(folder, 'x.sock');
-      const cli = startCli(['loopback', ...(moment % 200 === 0 ? ['--socket-path', path] : ['--transport', 'vhost-user']), '--duration', '60']);
+      const cli = startCli([
+        'loopback',
+        ...(moment % 200 === 0 ? ['--socket-path', path] : ['--transport', 'vhost-user']),
+        '--duration',
+        '60',
+      ]);
       await sleep(moment);
       cli.kill('SIGINT');
       await sleep(10);

@@ -23,7 +23,12 @@ const without = (...capabilities: readonly string[]): string[] => {
 const HUGE = ['--queues', '128', '--ring-size', '32768'];
 
 /** Runs it; sees one line of this code, which matches, the status 1, and that nothing stays. */
-async function assertFails(args: readonly string[], code: string, complaint: RegExp, options?: CliOptions): Promise<CliEnd> {
+async function assertFails(
+  args: readonly string[],
+  code: string,
+  complaint: RegExp,
+  options?: CliOptions,
+): Promise<CliEnd> {
   const end = await runCli(['loopback', ...args], options);
   const what = `virtio-pmd loopback ${args.join(' ')}: ${end.stdout}${end.stderr}`;
   assert.is(end.status, 1, what);
@@ -38,7 +43,11 @@ const test = suite('what the surroundings refuse');
 const rootTest = skipWithoutRoot(test);
 
 test('packed rings, which this version does not drive', async () => {
-  await assertFails(['--ring', 'packed'], 'UNSUPPORTED', /packed rings are not driven by this version yet \(use --ring split\)/);
+  await assertFails(
+    ['--ring', 'packed'],
+    'UNSUPPORTED',
+    /packed rings are not driven by this version yet \(use --ring split\)/,
+  );
 });
 
 test('a socket that is not there, is no socket, or that nobody listens on', () =>
@@ -81,13 +90,22 @@ test('a socket and a folder without permission', () =>
     }
     const closed = join(folder, 'closed');
     mkdirSync(closed, { mode: 0o500 });
-    await assertFails(['--socket-path', join(closed, 'x')], 'PERMISSION_DENIED', /not allowed to listen on/, { wrapper });
-    await assertFails(['--packets', '9', '--pcap-out', join(closed, 'x')], 'PERMISSION_DENIED', /cannot create/, { wrapper });
+    await assertFails(['--socket-path', join(closed, 'x')], 'PERMISSION_DENIED', /not allowed to listen on/, {
+      wrapper,
+    });
+    await assertFails(['--packets', '9', '--pcap-out', join(closed, 'x')], 'PERMISSION_DENIED', /cannot create/, {
+      wrapper,
+    });
   }));
 
 test('no folder for temporary files', async () => {
   const environment = { TMPDIR: '/nonexistent' };
-  await assertFails(['--transport', 'vhost-user'], 'IO', /no folder to be made in \/nonexistent.*set TMPDIR, or use --socket-path/, { environment });
+  await assertFails(
+    ['--transport', 'vhost-user'],
+    'IO',
+    /no folder to be made in \/nonexistent.*set TMPDIR, or use --socket-path/,
+    { environment },
+  );
 });
 
 test('no hugepages of the kind that is demanded', async () => {
@@ -99,13 +117,21 @@ test('no hugepages of the kind that is demanded', async () => {
 test('less memory to lock than is needed', async () => {
   const wrapper = ['prlimit', '--memlock=65536:65536', ...without('ipc_lock')];
   const args = ['--lock', '--memory', '4K', '--packets', '10'];
-  await assertFails(args, 'NO_RESOURCES', /the memlock limit is 65536 bytes \(raise it to at least \d+ bytes, with ulimit -l/, { wrapper });
+  await assertFails(
+    args,
+    'NO_RESOURCES',
+    /the memlock limit is 65536 bytes \(raise it to at least \d+ bytes, with ulimit -l/,
+    { wrapper },
+  );
 });
 
 test('input that is no capture, is cut off, or holds what cannot be sent', () =>
   withFolder(async (folder) => {
     const path = join(folder, 'x.pcap');
-    const whole = makePcap({ little: true, nanoseconds: true }, [64, 100, 1500].map((length) => ({ seconds: 1, fraction: 2, bytes: pattern(length) })));
+    const whole = makePcap(
+      { little: true, nanoseconds: true },
+      [64, 100, 1500].map((length) => ({ seconds: 1, fraction: 2, bytes: pattern(length) })),
+    );
     const cases: readonly (readonly [bytes: Uint8Array | string, complaint: RegExp])[] = [
       ['', /x\.pcap is not a capture file: it is empty/],
       ['just a text\n', /is not a capture file: it looks like text/],
@@ -113,24 +139,43 @@ test('input that is no capture, is cut off, or holds what cannot be sent', () =>
       [whole.subarray(0, whole.length - 1), /packet 3 at byte \d+: the file ends after/],
       [whole.subarray(0, 24), /x\.pcap holds no packets/],
       [makePcap({ little: true, nanoseconds: false, linkType: 113 }, []), /link type is LINUX_SLL/],
-      [makePcap({ little: false, nanoseconds: false }, [{ seconds: 1, fraction: 1, bytes: pattern(13) }]), /packet 1 has 13 bytes, and a network device takes 14 to 65550/],
-      [makePcap({ little: true, nanoseconds: false }, [{ seconds: 1, fraction: 1, bytes: pattern(65_551) }]), /packet 1 has 65551 bytes/],
+      [
+        makePcap({ little: false, nanoseconds: false }, [{ seconds: 1, fraction: 1, bytes: pattern(13) }]),
+        /packet 1 has 13 bytes, and a network device takes 14 to 65550/,
+      ],
+      [
+        makePcap({ little: true, nanoseconds: false }, [{ seconds: 1, fraction: 1, bytes: pattern(65_551) }]),
+        /packet 1 has 65551 bytes/,
+      ],
     ];
     for (const [bytes, complaint] of cases) {
       writeFileSync(path, bytes);
       await assertFails(['--pcap-in', path], 'BAD_FORMAT', complaint);
     }
-    await assertFails(['--pcap-in', join(folder, 'missing')], 'NOT_FOUND', /cannot open .*missing: there is no such file/);
+    await assertFails(
+      ['--pcap-in', join(folder, 'missing')],
+      'NOT_FOUND',
+      /cannot open .*missing: there is no such file/,
+    );
     await assertFails(['--pcap-in', folder], 'WRONG_KIND', /it is a folder/);
   }));
 
 test('a full disk: what was to be stored, and the result itself', async () => {
-  const end = await assertFails(['--packets', '50000', '--pcap-out', '/dev/full'], 'IO', /writing \/dev\/full failed.*no space left on the disk \(make room/);
+  const end = await assertFails(
+    ['--packets', '50000', '--pcap-out', '/dev/full'],
+    'IO',
+    /writing \/dev\/full failed.*no space left on the disk \(make room/,
+  );
   assert.is(end.milliseconds < 30_000, true, 'it does not go on');
   const full = openSync('/dev/full', 'w');
   try {
     for (const json of [[], ['--json']]) {
-      await assertFails(['--packets', '10', ...json], 'IO', /the result could not be written: no space left on the disk/, { stdout: full });
+      await assertFails(
+        ['--packets', '10', ...json],
+        'IO',
+        /the result could not be written: no space left on the disk/,
+        { stdout: full },
+      );
     }
   } finally {
     closeSync(full);
@@ -146,7 +191,9 @@ rootTest('a disk that fills up: what is there is whole', () =>
     const script = `mount -t tmpfs -o size=1m none ${small} && { "$@"; status=$?; cp ${small}/x.pcap ${copy}; exit $status; }`;
     const wrapper = ['unshare', '--mount', 'sh', '-c', script, 'sh'];
     const args = ['--packets', '100000', '--pcap-out', join(small, 'x.pcap')];
-    await assertFails(args, 'IO', /x\.pcap failed; the file is closed with \d+ packets .*no space left on the disk/, { wrapper });
+    await assertFails(args, 'IO', /x\.pcap failed; the file is closed with \d+ packets .*no space left on the disk/, {
+      wrapper,
+    });
     const reader = PcapReader.open(copy);
     const packets = [...reader].length;
     reader.close();
@@ -163,7 +210,12 @@ test('a reader that goes away is no failure', async () => {
 
 test('with --json there is an object, which says what was wrong', async () => {
   const end = await assertFails(['--json', '--connect', '/nonexistent'], 'NOT_FOUND', /there is no socket/);
-  const { ok, error, sent, memory } = JSON.parse(end.stdout) as { ok: boolean; error: { code: string }; sent: number; memory: null };
+  const { ok, error, sent, memory } = JSON.parse(end.stdout) as {
+    ok: boolean;
+    error: { code: string };
+    sent: number;
+    memory: null;
+  };
   assert.equal({ ok, code: error.code, sent, memory }, { ok: false, code: 'NOT_FOUND', sent: 0, memory: null });
 });
 

@@ -49,7 +49,10 @@ const WRONG: readonly (readonly [line: string, complaint: RegExp])[] = [
   ['loopback --demand constructor', /--demand: there is no feature constructor/],
   ['loopback --transport pci --connect /tmp/x', /--connect is about vhost-user, and --transport is pci/],
   ['loopback --transport pci --socket-path /tmp/x', /--socket-path is about vhost-user/],
-  ['loopback --connect /tmp/x --socket-path /tmp/y', /'--connect <PATH>' cannot be used with option '--socket-path <PATH>'/],
+  [
+    'loopback --connect /tmp/x --socket-path /tmp/y',
+    /'--connect <PATH>' cannot be used with option '--socket-path <PATH>'/,
+  ],
   ['loopback --connect /tmp/x --lcores 0,0', /--lcores has one processor with --connect/],
   ['loopback --reconnect', /--reconnect is about the back-end of --connect/],
   ['loopback --pcap-in x --size 64', /'--pcap-in <FILE>' cannot be used with option '--size <BYTES>'/],
@@ -93,7 +96,10 @@ test('an output that would overwrite the input', () =>
     const path = join(folder, 'x.pcap');
     const bytes = makePcap({ little: true, nanoseconds: true }, [{ seconds: 1, fraction: 1, bytes: pattern(64) }]);
     writeFileSync(path, bytes);
-    await assertWrong(['loopback', '--pcap-in', path, '--pcap-out', path], /--pcap-out would overwrite the capture of --pcap-in/);
+    await assertWrong(
+      ['loopback', '--pcap-in', path, '--pcap-out', path],
+      /--pcap-out would overwrite the capture of --pcap-in/,
+    );
     await assertWrong(['loopback', '--pcap-in', path, '--pcap-out', join(folder, '.', 'x.pcap')], /overwrite/);
   }));
 

@@ -35,7 +35,16 @@ test('ARP, ping, DNS, TCP in bulk, IPv6, VLAN and jumbo frames come back byte fo
 
     for (const transport of ['pci', 'vhost-user']) {
       const output = join(folder, `${transport}.pcap`);
-      const end = await runCli(['loopback', '--json', '--transport', transport, '--pcap-in', input, '--pcap-out', output]);
+      const end = await runCli([
+        'loopback',
+        '--json',
+        '--transport',
+        transport,
+        '--pcap-in',
+        input,
+        '--pcap-out',
+        output,
+      ]);
       assert.is(end.status, 0, end.stderr);
       assert.equal(end.left, []);
       const { sent, received, verified, size } = JSON.parse(end.stdout) as Record<string, unknown>;

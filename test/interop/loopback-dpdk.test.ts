@@ -20,7 +20,13 @@ function withTestpmd(queues: number, use: (path: string, testpmd: Testpmd) => Pr
     const path = join(folder, 'x.sock');
     const testpmd = await Testpmd.start({
       vdevs: [`net_vhost0,iface=${path},queues=${queues}`],
-      options: [`--rxq=${queues}`, `--txq=${queues}`, '--forward-mode=io', '--port-topology=loop', '--total-num-mbufs=16384'],
+      options: [
+        `--rxq=${queues}`,
+        `--txq=${queues}`,
+        '--forward-mode=io',
+        '--port-topology=loop',
+        '--total-num-mbufs=16384',
+      ],
       megabytes: 1024,
     });
     try {
@@ -51,7 +57,7 @@ for (const queues of [1, 2]) {
 test('it is killed in the middle: what was under way is counted', () =>
   withTestpmd(1, async (path, testpmd) => {
     const running = runCli(['loopback', '--json', '--connect', path, '--duration', '60']);
-    await testpmd.waitFor(/VHOST_USER_SET_VRING_ENABLE[^]*VHOST_USER_SET_VRING_ENABLE/);
+    await testpmd.waitFor(/VHOST_USER_SET_VRING_ENABLE[\s\S]*VHOST_USER_SET_VRING_ENABLE/);
     await new Promise((resolve) => setTimeout(resolve, 1000));
     await testpmd.kill();
     const end = await running;

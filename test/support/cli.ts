@@ -52,7 +52,12 @@ export interface RunningCli {
 /** Starts `virtio-pmd ARGS…` in a process group and with a folder for temporary files of its own. */
 export function startCli(args: readonly string[], options: CliOptions = {}): RunningCli {
   const folder = mkdtempSync(join(tmpdir(), 'cli-'));
-  const [command = process.execPath, ...rest] = [...(options.wrapper ?? []), process.execPath, options.script ?? CLI, ...args];
+  const [command = process.execPath, ...rest] = [
+    ...(options.wrapper ?? []),
+    process.execPath,
+    options.script ?? CLI,
+    ...args,
+  ];
   const began = performance.now();
   const child = spawn(command, rest, {
     detached: true,
@@ -86,13 +91,22 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
       };
       listeners.add(look);
       look();
-      void done.then((end) => reject(new Error(`it ended with ${end.status} before it printed ${text}: ${end.stdout}${end.stderr}`)));
+      void done.then((end) =>
+        reject(new Error(`it ended with ${end.status} before it printed ${text}: ${end.stdout}${end.stderr}`)),
+      );
     });
-  return { pid: group, folder, done, printed, kill: (signal) => void (child.exitCode ?? child.signalCode ?? child.kill(signal)) };
+  return {
+    pid: group,
+    folder,
+    done,
+    printed,
+    kill: (signal) => void (child.exitCode ?? child.signalCode ?? child.kill(signal)),
+  };
 }
 
 /** Runs `virtio-pmd ARGS…` to its end. */
-export const runCli = (args: readonly string[], options: CliOptions = {}): Promise<CliEnd> => startCli(args, options).done;
+export const runCli = (args: readonly string[], options: CliOptions = {}): Promise<CliEnd> =>
+  startCli(args, options).done;
 
 function ended(child: ChildProcess): Promise<{ status: number | null; signal: NodeJS.Signals | null }> {
   return new Promise((resolve, reject) => {

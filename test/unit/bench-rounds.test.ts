@@ -27,6 +27,7 @@ function contender(name: string, turns: readonly Turn[], order: string[] = []): 
 const options = (contenders: readonly Contender[], more: Partial<RoundsOptions> = {}): RoundsOptions => ({
   contenders,
   wanted: 1,
+  patienceUntil: Number.POSITIVE_INFINITY,
   deadline: Number.POSITIVE_INFINITY,
   signal: new AbortController().signal,
   waitMs: 0,
@@ -66,13 +67,25 @@ test('6 % of a core is the limit', async () => {
   assert.is(droppedTurns, 1);
 });
 
-test('where every try is disturbed, the least disturbed one is kept and the round is marked, and is not enough', async () => {
+test('where every try is disturbed, the least disturbed one is kept and the round is marked', async () => {
   const turns = [disturbed(1, 0.9), disturbed(2, 0.2), disturbed(3, 0.7)];
-  const { rounds } = await runRounds(options([contender('a', turns)], { wanted: 1 }));
+  const { rounds } = await runRounds(options([contender('a', turns)], { wanted: 3 }));
   assert.is(rounds[0]?.disturbed, true);
   assert.is(rounds[0]?.rates['a'], 2);
-  assert.ok(rounds.length > 1, 'it goes on looking for an undisturbed round');
-  assert.ok(rounds.length < 10, 'and not for ever');
+});
+
+test('a machine that is never quiet gets as many rounds, and its patience ends', async () => {
+  const { rounds, droppedTurns } = await runRounds(options([contender('a', [disturbed(1)])], { wanted: 3 }));
+  assert.is(droppedTurns, 3, 'one repetition for each turn that is wanted');
+  assert.is(rounds.length, 3);
+  assert.ok(rounds.every((round) => round.disturbed));
+});
+
+test('undisturbed rounds are looked for as long as there is patience', async () => {
+  const turns = [disturbed(1), disturbed(1), disturbed(1), quiet(5)];
+  const { rounds } = await runRounds(options([contender('a', turns)], { wanted: 3 }));
+  assert.is(rounds.filter((round) => !round.disturbed).length, 3);
+  assert.is(rounds.length, 4);
 });
 
 test('a round in which the placement changes is given up', async () => {
@@ -95,6 +108,16 @@ test('rounds of one placement do not make up for those of another', async () => 
   assert.equal(
     rounds.map((round) => round.placement),
     ['near-cores', 'distant-cores', 'near-cores'],
+  );
+});
+
+test('late turns are taken as they come', async () => {
+  const turns = [disturbed(1), quiet(2)];
+  const { rounds, droppedTurns } = await runRounds(options([contender('a', turns)], { patienceUntil: 0 }));
+  assert.is(droppedTurns, 0);
+  assert.equal(
+    rounds.map((round) => round.rates['a']),
+    [1],
   );
 });
 

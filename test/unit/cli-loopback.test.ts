@@ -42,7 +42,16 @@ async function loopback(...args: readonly string[]): Promise<Result> {
 /** Sees that all of `packets` packets came back and were verified. */
 function assertAllBack(result: Result, packets: number, what: string): void {
   const { ok, sent, received, verified, lost, reordered, corrupt, underWay } = result;
-  const good = { ok: true, sent: packets, received: packets, verified: packets, lost: 0, reordered: 0, corrupt: 0, underWay: 0 };
+  const good = {
+    ok: true,
+    sent: packets,
+    received: packets,
+    verified: packets,
+    lost: 0,
+    reordered: 0,
+    corrupt: 0,
+    underWay: 0,
+  };
   assert.equal({ ok, sent, received, verified, lost, reordered, corrupt, underWay }, good, what);
   assert.is(result.bytes.sent, result.bytes.received, what);
 }
@@ -53,7 +62,16 @@ for (const transport of TRANSPORTS) {
   for (const queues of [1, 2, 4]) {
     test(`${transport}, ${queues} queue pairs: 64, imix, 1518 and 9000 bytes`, async () => {
       for (const size of ['64', 'imix', '1518', '9000']) {
-        const args = ['--transport', transport, '--queues', String(queues), '--size', size, '--packets', String(PACKETS)];
+        const args = [
+          '--transport',
+          transport,
+          '--queues',
+          String(queues),
+          '--size',
+          size,
+          '--packets',
+          String(PACKETS),
+        ];
         const result = await loopback(...args);
         assertAllBack(result, PACKETS, args.join(' '));
         if (size !== 'imix') assert.is(result.bytes.sent, PACKETS * Number(size));
@@ -119,8 +137,28 @@ test('a feature that is demanded and there is no obstacle', async () => {
 
 test('the object has all that scripts rely on', async () => {
   const result = await loopback('--packets', '1000', '--memory', '4K');
-  const wanted = ['ok', 'transport', 'ring', 'queues', 'size', 'sent', 'received', 'verified', 'lost', 'reordered', 'seconds', 'pps', 'drops', 'memory', 'node', 'version'];
-  assert.equal(wanted.filter((name) => !(name in result)), []);
+  const wanted = [
+    'ok',
+    'transport',
+    'ring',
+    'queues',
+    'size',
+    'sent',
+    'received',
+    'verified',
+    'lost',
+    'reordered',
+    'seconds',
+    'pps',
+    'drops',
+    'memory',
+    'node',
+    'version',
+  ];
+  assert.equal(
+    wanted.filter((name) => !(name in result)),
+    [],
+  );
   assert.is(result['ring'], 'split');
   assert.is(result['size'], 64);
   assert.is(result['node'], process.versions.node);
@@ -167,7 +205,16 @@ test('a capture comes back as it is, with its times, as often as asked for', () 
       assertAllBack(once, packets.length, 'the capture once');
       assert.is(once['size'], 'pcap');
       assertCapture(output, packets);
-      const often = await loopback('--pcap-in', input, '--pcap-out', output, '--transport', transport, '--packets', '20');
+      const often = await loopback(
+        '--pcap-in',
+        input,
+        '--pcap-out',
+        output,
+        '--transport',
+        transport,
+        '--packets',
+        '20',
+      );
       assertAllBack(often, 20, 'the capture two and a half times');
       assertCapture(output, [...packets, ...packets, ...packets.slice(0, 4)]);
     }
@@ -175,10 +222,16 @@ test('a capture comes back as it is, with its times, as often as asked for', () 
   }));
 
 /** Sees that a file holds these packets. */
-function assertCapture(path: string, packets: readonly { seconds: number; fraction: number; bytes: Uint8Array }[]): void {
+function assertCapture(
+  path: string,
+  packets: readonly { seconds: number; fraction: number; bytes: Uint8Array }[],
+): void {
   const reader = PcapReader.open(path);
   try {
-    const found = [...reader].map(({ bytes, timestampNs }) => ({ bytes: Buffer.from(bytes).toString('hex'), timestampNs }));
+    const found = [...reader].map(({ bytes, timestampNs }) => ({
+      bytes: Buffer.from(bytes).toString('hex'),
+      timestampNs,
+    }));
     const wanted = packets.map(({ seconds, fraction, bytes }) => ({
       bytes: Buffer.from(bytes).toString('hex'),
       timestampNs: BigInt(seconds) * 1_000_000_000n + BigInt(fraction),

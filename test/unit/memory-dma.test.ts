@@ -64,8 +64,8 @@ test('ordinary pages: whole ones, zeroed, writable, closed for good', () => {
 /** Bytes on 2 MiB hugepages that there are not enough of. */
 const tooManyBytes = (): number => (freeHugepages(2048) + 64) * 2 * MiB;
 // A machine may have so many hugepages that no memory of ours is too large.
-const testScarce = skipUnless(test, tooManyBytes() < 3 * GiB, 'needs a machine with less than 3 GiB of free hugepages');
-const testNoGigantic = skipUnless(test, freeHugepages(1_048_576) < 4, 'needs a machine without free 1 GiB hugepages');
+const testScarce = skipUnless(test, tooManyBytes() <= 2 * GiB, 'needs a machine with less than 2 GiB of free hugepages');
+const testNoGigantic = skipUnless(test, freeHugepages(1_048_576) < 2, 'needs a machine without free 1 GiB hugepages');
 
 testScarce('without the hugepages that were asked for: NO_RESOURCES, with the command that makes them', () => {
   const bytes = tooManyBytes();
@@ -79,9 +79,9 @@ testScarce('without the hugepages that were asked for: NO_RESOURCES, with the co
 });
 
 testNoGigantic('the same for 1 GiB hugepages', () => {
-  const error = failure(() => DmaMemory.allocate({ bytes: 4 * GiB, pages: '1G' }));
+  const error = failure(() => DmaMemory.allocate({ bytes: 2 * GiB, pages: '1G' }));
   assert.is(error.code, ErrorCode.NO_RESOURCES);
-  assert.match(error.message, '4 free 1 GiB hugepages');
+  assert.match(error.message, '2 free 1 GiB hugepages');
 });
 
 testScarce('auto takes hugepages where there are enough, says so, and says why not', () => {
@@ -96,8 +96,8 @@ testScarce('auto takes hugepages where there are enough, says so, and says why n
 });
 
 test('sizes that cannot be', () => {
-  // Beyond 4 GiB too: positions in it are 32 bits wide.
-  for (const bytes of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1.5, 2 ** 53, 4 * GiB + 1]) {
+  // Beyond 2 GiB too: positions in it are signed 32-bit numbers.
+  for (const bytes of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1.5, 2 ** 53, 2 * GiB + 1]) {
     assert.is(failure(() => DmaMemory.allocate({ bytes })).code, ErrorCode.INVALID_ARGUMENT, `${bytes}`);
   }
 });

@@ -420,6 +420,8 @@ test('events tell what happens, by connection', () =>
   withServer(async ({ connect, events, path }) => {
     const { frontend } = await connect();
     await frontend.bringUp();
+    // A ring that gets another descriptor while it runs is stopped and started inside: nobody's business.
+    await frontend.setCall(1);
     await frontend.stopRing(1);
     frontend.close();
     await until(() => events.at(-1)?.type === 'disconnected', 'the last event');

@@ -395,6 +395,7 @@ test('more queue pairs than the back-end has are refused before anything is set 
   await withBackend(async ({ open, listener }) => {
     await assertFails(open({ queuePairs: 3 }), 'FEATURE_MISSING', /has 2 queue pairs, 3 were asked for/);
     assert.not(listener.last.log.includes('SET_FEATURES'));
+    await until(() => listener.last.isDone, 'the connection to be closed');
   });
   await withBackend(
     async ({ open }) => {

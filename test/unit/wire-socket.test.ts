@@ -1,12 +1,17 @@
 /** Framing on a real socket pair: any split, any coalescing, descriptors with their message (abuse cases B1, B4, B7 to B10, B12). */
 
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { VirtioError } from '../../driver/errors.js';
 import type { Message } from '../../driver/wire/message.js';
-import { VhostUserSocket, type VhostUserSocketOptions } from '../../driver/wire/vhost-user-socket.js';
+import {
+  type TracedMessage,
+  VhostUserSocket,
+  type VhostUserSocketOptions,
+} from '../../driver/wire/vhost-user-socket.js';
 import { native } from '../../native/index.js';
 import { assertNoFdLeak, header, Id, message, RawPeer, u32s, until, VERSION } from '../support/vhost-user-raw.js';
 
@@ -285,6 +290,24 @@ test('sending to a peer that is gone is PEER_GONE', () =>
   withPair(async (socket, peer) => {
     peer.close();
     assert.is((await failure(socket.send(1, 0, new Uint8Array(8)))).code, 'PEER_GONE');
+  }));
+
+test('messages are traced for who subscribes', () =>
+  withPair(async (socket, peer) => {
+    const seen: string[] = [];
+    const take = (message: unknown): void => {
+      const { direction, request, payload, fds } = message as TracedMessage;
+      seen.push(`${direction} ${request} ${payload.length} ${fds}`);
+    };
+    subscribe('virtio-pmd:vhost-user', take);
+    try {
+      await socket.send(Id.SET_OWNER, 0, new Uint8Array(0));
+      await peer.send(Id.SET_VRING_NUM, u32s(0, 1), { fds: [0, 0] });
+      (await socket.next())!.close();
+    } finally {
+      unsubscribe('virtio-pmd:vhost-user', take);
+    }
+    assert.equal(seen, ['out 3 0 0', 'in 8 8 2']);
   }));
 
 test('a peer that never stops sending does not starve the event loop', () =>

@@ -1,6 +1,6 @@
 /** Packets of a capture file: read once, then sent as they are. */
 
-import { ErrorCode, PcapReader, type PacketPool, VirtioError } from '../../index.js';
+import { ErrorCode, type PacketPool, PcapReader, VirtioError } from '../../index.js';
 import type { PacketContent } from './content.js';
 import { LARGEST_PACKET } from './options.js';
 
@@ -38,7 +38,8 @@ export async function loadCapture(path: string, signal: AbortSignal): Promise<Ca
   let used = 0;
   let cutOff = 0;
   for (const { bytes, originalLength, timestampNs } of reader) {
-    if (bytes.length < ETHERNET_HEADER_BYTES || bytes.length > LARGEST_PACKET) throw notSendable(path, lengths.length, bytes.length);
+    if (bytes.length < ETHERNET_HEADER_BYTES || bytes.length > LARGEST_PACKET)
+      throw notSendable(path, lengths.length, bytes.length);
     if (used + bytes.length > CAPTURE_BYTES_MAX) throw tooLarge(path);
     if (used + bytes.length > store.length) {
       const larger = new Uint8Array(new SharedArrayBuffer(2 * store.length));
@@ -55,7 +56,10 @@ export async function loadCapture(path: string, signal: AbortSignal): Promise<Ca
     if (signal.aborted) throw new VirtioError(ErrorCode.ABORTED, `reading ${path} was aborted`);
   }
   if (lengths.length === 0) {
-    throw new VirtioError(ErrorCode.BAD_FORMAT, `${path} holds no packets`, { value: path, advice: 'capture some first' });
+    throw new VirtioError(ErrorCode.BAD_FORMAT, `${path} holds no packets`, {
+      value: path,
+      advice: 'capture some first',
+    });
   }
   return {
     packets: lengths.length,
@@ -76,10 +80,14 @@ const notSendable = (path: string, index: number, length: number): VirtioError =
   );
 
 const tooLarge = (path: string): VirtioError =>
-  new VirtioError(ErrorCode.NO_RESOURCES, `${path} has more than 1 GiB of packets, and all of them are kept in memory`, {
-    value: path,
-    advice: 'cut it into smaller files, for instance with editcap -c',
-  });
+  new VirtioError(
+    ErrorCode.NO_RESOURCES,
+    `${path} has more than 1 GiB of packets, and all of them are kept in memory`,
+    {
+      value: path,
+      advice: 'cut it into smaller files, for instance with editcap -c',
+    },
+  );
 
 /** Every `queues`-th packet of a capture, again and again. */
 export class CaptureContent implements PacketContent {
@@ -146,8 +154,10 @@ export class CaptureContent implements PacketContent {
   guess(expected: number, oldest: number, newest: number, at: number, count: number): number {
     const most = Math.max(newest - expected, expected - oldest);
     for (let distance = 1; distance <= most; distance++) {
-      if (expected + distance <= newest && this.#beginsAlike(expected + distance, at, count)) return expected + distance;
-      if (expected - distance >= oldest && this.#beginsAlike(expected - distance, at, count)) return expected - distance;
+      if (expected + distance <= newest && this.#beginsAlike(expected + distance, at, count))
+        return expected + distance;
+      if (expected - distance >= oldest && this.#beginsAlike(expected - distance, at, count))
+        return expected - distance;
     }
     return -1;
   }

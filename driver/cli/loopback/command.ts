@@ -5,7 +5,14 @@ import { Command, Option } from 'commander';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
-import { checkOptions, IDLE_POLICIES, LARGEST_PACKET, type LoopbackOptions, PAGE_CHOICES, SMALLEST_PACKET } from './options.js';
+import {
+  checkOptions,
+  IDLE_POLICIES,
+  LARGEST_PACKET,
+  type LoopbackOptions,
+  PAGE_CHOICES,
+  SMALLEST_PACKET,
+} from './options.js';
 
 const EXAMPLES = `
 Examples:
@@ -40,11 +47,15 @@ const traffic: readonly Option[] = [
   new Option('--packets <N>', 'packets to send, over all queues (default: 1,000,000, or the capture once)').argParser(
     wholeNumber('--packets', 1, 1e15),
   ),
-  new Option('--duration <S>', 'send for so many seconds; with --packets, whichever ends first').argParser(seconds('--duration')),
+  new Option('--duration <S>', 'send for so many seconds; with --packets, whichever ends first').argParser(
+    seconds('--duration'),
+  ),
   new Option('--size <BYTES>', `${SMALLEST_PACKET} to ${LARGEST_PACKET}, or imix: 64, 594 and 1518 bytes as 7:4:1`)
     .argParser(size)
     .default(64),
-  new Option('--burst <N>', 'packets handed over at a time, 1 to 512').argParser(wholeNumber('--burst', 1, 512)).default(32),
+  new Option('--burst <N>', 'packets handed over at a time, 1 to 512')
+    .argParser(wholeNumber('--burst', 1, 512))
+    .default(32),
   new Option('--pcap-in <FILE>', 'send the packets of a capture (pcap, pcapng), again and again up to --packets')
     .argParser(path('--pcap-in'))
     .conflicts('size'),
@@ -52,18 +63,25 @@ const traffic: readonly Option[] = [
 ];
 
 const device: readonly Option[] = [
-  new Option('--transport <KIND>', 'how the driver reaches the back-end: pci (an emulated PCI function) or vhost-user').argParser(
-    oneOf('--transport', ['pci', 'vhost-user']),
-  ),
-  new Option('--ring <FORMAT>', 'format of the rings: split').argParser(oneOf('--ring', ['split', 'packed'])).default('split'),
+  new Option(
+    '--transport <KIND>',
+    'how the driver reaches the back-end: pci (an emulated PCI function) or vhost-user',
+  ).argParser(oneOf('--transport', ['pci', 'vhost-user'])),
+  new Option('--ring <FORMAT>', 'format of the rings: split')
+    .argParser(oneOf('--ring', ['split', 'packed']))
+    .default('split'),
   new Option('--ring-size <N>', 'entries of each ring, a power of two from 4 to 32768')
     .argParser(wholeNumber('--ring-size', 4, 32768))
     .default(256),
   new Option('--queues <N>', 'queue pairs, 1 to 128').argParser(wholeNumber('--queues', 1, 128)).default(1),
-  new Option('--demand <FEATURE>', 'fail unless this feature is negotiated, such as EVENT_IDX; may be repeated').argParser(repeatable),
-  new Option('--socket-path <PATH>', 'vhost-user: where the bundled back-end listens (default: in a new temporary folder)').argParser(
-    path('--socket-path'),
-  ),
+  new Option(
+    '--demand <FEATURE>',
+    'fail unless this feature is negotiated, such as EVENT_IDX; may be repeated',
+  ).argParser(repeatable),
+  new Option(
+    '--socket-path <PATH>',
+    'vhost-user: where the bundled back-end listens (default: in a new temporary folder)',
+  ).argParser(path('--socket-path')),
   new Option('--connect <PATH>', 'vhost-user: use the back-end that listens here, instead of the bundled one')
     .argParser(path('--connect'))
     .conflicts('socketPath'),
@@ -71,12 +89,16 @@ const device: readonly Option[] = [
 ];
 
 const machine = (): readonly Option[] => [
-  new Option('--memory <PAGES>', 'pages for packets and rings: auto, 4K, 2M or 1G').argParser(oneOf('--memory', PAGE_CHOICES)).default('auto'),
+  new Option('--memory <PAGES>', 'pages for packets and rings: auto, 4K, 2M or 1G')
+    .argParser(oneOf('--memory', PAGE_CHOICES))
+    .default('auto'),
   new Option('--lock', 'lock that memory, as a device that does DMA needs it'),
   new Option('--lcores <A,B>', 'processors to pin the driver and the back-end to').argParser(
     processors('--lcores', 2, availableParallelism()),
   ),
-  new Option('--idle <HOW>', 'a poll thread without work: spin, yield or sleep').argParser(oneOf('--idle', IDLE_POLICIES)).default('sleep'),
+  new Option('--idle <HOW>', 'a poll thread without work: spin, yield or sleep')
+    .argParser(oneOf('--idle', IDLE_POLICIES))
+    .default('sleep'),
 ];
 
 const output: readonly Option[] = [

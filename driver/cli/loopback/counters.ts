@@ -60,7 +60,9 @@ export class TrafficCounters {
     const queues = Array.from({ length: this.#queues }, (_, queue) => this.of(queue));
     const { COUNT: _, ...positions } = TrafficCounter;
     const sum = (position: number): number => queues.reduce((total, counters) => total + (counters[position] ?? 0), 0);
-    return Object.fromEntries(Object.entries(positions).map(([name, position]) => [name, sum(position)])) as TrafficTotals;
+    return Object.fromEntries(
+      Object.entries(positions).map(([name, position]) => [name, sum(position)]),
+    ) as TrafficTotals;
   }
 
   /** Asks for no more packets: what is under way still comes back. */

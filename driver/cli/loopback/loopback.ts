@@ -46,7 +46,11 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
     await stand.port.start();
     checkDevice(stand.port, options, largest);
     if (!interrupt.signal.aborted) {
-      const traffic = await launchTraffic(stand.port, { ...orderOf(options), packets, largest, capture, memory: counters.memory }, options);
+      const traffic = await launchTraffic(
+        stand.port,
+        { ...orderOf(options), packets, largest, capture, memory: counters.memory },
+        options,
+      );
       error = await runTraffic(traffic, watch, counters);
     }
   } catch (failure) {
@@ -60,7 +64,15 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
   }
   // What was given up because of Ctrl-C did not fail.
   if (interrupt.status !== undefined && error?.code === ErrorCode.ABORTED) error = undefined;
-  return makeResult({ options, counters, capture, stand, reconnects: watch?.reconnects ?? 0, isInterrupted: interrupt.status !== undefined, error });
+  return makeResult({
+    options,
+    counters,
+    capture,
+    stand,
+    reconnects: watch?.reconnects ?? 0,
+    isInterrupted: interrupt.status !== undefined,
+    error,
+  });
 }
 
 const orderOf = ({ queues, size, burst, ringSize, verify, pcapOut, idle }: LoopbackOptions) => ({
@@ -80,7 +92,11 @@ const launchTraffic = (port: Port, order: TrafficOrder, { lcores }: LoopbackOpti
   });
 
 /** Lets the traffic run to its end; returns what was wrong with it, if anything was. */
-async function runTraffic(traffic: Launched, watch: Watch, counters: TrafficCounters): Promise<VirtioError | undefined> {
+async function runTraffic(
+  traffic: Launched,
+  watch: Watch,
+  counters: TrafficCounters,
+): Promise<VirtioError | undefined> {
   let failure: VirtioError | undefined;
   try {
     failure = await watch.untilOver(traffic);

@@ -50,7 +50,8 @@ export function checkOptions(options: LoopbackOptions, wrong: (message: string) 
   if (isVhostUser && transport === 'pci') {
     throw wrong(`${connect === undefined ? '--socket-path' : '--connect'} is about vhost-user, and --transport is pci`);
   }
-  if (options.reconnect === true && connect === undefined) throw wrong('--reconnect is about the back-end of --connect');
+  if (options.reconnect === true && connect === undefined)
+    throw wrong('--reconnect is about the back-end of --connect');
   if (connect !== undefined && (options.lcores?.length ?? 0) > 1) {
     throw wrong('--lcores has one processor with --connect: the back-end is not ours to pin');
   }

@@ -1,6 +1,13 @@
 /** Sends the packets of one queue pair, takes them back and verifies them; on the poll thread. */
 
-import { type AttachedPort, type Burst, PacketField, type PacketPool, PacketView, type PcapWriter } from '../../index.js';
+import {
+  type AttachedPort,
+  type Burst,
+  PacketField,
+  type PacketPool,
+  PacketView,
+  type PcapWriter,
+} from '../../index.js';
 import type { PacketContent } from './content.js';
 import { TrafficCounter } from './counters.js';
 
@@ -212,10 +219,12 @@ export class QueueTraffic {
     const { handles } = burst;
     const offered = burst.count;
     let bytes = 0;
-    for (let index = 0; index < offered; index++) bytes += fields[handles[index]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
+    for (let index = 0; index < offered; index++)
+      bytes += fields[handles[index]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
     const taken = this.#tx.send(burst);
     // What stayed is counted when it goes.
-    for (let index = 0; index < burst.count; index++) bytes -= fields[handles[index]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
+    for (let index = 0; index < burst.count; index++)
+      bytes -= fields[handles[index]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
     this.#sent += taken;
     this.#counters[TrafficCounter.SENT]! += taken;
     this.#counters[TrafficCounter.SENT_BYTES]! += bytes;
@@ -293,7 +302,14 @@ export class QueueTraffic {
     const expected = this.#content.bytesOf(due);
     if (position >= Math.min(length, expected)) this.#note('length', due, position, expected, length);
     // Compared as a copy: this happens once.
-    else this.#note('corrupt', due, position, this.#content.byteAt(due, position), this.#view.move(handle).copyPacket()[position]!);
+    else
+      this.#note(
+        'corrupt',
+        due,
+        position,
+        this.#content.byteAt(due, position),
+        this.#view.move(handle).copyPacket()[position]!,
+      );
   }
 
   #note(kind: Difference['kind'], sequence: number, position: number, expected: number, got: number): void {

@@ -116,7 +116,10 @@ function driverDrops(statistics: PortStatistics | undefined): Record<string, num
 function deviceDrops(device: NetDevice | undefined, queues: number): Record<string, number> {
   if (device === undefined) return {};
   const drops = Array.from({ length: 2 * queues }, (_, ring) => device.statistics(ring).drops);
-  const named = Object.entries(sumByName(drops)).map(([name, value]) => [`device${name[0]?.toUpperCase()}${name.slice(1)}`, value]);
+  const named = Object.entries(sumByName(drops)).map(([name, value]) => [
+    `device${name[0]?.toUpperCase()}${name.slice(1)}`,
+    value,
+  ]);
   return Object.fromEntries(named) as Record<string, number>;
 }
 

@@ -84,7 +84,12 @@ async function openVhostUser(
       },
     });
     const forget = interrupt.onForce(() => rmSync(path, { force: true }));
-    const resources = [server, thread, ...(folder === undefined ? [] : [folder]), { [Symbol.asyncDispose]: async () => void forget() }];
+    const resources = [
+      server,
+      thread,
+      ...(folder === undefined ? [] : [folder]),
+      { [Symbol.asyncDispose]: async () => void forget() },
+    ];
     const port = await openPort(`vhost-user:${path}`, { ...portOptions, resources });
     return { port, device: () => device };
   } catch (error) {
@@ -109,10 +114,14 @@ class TemporaryFolder implements AsyncDisposable {
     try {
       return new TemporaryFolder(mkdtempSync(join(base, 'virtio-pmd-')), interrupt);
     } catch (error) {
-      throw new VirtioError(ErrorCode.IO, `there is no folder to be made in ${base} for the socket: ${(error as Error).message}`, {
-        cause: error,
-        advice: 'set TMPDIR, or use --socket-path',
-      });
+      throw new VirtioError(
+        ErrorCode.IO,
+        `there is no folder to be made in ${base} for the socket: ${(error as Error).message}`,
+        {
+          cause: error,
+          advice: 'set TMPDIR, or use --socket-path',
+        },
+      );
     }
   }
 

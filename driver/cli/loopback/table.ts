@@ -34,7 +34,8 @@ export function resultTable(result: LoopbackResult): string {
     const perSecond = json.seconds > 0 ? json.bytes[way] / json.seconds : 0;
     table.push([way, count(json[way]), count(json.bytes[way]), packetRate(json.pps[way]), bitRate(perSecond)]);
   }
-  const say = (name: string, text: string): unknown => table.push([name, { colSpan: 4, content: text, hAlign: 'left' }]);
+  const say = (name: string, text: string): unknown =>
+    table.push([name, { colSpan: 4, content: text, hAlign: 'left' }]);
   say('dropped', dropped(json.drops));
   say('verified', verified(result));
   say('took', took(result));
@@ -44,7 +45,11 @@ export function resultTable(result: LoopbackResult): string {
 
 function title({ json, options, capture }: LoopbackResult): string {
   const what =
-    capture === undefined ? (options.size === 'imix' ? 'imix packets' : `${count(options.size)}-byte packets`) : `${plural(capture.packets, 'captured packet')}`;
+    capture === undefined
+      ? options.size === 'imix'
+        ? 'imix packets'
+        : `${count(options.size)}-byte packets`
+      : `${plural(capture.packets, 'captured packet')}`;
   const reach = options.connect === undefined ? json.transport : `vhost-user, ${options.connect}`;
   return `${what}\n${reach}\n${plural(json.queues, 'queue')}, ${json.ring} rings of ${json.ringSize}`;
 }
@@ -58,17 +63,23 @@ function dropped(drops: Readonly<Record<string, number>>): string {
 function verified({ json, options, capture }: LoopbackResult): string {
   const lines = options.verify
     ? [
-        json.verified === 0 ? 'nothing' : `${plural(json.verified, 'packet')}: every byte, the length, and the order in each queue`,
+        json.verified === 0
+          ? 'nothing'
+          : `${plural(json.verified, 'packet')}: every byte, the length, and the order in each queue`,
         `${count(json.lost)} lost, ${count(json.reordered)} reordered, ${count(json.corrupt)} corrupt`,
       ]
     : ['nothing (--no-verify)'];
   if (json.underWay > 0) lines.push(`${plural(json.underWay, 'packet')} still under way at the end`);
   if (json.reconnects > 0) lines.push(`the back-end was gone and came back ${plural(json.reconnects, 'time')}`);
-  if (capture !== undefined && capture.cutOff > 0) lines.push(`${plural(capture.cutOff, 'packet was', 'packets were')} cut off when captured, and sent as captured`);
+  if (capture !== undefined && capture.cutOff > 0)
+    lines.push(`${plural(capture.cutOff, 'packet was', 'packets were')} cut off when captured, and sent as captured`);
   return lines.join('\n');
 }
 
 function took({ json }: LoopbackResult): string {
-  const first = json.firstPacketMs === null ? 'no packet came back' : `the first packet was back ${count(json.firstPacketMs)} ms after the start`;
+  const first =
+    json.firstPacketMs === null
+      ? 'no packet came back'
+      : `the first packet was back ${count(json.firstPacketMs)} ms after the start`;
   return `${duration(json.seconds)}${json.interrupted ? ', stopped early' : ''}; ${first}`;
 }

@@ -32,10 +32,14 @@ export function verdict(
   if (lost > 0 || totals.REORDERED > 0 || totals.CORRUPT > 0) {
     const found = `${count(totals.CORRUPT)} corrupt, ${count(lost)} lost, ${count(totals.REORDERED)} reordered`;
     const first = findings.difference === undefined ? '' : `; first: ${describe(findings.difference)}`;
-    return new VirtioError(ErrorCode.VERIFICATION_FAILED, `of ${plural(totals.RECEIVED, 'packet')} back: ${found}${first}`, {
-      value: findings.difference,
-      advice: 'look at what is between the two ends; --pcap-out stores what comes back',
-    });
+    return new VirtioError(
+      ErrorCode.VERIFICATION_FAILED,
+      `of ${plural(totals.RECEIVED, 'packet')} back: ${found}${first}`,
+      {
+        value: findings.difference,
+        advice: 'look at what is between the two ends; --pcap-out stores what comes back',
+      },
+    );
   }
   return failure;
 }
