@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { freeHugepages } from './testpmd.js';
 
 const POOL = '/proc/sys/vm/nr_hugepages';
+const TRIES_MAX = 3;
 
 /** The kernel's pool of 2 MiB pages, as far as this needs it. */
 export interface HugepagePool {
@@ -43,20 +44,27 @@ export class HugepageReservation {
    * What the kernel cannot give whole is given back at once: half of the pages helps nobody.
    */
   static reserve(pages: number, pool: HugepagePool = kernelPool): HugepageReservation {
-    const missing = pages - pool.free();
-    if (missing <= 0) return new HugepageReservation(pool, 0, '');
+    let added = 0;
     try {
-      const before = pool.total();
-      pool.resize(before + missing);
-      const added = pool.total() - before;
-      const free = pool.free();
-      const shortage = free >= pages ? '' : `${pages} free hugepages are needed, the kernel can give ${free}`;
-      const reservation = new HugepageReservation(pool, added, shortage);
-      if (shortage !== '') reservation.release();
-      return reservation;
+      // Others may take pages between the look and the raise.
+      for (let tries = 0; tries < TRIES_MAX && pool.free() < pages; tries++) {
+        const before = pool.total();
+        pool.resize(before + pages - pool.free());
+        added += pool.total() - before;
+      }
     } catch {
-      return new HugepageReservation(pool, 0, `${pages} free hugepages are needed, and only root may raise ${POOL}`);
+      return new HugepageReservation(
+        pool,
+        added,
+        `${pages} free hugepages are needed, and only root may raise ${POOL}`,
+      );
     }
+    const free = pool.free();
+    if (free >= pages) return new HugepageReservation(pool, added, '');
+    const shortage = `${pages} free hugepages are needed, the kernel can give ${free}`;
+    const reservation = new HugepageReservation(pool, added, shortage);
+    reservation.release();
+    return reservation;
   }
 
   /** Takes the pages that were added out of the pool again. Idempotent; safe at the end of the process. */

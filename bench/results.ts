@@ -5,7 +5,7 @@ import type { Machine, Versions } from './machine.js';
 import type { Placement, Regime } from './regime.js';
 import { countPlacements, type Round } from './round.js';
 import type { StartUp } from './start-up.js';
-import { judgedRounds, SAMPLES_MIN, summarize, summarizeRatio } from './statistics.js';
+import { judgedRounds, summarize, summarizeRatio } from './statistics.js';
 import { judge, targetOf, type Verdict } from './targets.js';
 
 /** The pairing that the others are compared with. */
@@ -123,7 +123,3 @@ export function makeReport({ droppedTurns, abandonedRounds, groups, ...rest }: R
     groups,
   };
 }
-
-/** Results with too few samples to say something. */
-export const tooFewSamples = (results: readonly Result[]): Result[] =>
-  results.filter((result) => result.mpps.samples.length < SAMPLES_MIN);

@@ -28,6 +28,9 @@ const ROUNDS_TIME: RoundsTime = { patienceMs: 90_000, mostMs: 150_000 };
 /** For all starts of a quick run together, which is over in two minutes. */
 const QUICK_ROUNDS_TIME: RoundsTime = { patienceMs: 30_000, mostMs: 80_000 };
 
+/** Pages of 2 MiB that one of our ends takes for packets and rings, with a margin. */
+const OUR_HUGEPAGES = 24;
+
 /** What stays the same through a run. */
 interface Run {
   readonly options: BenchOptions;
@@ -79,11 +82,14 @@ export async function runBench(options: BenchOptions, progress: Progress, signal
   }
 }
 
-/** Hugepages for every testpmd that is alive at once, else ordinary pages and why. */
+/** Hugepages for every process that is alive at once, else ordinary pages and why. */
 function reserveMemory(options: BenchOptions, pairings: readonly PairingName[]) {
-  const testpmds = pairings.flatMap((name) => name.split('-')).filter((kind) => kind === 'dpdk').length;
-  if (!options.hugepages || testpmds === 0) return { memory: 'no-huge' as const, shortage: '', release: () => {} };
-  const reservation = HugepageReservation.reserve(testpmds * TESTPMD_HUGEPAGES);
+  const kinds = pairings.flatMap((name) => name.split('-'));
+  if (!options.hugepages || !kinds.includes('dpdk')) {
+    return { memory: 'no-huge' as const, shortage: '', release: () => {} };
+  }
+  const pages = kinds.map((kind): number => (kind === 'dpdk' ? TESTPMD_HUGEPAGES : OUR_HUGEPAGES));
+  const reservation = HugepageReservation.reserve(pages.reduce((sum, each) => sum + each));
   const release = () => {
     process.off('exit', release);
     reservation.release();

@@ -45,8 +45,9 @@ export function footLines({ skipped, startUp }: Report): string[] {
   return startUp === null ? lines : [...lines, startUpLine(startUp)];
 }
 
-const startUpLine = ({ command, median, target, verdict }: StartUp): string =>
-  `first packet: ${median.toFixed(2)} s after the start of '${command}' (target ${target} s: ${verdict})`;
+const startUpLine = ({ command, median, target, verdict, programMedian }: StartUp): string =>
+  `first packet: ${median.toFixed(2)} s after the start of '${command}' (target ${target} s: ${verdict}), ` +
+  `${programMedian.toFixed(2)} s without npx`;
 
 /** The report for a terminal. Rates are millions of packets a second. */
 export function terminalReport(report: Report): string {

@@ -1,24 +1,14 @@
 /**
  * A skeleton forwarder: what a port receives leaves on its neighbour, with its MAC addresses swapped.
  *
- *   node dist/examples/forwarder.js loopback:                                         one port: back where it came from
- *   node dist/examples/forwarder.js vhost-user:/run/a.sock vhost-user:/run/b.sock     two ports: from each to the other
- *   node dist/examples/forwarder.js --workers 2 vhost-user:/run/a.sock                a worker for each pair of queues
+ *   node dist/examples/forwarder.js loopback:                                       back where it came from
+ *   node dist/examples/forwarder.js vhost-user:/run/a.sock vhost-user:/run/b.sock   from each to the other
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
+import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import {
-  createPool,
-  type LaunchContext,
-  launch,
-  openPort,
-  type Port,
-  sourcePort,
-  swapMacs,
-  VirtioError,
-} from 'virtio-pmd';
+import { createPool, type LaunchContext, launch, openPort, type Port, sourcePort, swapMacs } from 'virtio-pmd';
 
 /** The packet loop of one worker: it polls its own pair of queues on every port. */
 export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
@@ -39,53 +29,49 @@ export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
   }
 }
 
-/** Opens the ports, starts the workers, and prints statistics until Ctrl-C. */
-async function main(): Promise<void> {
-  const options = { workers: { type: 'string', default: '1' } } as const;
-  const { positionals, values } = parseArgs({ allowPositionals: true, options });
-  const workers = Number(values.workers);
+/** Opens the ports, starts the workers, and prints statistics every second until Ctrl-C. */
+async function main(addresses: readonly string[], queues: number): Promise<void> {
   const over = new AbortController();
-  process.once('SIGINT', () => over.abort());
-
+  const ended = once(over.signal, 'abort');
+  process.once('SIGINT', () => over.abort('SIGINT'));
   // Packets go from port to port without being copied, so all ports share one pool.
   const pool = createPool({ size: 16_384 });
   // An embedded device has nobody behind it: it sends packets of its own.
   const device = { port: sourcePort({ rate: 50_000 }) };
   const ports: Port[] = [];
   try {
-    for (const address of positionals.length > 0 ? positionals : ['loopback:']) {
-      const port = await openPort(address, { queues: workers, pool, device, signal: over.signal });
-      port.on('fault', (error) => over.abort(error));
-      ports.push(port);
+    for (const address of addresses) {
+      const port = await openPort(address, { queues, pool, device, signal: over.signal });
+      ports.push(port.on('fault', (error) => over.abort(error)));
     }
     for (const port of ports) await port.start();
-    const running = await launch(ports, new URL(import.meta.url), { threads: workers });
-    running.finished.catch((error: unknown) => over.abort(error));
-
-    while (!over.signal.aborted) {
-      await sleep(1000, undefined, { signal: over.signal }).catch(() => undefined);
-      for (const port of ports) console.log(describe(port));
-    }
-    await running.stop();
+    const workers = await launch(ports, new URL(import.meta.url), { threads: queues });
+    const timer = setInterval(report, 1000, ports);
+    await Promise.race([ended, workers.finished]).finally(() => clearInterval(timer));
+    await workers.stop();
+    report(ports);
   } finally {
     for (const port of ports) await port.close();
     pool.memory.close();
   }
-  if (over.signal.reason instanceof VirtioError) throw over.signal.reason;
+  if (over.signal.reason instanceof Error) throw over.signal.reason;
 }
 
-function describe(port: Port): string {
-  const { rx, tx } = port.statistics();
-  const sum = (numbers: number[]) => numbers.reduce((total, number) => total + number, 0).toLocaleString('en-US');
-  const received = sum(rx.map((queue) => queue.packets));
-  const sent = sum(tx.map((queue) => queue.packets));
-  const dropped = sum(tx.map((queue) => queue.ringFull));
-  return `${port.address}  received ${received}  sent ${sent}  no room for ${dropped}`;
+/** Prints a line a port, with a number for each of its queues. */
+function report(ports: readonly Port[]): void {
+  for (const port of ports) {
+    const { rx, tx } = port.statistics();
+    const received = rx.map((queue) => queue.packets);
+    const sent = tx.map((queue) => queue.packets);
+    console.log(port.address, { received, sent, noRoom: tx.map((queue) => queue.ringFull) });
+  }
 }
 
 if (isMainThread) {
-  await main().catch((error: unknown) => {
-    console.error(error instanceof VirtioError ? error.toLine() : error);
+  const options = { workers: { type: 'string', default: '1' } } as const;
+  const { positionals, values } = parseArgs({ allowPositionals: true, options });
+  await main(positionals, Number(values.workers)).catch((error: unknown) => {
+    console.error(String(error));
     process.exitCode = 1;
   });
 }

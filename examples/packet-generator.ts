@@ -7,7 +7,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, openPort, VirtioError } from 'virtio-pmd';
+import { type LaunchContext, launch, openPort } from 'virtio-pmd';
 
 interface Order {
   /** Packets a second. */
@@ -17,7 +17,7 @@ interface Order {
   readonly frame: Uint8Array;
 }
 
-/** To a broadcast address, from 02:00:00:00:00:01, of the EtherType for local experiments. */
+/** To everybody, from 02:00:00:00:00:01, of the EtherType for local experiments. */
 const HEADER = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0, 0, 0x01, 0x88, 0xb5];
 /** How long the last packets have to come back. */
 const PATIENCE_SECONDS = 0.2;
@@ -66,18 +66,15 @@ async function main(): Promise<void> {
   await port.start();
   const order: Order = { rate: Number(values.rate), seconds: Number(values.seconds), frame };
   await using generator = await launch(port, new URL(import.meta.url), { data: order });
-  process.once('SIGINT', () => void generator.stop());
-  port.once('fault', () => void generator.stop());
-
+  const stop = (): void => void generator.stop();
+  process.once('SIGINT', stop);
+  port.once('fault', fail).once('fault', stop);
   const [{ sent, received }] = (await generator.finished) as [ReturnType<typeof run>];
-  console.log(
-    `sent ${sent.toLocaleString('en-US')}, back ${received.toLocaleString('en-US')}, lost ${sent - received}`,
-  );
+  console.log({ sent, received, lost: sent - received });
 }
 
-if (isMainThread) {
-  await main().catch((error: unknown) => {
-    console.error(error instanceof VirtioError ? error.toLine() : error);
-    process.exitCode = 1;
-  });
-}
+const fail = (error: unknown): void => {
+  console.error(String(error));
+  process.exitCode = 1;
+};
+if (isMainThread) await main().catch(fail);

@@ -113,7 +113,8 @@ export class StopFlag {
     }
     try {
       const handler = this.#handlers.get(type);
-      if (handler === undefined) throw new VirtioError(ErrorCode.UNSUPPORTED, `a poll thread does not know the request ${type}`);
+      if (handler === undefined)
+        throw new VirtioError(ErrorCode.UNSUPPORTED, `a poll thread does not know the request ${type}`);
       return { id, ok: true, result: handler(payload as never) };
     } catch (error) {
       return { id, ok: false, error: errorData(error) };

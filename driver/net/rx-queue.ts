@@ -113,7 +113,8 @@ export class RxQueue {
       }
       // Read once: what made the packet unusual is what counts.
       let buffers = from === start ? this.#packets.numBuffers : 0;
-      if (buffers === 0) buffers = this.#mergeable ? readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes)) : 1;
+      if (buffers === 0)
+        buffers = this.#mergeable ? readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes)) : 1;
       bytes += this.#fill(handle, length - headerBytes);
       if (buffers > 1) {
         const more = this.#join(handle, buffers - 1, handles, from + 1, end);

@@ -27,6 +27,8 @@ export interface HandDeviceOptions {
   readonly bufferBytes?: number;
   readonly maxFrameBytes?: number;
   readonly doorbell?: Doorbell;
+  /** Sees the pool before any queue is made over it. */
+  readonly onPool?: (pool: PacketPool) => void;
 }
 
 /** One ring as the device sees it. */
@@ -35,6 +37,7 @@ export class HandRing {
   readonly #memory: DmaMemory;
   /** Used entries written so far, published or not. */
   written = 0;
+  readonly #heads: number[] = [];
   #seen = 0;
 
   constructor(memory: DmaMemory, views: SplitRingViews) {
@@ -46,14 +49,13 @@ export class HandRing {
     return this.views.size;
   }
 
-  /** Heads of the chains that the driver has made available since the last look. */
-  take(): number[] {
+  /** Takes the heads of up to `most` chains that the driver has made available, oldest first. */
+  take(most = Number.POSITIVE_INFINITY): number[] {
     const { avail, size } = this.views;
-    const heads: number[] = [];
     for (; this.#seen !== avail[AVAIL_INDEX]; this.#seen = (this.#seen + 1) & 0xffff) {
-      heads.push(avail[AVAIL_RING + (this.#seen & (size - 1))]!);
+      this.#heads.push(avail[AVAIL_RING + (this.#seen & (size - 1))]!);
     }
-    return heads;
+    return this.#heads.splice(0, most);
   }
 
   /** The bytes that descriptor `id` names. */
@@ -96,8 +98,12 @@ export class HandDevice {
   constructor(options: HandDeviceOptions = {}) {
     const { size = 8, mergeable = true, eventIndex = false, indirect = false, headerBytes = 12 } = options;
     const { poolSize = 4 * size, bufferBytes = 256, maxFrameBytes = 65_562, doorbell = { kind: 'none' } } = options;
-    this.#memory = DmaMemory.allocate({ bytes: 2 * ringBytes(size, true) + poolSize * bufferBytes + 4096, pages: '4K' });
+    this.#memory = DmaMemory.allocate({
+      bytes: 2 * ringBytes(size, true) + poolSize * bufferBytes + 4096,
+      pages: '4K',
+    });
     this.pool = PacketPool.create(this.#memory, { size: poolSize, bufferBytes, headroom: 64 });
+    options.onPool?.(this.pool);
     const handle = (index: number): QueueHandle => {
       const ring = placeRing(this.#memory, size, indirect && index === 1);
       ringViews(this.#memory, ring).clear();

@@ -52,6 +52,24 @@ test('hugepages: what the kernel gives too little of is given back at once', () 
   assert.is(state.total, 0);
 });
 
+test('hugepages: pages that others take meanwhile are asked for again', () => {
+  const { pool, state } = fakePool(0, 0, 1000);
+  let taken = 0;
+  const contested: HugepagePool = {
+    ...pool,
+    free: () => state.total - taken,
+    resize: (pages) => {
+      pool.resize(pages);
+      taken = 8;
+    },
+  };
+  const reservation = HugepageReservation.reserve(50, contested);
+  assert.ok(reservation.isEnough);
+  assert.is(state.total, 58);
+  reservation.release();
+  assert.is(state.total, 0);
+});
+
 test('hugepages: without the right to ask it says so', () => {
   const { pool } = fakePool(0, 0, 1000);
   const forbidden: HugepagePool = {

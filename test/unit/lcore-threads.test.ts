@@ -31,7 +31,10 @@ for (const idle of ['spin', 'yield', 'sleep'] as const) {
       assert.is(await lcore.request('add', { a: 2, b: 3 }), 5);
       const before = await lcore.request<number>('turns');
       const sums = await Promise.all(Array.from({ length: 500 }, (_, a) => lcore.request<number>('add', { a, b: 1 })));
-      assert.equal(sums, Array.from({ length: 500 }, (_, a) => a + 1));
+      assert.equal(
+        sums,
+        Array.from({ length: 500 }, (_, a) => a + 1),
+      );
       await delay(30);
       assert.ok((await lcore.request<number>('turns')) > before, 'turns go on');
       assert.is(lcore.running, true);
@@ -120,7 +123,8 @@ test('requests that wait when the thread ends fail, and none hangs', async () =>
     ),
   );
   await stopped;
-  for (const outcome of await Promise.all(late)) assert.ok(['answered', ErrorCode.WRONG_STATE].includes(outcome), outcome);
+  for (const outcome of await Promise.all(late))
+    assert.ok(['answered', ErrorCode.WRONG_STATE].includes(outcome), outcome);
 });
 
 test('a thread that throws: the error, whatever it was', async () => {

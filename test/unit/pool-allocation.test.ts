@@ -199,11 +199,11 @@ test('sizes that cannot work are refused, by name', () => {
     );
   }
   assert.is(
-    codeOf(() => PacketPool.create(memory, { size: 33 })),
+    codeOf(() => PacketPool.create(memory, { size: 33, bufferBytes: 2048 })),
     ErrorCode.NO_RESOURCES,
   );
   assert.is(
-    codeOf(() => PacketPool.create(memory, { size: 32 })),
+    codeOf(() => PacketPool.create(memory, { size: 32, bufferBytes: 2048 })),
     'none',
   );
 });
