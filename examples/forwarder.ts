@@ -62,8 +62,8 @@ function report(ports: readonly Port[]): void {
   for (const port of ports) {
     const { rx, tx } = port.statistics();
     const received = rx.map((queue) => queue.packets);
-    const sent = tx.map((queue) => queue.packets);
-    console.log(port.address, { received, sent, noRoom: tx.map((queue) => queue.ringFull) });
+    const [sent, noRoom] = [tx.map((queue) => queue.packets), tx.map((queue) => queue.ringFull)];
+    console.log(`${port.address}  received ${received}  sent ${sent}  no room for ${noRoom}`);
   }
 }
 

@@ -66,11 +66,10 @@ async function main(): Promise<void> {
   await port.start();
   const order: Order = { rate: Number(values.rate), seconds: Number(values.seconds), frame };
   await using generator = await launch(port, new URL(import.meta.url), { data: order });
-  const stop = (): void => void generator.stop();
-  process.once('SIGINT', stop);
-  port.once('fault', fail).once('fault', stop);
+  process.once('SIGINT', () => generator.stop());
+  port.once('fault', fail).once('fault', () => generator.stop());
   const [{ sent, received }] = (await generator.finished) as [ReturnType<typeof run>];
-  console.log({ sent, received, lost: sent - received });
+  console.log(`sent ${sent}  received ${received}  lost ${sent - received}`);
 }
 
 const fail = (error: unknown): void => {

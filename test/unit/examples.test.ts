@@ -13,11 +13,11 @@ import { withFolder } from '../support/temp-folder.js';
 const example = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url));
 const BACKEND = fileURLToPath(new URL('../support/cli-backend.js', import.meta.url));
 
-/** The numbers behind a name in what an example prints: `received: [ 12, 34 ]`, `sent: 5`. */
+/** The numbers behind a name in what an example prints: `received 12,34  sent 5`. */
 function numbers(line: string, name: string): number[] {
-  const found = new RegExp(`${name}: (?:\\[([^\\]]*)\\]|(\\d+))`).exec(line);
+  const found = new RegExp(`${name} ([\\d,]+)`).exec(line);
   assert.ok(found, `${name} is in: ${line}`);
-  return (found?.[1] ?? found?.[2] ?? '').split(',').map(Number);
+  return (found?.[1] ?? '').split(',').map(Number);
 }
 
 /** Calls `use` with the sockets of back-ends that echo. */
@@ -80,12 +80,12 @@ function totals(end: CliEnd, lines: number): { received: number; sent: number; n
   const last = end.stdout.trim().split('\n').slice(-lines);
   const total = (name: string): number =>
     last.flatMap((line) => numbers(line, name)).reduce((sum, number) => sum + number, 0);
-  return { received: total('received'), sent: total('sent'), noRoom: total('noRoom') };
+  return { received: total('received'), sent: total('sent'), noRoom: total('no room for') };
 }
 
 test('forwarder sends back what its one port receives', async () => {
   const cli = startCli(['loopback:'], { script: example('forwarder') });
-  await cli.printed(/(received: \[ [1-9][\s\S]*){2}/);
+  await cli.printed(/(received [1-9][\s\S]*){2}/);
   cli.kill('SIGINT');
   const end = await cli.done;
   assert.is(end.status, 0, end.stderr);
@@ -97,7 +97,7 @@ test('forwarder sends back what its one port receives', async () => {
 
 test('forwarder between two embedded devices, with two workers', async () => {
   const cli = startCli(['--workers', '2', 'loopback:', 'loopback:'], { script: example('forwarder') });
-  await cli.printed(/(received: \[ [1-9][\s\S]*){4}/);
+  await cli.printed(/(received [1-9][\s\S]*){4}/);
   cli.kill('SIGINT');
   const end = await cli.done;
   assert.is(end.status, 0, end.stderr);
@@ -110,7 +110,7 @@ test('forwarder between two embedded devices, with two workers', async () => {
 test('forwarder over vhost-user ends with an error when a back-end goes', () =>
   withBackends(2, async ([one = '', other = ''], [backend]) => {
     const cli = startCli([`vhost-user:${one}`, `vhost-user:${other}`], { script: example('forwarder') });
-    await cli.printed(/received: \[ 0 \]/);
+    await cli.printed(/received 0 /);
     backend?.kill('SIGKILL');
     const end = await cli.done;
     assert.is(end.status, 1);
