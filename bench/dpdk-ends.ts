@@ -101,8 +101,7 @@ export class DpdkGuest extends DpdkEnd implements GuestEnd {
         mainLcore: options.cores.host,
         vdevs: [`${device},${virtioUserArguments(path)}`],
         eal: ['--log-level=pmd.net.virtio.*:info', ...widerVectors],
-        // Our back-end may have sent its first frames already: they are not to be thrown away.
-        parameters: [...PARAMETERS, '--no-flush-rx'],
+        parameters: PARAMETERS,
       },
       (started) => checkPath(started, options),
     );

@@ -22,49 +22,39 @@ export const kernelPool: HugepagePool = {
   resize: (pages) => writeFileSync(POOL, String(pages)),
 };
 
-/** What a run got, until `release`. */
+/** Pages for the processes of a run, until `release`. */
 export class HugepageReservation {
-  /** Whether the pages that were asked for are free now. */
-  readonly isEnough: boolean;
-  /** Why not, empty when they are. */
-  readonly shortage: string;
+  readonly #pages: number;
   readonly #pool: HugepagePool;
-  #added: number;
+  #added = 0;
 
-  private constructor(pool: HugepagePool, added: number, shortage: string) {
+  /** @param pages that have to be free before the processes are started. */
+  constructor(pages: number, pool: HugepagePool = kernelPool) {
+    this.#pages = pages;
     this.#pool = pool;
-    this.#added = added;
-    this.shortage = shortage;
-    this.isEnough = shortage === '';
   }
 
   /**
-   * Sees to it that `pages` pages are free, as far as it may.
+   * Sees to it that the pages are free, as far as it may; returns why they are not, empty when they are.
    *
-   * What the kernel cannot give whole is given back at once: half of the pages helps nobody.
+   * Before each start anew: others use the same pool. What the kernel cannot give whole is given back at once, for half
+   * of the pages helps nobody.
    */
-  static reserve(pages: number, pool: HugepagePool = kernelPool): HugepageReservation {
-    let added = 0;
+  ensure(): string {
     try {
       // Others may take pages between the look and the raise.
-      for (let tries = 0; tries < TRIES_MAX && pool.free() < pages; tries++) {
-        const before = pool.total();
-        pool.resize(before + pages - pool.free());
-        added += pool.total() - before;
+      for (let tries = 0; tries < TRIES_MAX && this.#pool.free() < this.#pages; tries++) {
+        const before = this.#pool.total();
+        this.#pool.resize(before + this.#pages - this.#pool.free());
+        this.#added += this.#pool.total() - before;
       }
     } catch {
-      return new HugepageReservation(
-        pool,
-        added,
-        `${pages} free hugepages are needed, and only root may raise ${POOL}`,
-      );
+      return `${this.#pages} free hugepages are needed, and only root may raise ${POOL}`;
     }
-    const free = pool.free();
-    if (free >= pages) return new HugepageReservation(pool, added, '');
-    const shortage = `${pages} free hugepages are needed, the kernel can give ${free}`;
-    const reservation = new HugepageReservation(pool, added, shortage);
-    reservation.release();
-    return reservation;
+    const free = this.#pool.free();
+    if (free >= this.#pages) return '';
+    this.release();
+    return `${this.#pages} free hugepages are needed, the kernel can give ${free}`;
   }
 
   /** Takes the pages that were added out of the pool again. Idempotent; safe at the end of the process. */

@@ -1,22 +1,26 @@
 /** Our end on the host's side: the bundled back-end on a socket, forwarding between packets of its own. */
 
-import { DeviceThread, echoPort, Feature, NetDevice, VhostUserServer } from 'virtio-pmd';
+import { DeviceThread, Feature, NetDevice, VhostUserServer } from 'virtio-pmd';
 
 import { answer, type OurEndRole, serve } from './our-end-child.js';
 import type { OurEndOptions } from './our-ends.js';
+import type { OurHostPortOptions } from './our-host-port.js';
 
 /** Ring of the first pair that carries what the guest sends. */
 const TRANSMITQ = 1;
 
 async function open({ socket, size, core, ringSize, mergeable }: OurEndOptions): Promise<OurEndRole> {
-  const thread = await DeviceThread.start({ cpu: core, idle: 'spin' });
+  const portModule = new URL('./our-host-port.js', import.meta.url);
+  const begin = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
+  const options: OurHostPortOptions = { frames: ringSize, bytes: size, begin };
+  const thread = await DeviceThread.start({ cpu: core, idle: 'spin', ports: [portModule] });
   let device: NetDevice | undefined;
   let features = '0x0';
   let isConnected = false;
   const server = await VhostUserServer.listen(socket, {
     createDevice: () => {
       device = new NetDevice(thread, {
-        port: echoPort({ mode: 'mac', first: { packets: ringSize, bytes: size } }),
+        port: { module: portModule.href, options },
         without: mergeable ? [] : [Feature.MRG_RXBUF],
       });
       return device;
@@ -31,8 +35,9 @@ async function open({ socket, size, core, ringSize, mergeable }: OurEndOptions):
     },
   });
   return {
-    // The port sends the first frames by itself as soon as the guest has buffers for them.
-    begin: () => {},
+    begin: () => {
+      Atomics.store(new Int32Array(begin), 0, 1);
+    },
     packets: () => device?.statistics(TRANSMITQ).packets ?? 0,
     close: async () => {
       await server.close();

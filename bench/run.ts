@@ -35,7 +35,8 @@ const OUR_HUGEPAGES = 24;
 interface Run {
   readonly options: BenchOptions;
   readonly pairings: readonly PairingName[];
-  readonly memory: TestpmdMemory;
+  /** Absent where DPDK's memory is on ordinary pages. */
+  readonly hugepages: HugepageReservation | undefined;
   readonly folder: string;
   readonly probe: Limit | undefined;
   readonly progress: Progress;
@@ -55,20 +56,25 @@ export async function runBench(options: BenchOptions, progress: Progress, signal
   const start = performance.now();
   const cores = chooseCores();
   const { possible, skipped } = possiblePairings(options.pairings);
-  const { memory, shortage, release } = reserveMemory(options, possible);
+  const reservation = planHugepages(options, possible);
+  const shortage = reservation?.ensure() ?? '';
   if (shortage !== '') skipped.push({ what: 'hugepages', why: shortage });
+  const hugepages = shortage === '' ? reservation : undefined;
+  const release = () => reservation?.release();
+  // The last resort, when the process is forced to end.
+  process.once('exit', release);
   const folder = await mkdtemp(join(tmpdir(), 'bench-'));
   const probe = await startProbe(cores, skipped);
   try {
     const versions = await readVersions();
     const starts = options.paths.length * options.sizes.length * options.starts;
     const time = options.quick ? divided(QUICK_ROUNDS_TIME, starts) : ROUNDS_TIME;
-    const run = { options, pairings: possible, memory, folder, probe, progress, signal, time, skipped };
+    const run = { options, pairings: possible, hugepages, folder, probe, progress, signal, time, skipped };
     const outcomes = await measureGroups(run);
     progress.phase('start-up');
     const startUp = (await measureStartUp()) ?? null;
     return makeReport({
-      machine: readMachine(cores, memory === 'hugepages' ? '2 MiB hugepages' : '4 KiB pages'),
+      machine: readMachine(cores, hugepages === undefined ? '4 KiB pages' : '2 MiB hugepages'),
       versions,
       startUp,
       skipped: withoutRepetition(skipped),
@@ -78,26 +84,17 @@ export async function runBench(options: BenchOptions, progress: Progress, signal
   } finally {
     await probe?.close();
     await rm(folder, { recursive: true, force: true });
+    process.off('exit', release);
     release();
   }
 }
 
-/** Hugepages for every process that is alive at once, else ordinary pages and why. */
-function reserveMemory(options: BenchOptions, pairings: readonly PairingName[]) {
+/** Hugepages for every process that is alive at once; undefined where none are wanted. */
+function planHugepages(options: BenchOptions, pairings: readonly PairingName[]): HugepageReservation | undefined {
   const kinds = pairings.flatMap((name) => name.split('-'));
-  if (!options.hugepages || !kinds.includes('dpdk')) {
-    return { memory: 'no-huge' as const, shortage: '', release: () => {} };
-  }
+  if (!options.hugepages || !kinds.includes('dpdk')) return undefined;
   const pages = kinds.map((kind): number => (kind === 'dpdk' ? TESTPMD_HUGEPAGES : OUR_HUGEPAGES));
-  const reservation = HugepageReservation.reserve(pages.reduce((sum, each) => sum + each));
-  const release = () => {
-    process.off('exit', release);
-    reservation.release();
-  };
-  // The last resort, when the process is forced to end.
-  process.once('exit', release);
-  const memory: TestpmdMemory = reservation.isEnough ? 'hugepages' : 'no-huge';
-  return { memory, shortage: reservation.shortage, release };
+  return new HugepageReservation(pages.reduce((sum, each) => sum + each));
 }
 
 async function measureGroups(run: Run) {
@@ -120,7 +117,9 @@ async function measureGroups(run: Run) {
 }
 
 async function measureStart(run: Run, path: RingPath, size: number): Promise<RoundsOutcome> {
-  const { memory, folder, signal, probe } = run;
+  const { hugepages, folder, signal, probe } = run;
+  const memory: TestpmdMemory = hugepages === undefined ? 'no-huge' : 'hugepages';
+  hugepages?.ensure();
   const contenders = await Contenders.start(run.pairings, { path, size, memory, folder, cores: chooseCores() }, signal);
   run.skipped.push(...contenders.skipped.map(({ what, why }) => ({ what: `${what} (${path.name}, ${size})`, why })));
   try {

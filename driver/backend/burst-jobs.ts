@@ -16,7 +16,7 @@ export interface BurstJobs {
   deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number;
 }
 
-const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
 const { POOL_OFFSET, LENGTH, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
@@ -54,7 +54,9 @@ export const burstJobs = specialize(
         const field = handle << WORDS_SHIFT;
         const dataOffset = fields[field + DATA_OFFSET]!;
         const length = fields[field + SEGMENT_LENGTH]! + headerBytes;
-        if (fields[field + NEXT] !== 0 || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
+        // Without flags too: such packets go back to the pool as they are.
+        const isPlain = (fields[field + NEXT]! | fields[field + FLAGS]!) === 0;
+        if (!isPlain || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
         const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
         if (plainHeader && (header & 3) === 0) {
           const word = header >>> 2;
@@ -76,7 +78,7 @@ export const burstJobs = specialize(
     return { fetch, deliver };
   },
   {
-    ...{ DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT, POOL_OFFSET, LENGTH, JOB_SHIFT },
+    ...{ DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT, POOL_OFFSET, LENGTH, JOB_SHIFT },
     ...{ PLAIN_HEADER_BYTES, ETHERNET_HEADER_BYTES, writePlainHeader },
   },
 );

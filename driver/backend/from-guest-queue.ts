@@ -37,7 +37,7 @@ export class FromGuestQueue {
   take(burst: Burst, most: number): number {
     const { ring, engine, pool, counters, headerBytes } = this.#context;
     counters[POLLS]! += 1;
-    const popped = ring.pop(most < DEVICE_BURST ? most : DEVICE_BURST);
+    let popped = ring.pop(most < DEVICE_BURST ? most : DEVICE_BURST);
     if (popped === 0) {
       counters[EMPTY_POLLS]! += 1;
       return 0;
@@ -45,9 +45,10 @@ export class FromGuestQueue {
     const to = burst.count;
     const { handles } = burst;
     if (!pool.take(handles, to, popped)) {
-      // Nothing was taken: the same chains are looked at again next turn.
+      // Fewer go on where fewer buffers are left; chains that were not taken are looked at again next turn.
       counters[NO_BUFFER]! += 1;
-      return 0;
+      popped = Math.min(popped, pool.available);
+      if (popped === 0 || !pool.take(handles, to, popped)) return 0;
     }
     if (!ring.allReadable) return this.#takeScattered(burst, popped);
     const bytes = this.#jobs.fetch(handles, to, popped);

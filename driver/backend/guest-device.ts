@@ -11,7 +11,8 @@ import { SplitRingViews } from '../ring/split-views.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { controlqIndex } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
-import { MAX_QUEUE_SIZE, splitRingParts } from '../spec/ring.js';
+import { MAX_QUEUE_SIZE, type RingPart, splitRingParts } from '../spec/ring.js';
+import { isPowerOfTwo } from '../units.js';
 import { Caller } from './caller.js';
 import { CONTROL_SCRATCH_BYTES, ControlQueue } from './control-queue.js';
 import { RingCounters } from './counters.js';
@@ -54,6 +55,7 @@ export class GuestDevice {
   readonly #engine: CopyEngine;
   readonly #snapshot: JobSnapshot;
   readonly #port: BackendPort;
+  readonly #bounces: boolean;
   readonly #counters: RingCounters;
   readonly #emit: (event: DeviceEvent) => void;
   readonly #states: readonly RingState[];
@@ -78,6 +80,7 @@ export class GuestDevice {
     this.#engine.setPool(resources.pool.memory.buffer);
     this.#snapshot = new JobSnapshot(this.#engine);
     this.#port = port;
+    this.#bounces = port.bounce !== undefined;
     this.#counters = counters;
     this.#emit = emit;
     this.#activePairs = queuePairs;
@@ -96,7 +99,12 @@ export class GuestDevice {
 
   /** Swaps the memory table between two turns: rings that run are opened again over the new one. */
   setMemory(regions: readonly GuestRegion[]): void {
-    for (const index of this.#states.keys()) this.#closeRing(index);
+    for (const [index, state] of this.#states.entries()) {
+      const reason = state.ring?.broken;
+      this.#closeRing(index);
+      // A ring that is broken stays so until it is started again.
+      if (reason !== undefined) this.#breakRing(index, state, reason);
+    }
     this.#removeRegions();
     for (const { fd, fileOffset, guestAddress, bytes } of regions) {
       this.#regions.push(this.#engine.addRegion({ fd, fileOffset, guestAddress, bytes }));
@@ -106,8 +114,7 @@ export class GuestDevice {
       try {
         this.#openRing(index, { ...state.setup, base: state.base });
       } catch (error) {
-        state.setup = undefined;
-        this.#emit({ type: 'ring-broken', ring: index, reason: `its memory is gone: ${String(error)}` });
+        this.#breakRing(index, state, `its memory is gone: ${String(error)}`);
       }
     }
   }
@@ -115,8 +122,13 @@ export class GuestDevice {
   startRing(index: number, setup: RingSetup): void {
     const state = this.#state(index);
     this.#closeRing(index);
+    state.setup = undefined;
+    checkSetup(index, setup);
     this.#openRing(index, setup);
     state.setup = setup;
+    state.reported = false;
+    // With a control queue the driver starts with one pair (virtio 1.2 §5.1.6.5.5).
+    if (index === controlqIndex(this.#pairs.length)) this.#activePairs = 1;
   }
 
   enableRing(index: number, enabled: boolean): void {
@@ -150,6 +162,16 @@ export class GuestDevice {
 
   /** One turn: moves up to a burst each way on every pair; returns how many packets. */
   poll(): number {
+    try {
+      return this.#turn();
+    } catch (error) {
+      // A port that fails, or a defect of ours, must not take the other guests of the thread along.
+      this.#fail(error);
+      return 0;
+    }
+  }
+
+  #turn(): number {
     let moved = 0;
     const pairs = this.#pairs;
     for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pair, pairs[pair]!);
@@ -162,16 +184,9 @@ export class GuestDevice {
     const { transmit, receive, waiting } = pair;
     let moved = 0;
     if (transmit !== undefined) {
-      if (this.#states[2 * number + 1]!.enabled) {
-        const room = this.#port.room(number);
-        if (room > 0) {
-          const burst = this.#burst;
-          moved += transmit.take(burst, room);
-          if (burst.count > 0) this.#port.fromGuest(burst, number);
-        }
-      } else {
-        moved += transmit.discard();
-      }
+      if (!this.#states[2 * number + 1]!.enabled) moved += transmit.discard();
+      else if (this.#bounces) moved += this.#takeBack(number, transmit, waiting);
+      else moved += this.#takeAway(number, transmit);
     }
     // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
     if (receive !== undefined && this.#states[2 * number]!.enabled && number < this.#activePairs) {
@@ -181,14 +196,33 @@ export class GuestDevice {
     return moved;
   }
 
+  /** Takes packets that go back to their pair into the burst that waits for it. */
+  #takeBack(pair: number, transmit: FromGuestQueue, waiting: Burst): number {
+    const start = waiting.count;
+    const room = waiting.capacity - start;
+    if (room === 0) return 0;
+    const taken = transmit.take(waiting, room);
+    if (waiting.count > start) this.#port.bounce!(waiting, start, pair);
+    return taken;
+  }
+
+  /** Takes packets that the port keeps. */
+  #takeAway(pair: number, transmit: FromGuestQueue): number {
+    const room = this.#port.room(pair);
+    if (room === 0) return 0;
+    const burst = this.#burst;
+    const taken = transmit.take(burst, room);
+    if (burst.count > 0) this.#port.fromGuest(burst, pair);
+    // What the port left there is lost, or the burst would not hold the next one.
+    if (burst.count > 0) burst.free();
+    return taken;
+  }
+
   /** Rare looks: rings that broke, memory that vanished. */
   #check(): void {
     for (const [index, state] of this.#states.entries()) {
       const reason = state.ring?.broken;
-      if (reason === undefined || state.reported) continue;
-      state.reported = true;
-      if (state.setup?.errFd !== undefined) native.signalEventFd(state.setup.errFd);
-      this.#emit({ type: 'ring-broken', ring: index, reason });
+      if (reason !== undefined) this.#report(index, state, reason);
     }
     const faults = this.#engine.faults();
     if (faults > this.#faultsSeen) {
@@ -196,6 +230,29 @@ export class GuestDevice {
       for (const index of this.#states.keys()) this.#closeRing(index);
       this.#emit({ type: 'memory-fault' });
     }
+  }
+
+  /** Has a ring stand still until it is started again. */
+  #breakRing(index: number, state: RingState, reason: string): void {
+    this.#report(index, state, reason);
+    state.setup = undefined;
+  }
+
+  /** Says, once, that a ring is broken. */
+  #report(index: number, state: RingState, reason: string): void {
+    if (state.reported) return;
+    state.reported = true;
+    if (state.setup?.errFd !== undefined) native.signalEventFd(state.setup.errFd);
+    this.#emit({ type: 'ring-broken', ring: index, reason });
+  }
+
+  #fail(error: unknown): void {
+    for (const [index, state] of this.#states.entries()) {
+      if (state.ring === undefined) continue;
+      this.#closeRing(index);
+      this.#breakRing(index, state, `its device failed: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    this.#burst.free();
   }
 
   #openRing(index: number, setup: RingSetup): void {
@@ -229,7 +286,6 @@ export class GuestDevice {
       scratch: features.has(Feature.INDIRECT_DESC) ? this.#resources.scratch : undefined,
     });
     state.ring = ring;
-    state.reported = false;
     this.#openQueue(index, ring, setup, features);
   }
 
@@ -242,8 +298,6 @@ export class GuestDevice {
       const bytes = new Uint8Array(pool.memory.buffer, at, CONTROL_SCRATCH_BYTES);
       const setQueuePairs = (pairs: number): boolean => this.#setQueuePairs(pairs);
       this.#control = new ControlQueue(ring, this.#engine, this.#snapshot, at, bytes, { setQueuePairs }, caller);
-      // With a control queue the driver starts with one pair (virtio 1.2 §5.1.6.5.5).
-      this.#activePairs = 1;
       return;
     }
     const context: RingContext = {
@@ -288,6 +342,26 @@ export class GuestDevice {
     if (state === undefined) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${index}`, { value: index });
     return state;
   }
+}
+
+/** @throws VirtioError INVALID_ARGUMENT for what no split ring has; where its parts are is looked at when it is opened */
+function checkSetup(index: number, { size, base, desc, avail, used }: RingSetup): void {
+  const parts = splitRingParts(size);
+  const isAligned = (address: bigint, part: RingPart): boolean => address % BigInt(part.alignment) === 0n;
+  const isFine =
+    isPowerOfTwo(size) &&
+    size <= MAX_QUEUE_SIZE &&
+    Number.isInteger(base) &&
+    base >= 0 &&
+    base <= 0xffff &&
+    isAligned(desc, parts.desc) &&
+    isAligned(avail, parts.driver) &&
+    isAligned(used, parts.device);
+  if (isFine) return;
+  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `ring ${index} of ${size} entries at index ${base} is none, or not aligned`, {
+    value: { size, base, desc, avail, used },
+    requirement: 'virtio 1.2 §2.7',
+  });
 }
 
 const newState = (): RingState => ({ setup: undefined, enabled: false, base: 0, ring: undefined, reported: false });

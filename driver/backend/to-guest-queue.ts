@@ -22,6 +22,8 @@ export class ToGuestQueue {
   readonly #context: RingContext;
   readonly #jobs: BurstJobs;
   readonly #lengths = new Uint32Array(MAX_CHAINS);
+  /** Bytes that each chain takes: sums of 32-bit lengths, exact. */
+  readonly #capacities = new Float64Array(MAX_CHAINS);
   /** Packet of the burst that a chain belongs to. */
   readonly #chainPacket = new Uint32Array(MAX_CHAINS);
 
@@ -68,7 +70,7 @@ export class ToGuestQueue {
     counters[BYTES]! += bytes;
     ring.returnChains(lengths, popped);
     this.#context.caller.call(ring);
-    pool.free(handles, 0, popped);
+    pool.freeBuffers(handles, 0, popped);
     if (popped === burst.count) burst.count = 0;
     else burst.removeFirst(popped);
     return popped;
@@ -80,11 +82,17 @@ export class ToGuestQueue {
     const popped = ring.pop(MAX_CHAINS);
     const { firstJob } = ring;
     const source = this.#context.snapshot.take(firstJob[popped]!);
+    this.#measure(source, popped);
+    const capacities = this.#capacities;
     const jobsLeft = engine.jobs.length / JOB_WORDS;
+    /** Chains that there can be at all: no more come, and no more are looked at. */
+    const most = Math.min(MAX_CHAINS, ring.size);
     let packet = 0;
     let chain = 0;
     let job = 0;
-    for (; packet < burst.count && chain < popped; packet++) {
+    for (; packet < burst.count; packet++) {
+      chain = this.#skipUnwritable(chain, popped);
+      if (chain === popped) break;
       const handle = burst.handles[packet]!;
       const total = pool.fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! + headerBytes;
       if (pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]! < headerBytes) {
@@ -92,13 +100,12 @@ export class ToGuestQueue {
         counters[RingCounter.DROP_NO_ROOM]! += 1;
         continue;
       }
-      chain = this.#skipUnwritable(source, chain, popped);
       let room = 0;
       let end = chain;
-      while (room < total && end < popped && (mergeable || end === chain)) room += this.#capacity(source, end++);
+      while (room < total && end < popped && (mergeable || end === chain)) room += capacities[end++]!;
       if (room < total) {
-        // More buffers may come, unless the packet would take more than are ever looked at.
-        if (end === popped && (mergeable || popped === chain) && (packet > 0 || popped < MAX_CHAINS)) break;
+        // More buffers may come, unless the packet has all that there can be.
+        if (mergeable && (chain > 0 || popped < most)) break;
         counters[RingCounter.DROP_NO_ROOM]! += 1;
         continue;
       }
@@ -112,27 +119,32 @@ export class ToGuestQueue {
     return this.#finish(burst, packet, chain);
   }
 
+  /** Notes how many bytes the device may write into each chain; 0 where a part of it is not writable. */
+  #measure(source: Uint32Array, popped: number): void {
+    const { firstJob } = this.#context.ring;
+    for (let chain = 0; chain < popped; chain++) {
+      let bytes = 0;
+      for (let index = firstJob[chain]!; index < firstJob[chain + 1]!; index++) {
+        const at = index << JOB_SHIFT;
+        if (source[at + DIRECTION] !== CopyDirection.TO_GUEST) {
+          bytes = 0;
+          break;
+        }
+        bytes += source[at + LENGTH]!;
+      }
+      this.#capacities[chain] = bytes;
+    }
+  }
+
   /** Marks chains that have nothing to write to: they are returned empty. Returns the first that has. */
-  #skipUnwritable(source: Uint32Array, chain: number, popped: number): number {
+  #skipUnwritable(chain: number, popped: number): number {
     let next = chain;
-    for (; next < popped && this.#capacity(source, next) === 0; next++) {
+    for (; next < popped && this.#capacities[next] === 0; next++) {
       this.#context.counters[RingCounter.DROP_DIRECTION]! += 1;
       this.#lengths[next] = 0;
       this.#chainPacket[next] = NO_PACKET;
     }
     return next;
-  }
-
-  /** Bytes that the device may write into a chain; 0 when a part of it is not writable. */
-  #capacity(source: Uint32Array, chain: number): number {
-    const { firstJob } = this.#context.ring;
-    let bytes = 0;
-    for (let index = firstJob[chain]!; index < firstJob[chain + 1]!; index++) {
-      const at = index << JOB_SHIFT;
-      if (source[at + DIRECTION] !== CopyDirection.TO_GUEST) return 0;
-      bytes += source[at + LENGTH]!;
-    }
-    return bytes;
   }
 
   #writeHeader(handle: number, buffers: number): void {
@@ -153,7 +165,9 @@ export class ToGuestQueue {
     let to = job;
     for (let number = chain; number < end; number++) {
       let written = 0;
-      for (let index = ring.firstJob[number]!; index < ring.firstJob[number + 1]! && left > 0; index++) {
+      // A chain that is not writable as a whole gets nothing, wherever it stands.
+      const after = this.#capacities[number] === 0 ? 0 : ring.firstJob[number + 1]!;
+      for (let index = ring.firstJob[number]!; index < after && left > 0; index++) {
         const from = index << JOB_SHIFT;
         let low = source[from + GUEST_LOW]!;
         let high = source[from + GUEST_HIGH]!;

@@ -1,6 +1,7 @@
 /** Turns the text behind an option into its value, or says what would have been right. */
 
 import { ErrorCode, VirtioError } from '../errors.js';
+import { count } from './output.js';
 
 const invalid = (what: string, right: string, text: string): VirtioError =>
   new VirtioError(ErrorCode.INVALID_ARGUMENT, `${what} takes ${right}, not ${text === '' ? 'empty' : text}`, {
@@ -8,11 +9,9 @@ const invalid = (what: string, right: string, text: string): VirtioError =>
     advice: 'see --help',
   });
 
-const inWords = (value: number): string => value.toLocaleString('en-US');
-
 /** A whole number between two others, both included. */
 export const wholeNumber =
-  (option: string, least: number, most: number, right = `a number from ${inWords(least)} to ${inWords(most)}`) =>
+  (option: string, least: number, most: number, right = `a number from ${count(least)} to ${count(most)}`) =>
   (text: string): number => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (!(value >= least && value <= most)) throw invalid(option, right, text);
@@ -47,12 +46,12 @@ export const path =
 
 /** Numbers of processors, separated by commas. */
 export const processors =
-  (option: string, most: number, count: number) =>
+  (option: string, most: number, online: number) =>
   (text: string): readonly number[] => {
     const list = text.split(',');
-    const right = `${most === 1 ? 'one processor' : `one to ${most} processors`} of 0 to ${count - 1}`;
+    const right = `${most === 1 ? 'one processor' : `one to ${most} processors`} of 0 to ${online - 1}`;
     const values = list.map((each) => (/^\d+$/.test(each) ? Number(each) : Number.NaN));
-    if (values.length > most || !values.every((value) => value < count)) throw invalid(option, right, text);
+    if (values.length > most || !values.every((value) => value < online)) throw invalid(option, right, text);
     return values;
   };
 

@@ -28,7 +28,7 @@ export function quietenStreams(): void {
 }
 
 /** `1,234,567`. */
-export const count = (value: number): string => Math.round(value).toLocaleString('en-US');
+export const count = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ',');
 
 /** A rate in the unit that leaves one to three digits before the point: `14.28 Mpps`. */
 export function packetRate(perSecond: number): string {

@@ -1,17 +1,16 @@
 /** Progress on a terminal, for what takes longer than two seconds. */
 
 import type { SingleBar } from 'cli-progress';
-import { count } from './output.js';
 
 const SILENT_MS = 2000;
 const REFRESH_MS = 200;
 
 export interface ProgressOptions {
-  /** What there is to do, in `unit`. */
+  /** What there is to do, and how much of it is done. */
   readonly total: number;
-  readonly unit: string;
-  /** How much of it is done. */
   done(): number;
+  /** What stands beside the bar. */
+  text(): string;
 }
 
 /** Shows nothing for two seconds, and never anything where the output is not a terminal. */
@@ -19,6 +18,8 @@ export class Progress {
   readonly #options: ProgressOptions;
   readonly #began = performance.now();
   readonly #timer: NodeJS.Timeout | undefined;
+  /** However the process ends: a bar hides the cursor, and the terminal wants it back. */
+  readonly #onExit = (): void => this.close();
   #bar: SingleBar | undefined;
   #isClosed = false;
 
@@ -41,24 +42,26 @@ export class Progress {
     clearInterval(this.#timer);
     this.#bar?.stop();
     this.#bar = undefined;
+    process.off('exit', this.#onExit);
   }
 
   async #refresh(): Promise<void> {
     if (performance.now() - this.#began < SILENT_MS) return;
-    const { total, unit, done } = this.#options;
-    const now = done();
-    const seconds = (performance.now() - this.#began) / 1000;
-    const text = `${count(now)} of ${count(total)} ${unit}, ${seconds.toFixed(0)} s`;
+    const { total, done, text } = this.#options;
     if (this.#bar === undefined) {
       const { default: progress } = await import('cli-progress');
       if (this.#isClosed || this.#bar !== undefined) return;
-      const format = '{bar} {percentage} %  {text}';
-      this.#bar = new progress.SingleBar(
-        { format, stream: process.stderr, clearOnComplete: true, hideCursor: true },
-        progress.Presets.shades_classic,
-      );
-      this.#bar.start(total, now, { text });
+      const options = {
+        format: '{bar} {percentage} %  {text}',
+        stream: process.stderr,
+        clearOnComplete: true,
+        hideCursor: true,
+        barsize: 20,
+      };
+      this.#bar = new progress.SingleBar(options, progress.Presets.shades_classic);
+      process.on('exit', this.#onExit);
+      this.#bar.start(total, 0, { text: text() });
     }
-    this.#bar.update(Math.min(now, total), { text });
+    this.#bar.update(Math.min(done(), total), { text: text() });
   }
 }

@@ -55,10 +55,16 @@ export const freeList = specialize(
     }
 
     function freeBuffers(handles: Uint32Array, start: number, count: number): void {
-      for (let index = start; index < start + count; index++) {
-        if (cached === CACHE_SIZE) spill();
-        cache[cached++] = handles[index]!;
+      if (cached + count > CACHE_SIZE) {
+        for (let index = start; index < start + count; index++) {
+          if (cached === CACHE_SIZE) spill();
+          cache[cached++] = handles[index]!;
+        }
+        return;
       }
+      const top = cached;
+      for (let index = 0; index < count; index++) cache[top + index] = handles[start + index]!;
+      cached = top + count;
     }
 
     function flush(): void {

@@ -3,7 +3,7 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import { highWord, KiB, lowWord } from '../units.js';
 import type { DmaMemory } from './dma-memory.js';
-import { type EthernetRewriter, ethernetRewriter } from './ethernet.js';
+import { type EthernetRewriter, ethernetRewriter } from './ethernet-rewriter.js';
 import { type FreeList, freeList } from './free-list.js';
 import { PacketField } from './packet-fields.js';
 import { SharedStack } from './shared-stack.js';

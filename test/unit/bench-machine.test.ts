@@ -26,8 +26,8 @@ function fakePool(total: number, used: number, most: number) {
 
 test('hugepages: what is missing is added, and only that is taken away', () => {
   const { pool, state } = fakePool(100, 60, 1000);
-  const reservation = HugepageReservation.reserve(50, pool);
-  assert.ok(reservation.isEnough);
+  const reservation = new HugepageReservation(50, pool);
+  assert.is(reservation.ensure(), '');
   assert.is(state.total, 110);
   state.total += 7; // Somebody else's, meanwhile.
   reservation.release();
@@ -36,19 +36,29 @@ test('hugepages: what is missing is added, and only that is taken away', () => {
   assert.is(state.total, 107, 'a second release changes nothing');
 });
 
+test('hugepages: what somebody took out of the pool is added again, and all of it taken away in the end', () => {
+  const { pool, state } = fakePool(0, 0, 1000);
+  const reservation = new HugepageReservation(50, pool);
+  reservation.ensure();
+  state.total = 10;
+  assert.is(reservation.ensure(), '');
+  assert.is(state.total, 50);
+  reservation.release();
+  assert.is(state.total, 0, 'never below nothing');
+});
+
 test('hugepages: enough are there already, so nothing is touched', () => {
   const { pool, state } = fakePool(100, 10, 1000);
-  const reservation = HugepageReservation.reserve(50, pool);
-  assert.ok(reservation.isEnough);
+  const reservation = new HugepageReservation(50, pool);
+  assert.is(reservation.ensure(), '');
   reservation.release();
   assert.equal(state.resized, []);
 });
 
 test('hugepages: what the kernel gives too little of is given back at once', () => {
   const { pool, state } = fakePool(0, 0, 30);
-  const reservation = HugepageReservation.reserve(50, pool);
-  assert.not(reservation.isEnough);
-  assert.match(reservation.shortage, '50 free hugepages are needed, the kernel can give 30');
+  const reservation = new HugepageReservation(50, pool);
+  assert.is(reservation.ensure(), '50 free hugepages are needed, the kernel can give 30');
   assert.is(state.total, 0);
 });
 
@@ -63,8 +73,8 @@ test('hugepages: pages that others take meanwhile are asked for again', () => {
       taken = 8;
     },
   };
-  const reservation = HugepageReservation.reserve(50, contested);
-  assert.ok(reservation.isEnough);
+  const reservation = new HugepageReservation(50, contested);
+  assert.is(reservation.ensure(), '');
   assert.is(state.total, 58);
   reservation.release();
   assert.is(state.total, 0);
@@ -78,9 +88,8 @@ test('hugepages: without the right to ask it says so', () => {
       throw new Error('EACCES');
     },
   };
-  const reservation = HugepageReservation.reserve(50, forbidden);
-  assert.not(reservation.isEnough);
-  assert.match(reservation.shortage, 'only root');
+  const reservation = new HugepageReservation(50, forbidden);
+  assert.match(reservation.ensure(), 'only root');
   reservation.release();
 });
 

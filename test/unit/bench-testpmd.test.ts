@@ -131,8 +131,10 @@ test('close ends a frozen process too, removes its runtime folder, and may be ca
     const [, runtime] = await testpmd.waitForLog(/runtime (.*)/);
     assert.ok(existsSync(runtime!));
     testpmd.freeze();
+    const start = performance.now();
     await testpmd.close();
     assert.ok(testpmd.hasEnded);
+    assert.ok(performance.now() - start < 3000, 'it was thawed and asked, not waited for and killed');
     assert.not(existsSync(runtime!));
     assert.not(existsSync(`/proc/${testpmd.pid}`));
     await testpmd.close();

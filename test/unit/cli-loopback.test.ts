@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 
 import { PcapReader } from '../../driver/pcap/pcap-reader.js';
 import { makePcap, pattern } from '../support/capture-files.js';
-import { type CliEnd, runCli } from '../support/cli.js';
+import { CLI, type CliEnd, runCli } from '../support/cli.js';
 import { withFolder } from '../support/temp-folder.js';
 
 export const timeBoundSeconds = 240;
@@ -121,7 +121,7 @@ test('ends after a duration, and without looking at packets when told so', async
   assert.ok(result.sent > 0);
   assert.is(result['received'], result.sent);
   assert.is(result['verified'], 0);
-  assert.ok(result.seconds > 0.25 && result.seconds < 30, `${result.seconds} s`);
+  assert.ok(result.seconds > 0.29 && result.seconds < 30, `${result.seconds} s`);
 });
 
 test('threads can be pinned, and spin, yield or sleep', async () => {
@@ -165,7 +165,10 @@ test('the object has all that scripts rely on', async () => {
   assert.match(String(result['version']), /^\d+\.\d+\.\d+/);
   assert.is(result.memory.kind, '4 KiB pages');
   assert.ok(result.memory.bytes > 256 * 2048);
-  assert.is(result.pps.received, Math.round(1000 / result.seconds));
+  assert.ok(
+    Math.abs(result.pps.received * result.seconds - 1000) < 1,
+    'packets a second follow from packets and seconds',
+  );
   assert.ok(result.firstPacketMs > 0 && result.firstPacketMs < 30_000, `${result.firstPacketMs} ms`);
   assert.type(result.drops['lostInFlight'], 'number');
 });
@@ -181,6 +184,27 @@ test('people get a table', async () => {
   assert.match(end.stdout, /0 lost, 0 reordered, 0 corrupt/);
   assert.match(end.stdout, /took +│ \d+\.\d\d s/);
   assert.match(end.stdout, /memory +│ [\d.]+ MiB on /);
+});
+
+test('a terminal sees progress after two seconds, and nobody else does', async () => {
+  const args = ['loopback', '--duration', '3'];
+  const piped = await runCli(args);
+  assert.is(piped.stderr, '');
+  assert.not.match(piped.stdout, /%/);
+  /** In a terminal of its own; what `runCli` adds to the command is not looked at. */
+  const onTerminal = (line: string): Promise<CliEnd> => {
+    const command = `exec script -qec '"${process.execPath}" "${CLI}" ${line}' /dev/null`;
+    return runCli([], { wrapper: ['sh', '-c', command, 'sh'] });
+  };
+  const shown = await onTerminal(args.join(' '));
+  assert.is(shown.status, 0, shown.stdout);
+  assert.match(shown.stdout, /\d+ % {2}\d of 3 s, [\d,]+ packets, [\d.]+ .?pps/);
+  const cursor = ['\\[\\?25l', '\\[\\?25h'].map((code) => shown.stdout.match(new RegExp(code, 'g'))?.length);
+  assert.equal(cursor, [1, 1], 'the cursor is hidden and shown again');
+  assert.match(shown.stdout, /took +│ 3\.\d\d s/);
+  const short = await onTerminal('loopback --packets 100');
+  assert.is(short.status, 0, short.stdout);
+  assert.not.match(short.stdout, /%/);
 });
 
 test('the back-end listens where it is told, and its socket goes with it', () =>

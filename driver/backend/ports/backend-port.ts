@@ -21,6 +21,13 @@ export interface BackendPort {
   room(pair: number): number;
   /** Takes every packet of the burst, at most `room` of them. */
   fromGuest(burst: Burst, pair: number): void;
+  /**
+   * For a port that only sends back what it gets, changed or not; it has this in place of `room` and `fromGuest`.
+   *
+   * Rewrites packets `start` to `burst.count - 1` of the burst, which go back to the pair they came from. Packets that the
+   * guest has no buffers for wait, and the guest is held back meanwhile: nothing is lost.
+   */
+  bounce?(burst: Burst, start: number, pair: number): void;
   /** Adds packets for the guest to the burst, up to its capacity. What the guest has no buffers for stays there. */
   toGuest(burst: Burst, pair: number): void;
   /** Frees what it holds. */

@@ -1,7 +1,7 @@
 /** Looks after traffic while it runs: what ends it, how far it is, and whether it stands still. */
 
 import { ErrorCode, type Launched, type Port, VirtioError } from '../../index.js';
-import { count, plural } from '../output.js';
+import { count, packetRate, plural } from '../output.js';
 import { Progress } from '../progress.js';
 import type { TrafficCounters } from './counters.js';
 import { underWay } from './verdict.js';
@@ -13,6 +13,8 @@ export interface WatchOptions {
 }
 
 const LOOK_MS = 100;
+/** Between two looks at whether the first packet was sent. */
+const BEGIN_LOOK_MS = 5;
 /** Nothing back for so long, while packets are under way, is the end: a starved machine comes back sooner. */
 const STALL_MS = 10_000;
 /** How long packets under way may take to come back when Ctrl-C is pressed. */
@@ -58,15 +60,11 @@ export class Watch {
    * Rejects with what its thread threw.
    */
   async untilOver(traffic: Launched): Promise<VirtioError | undefined> {
-    const { duration, packets } = this.#options;
+    const { duration } = this.#options;
     this.#movedAt = performance.now();
     this.#timers.push(setInterval(() => this.#look(), LOOK_MS));
-    if (duration !== undefined) this.#timers.push(setTimeout(() => this.#counters.drain(), duration));
-    this.#progress = new Progress(
-      duration === undefined
-        ? { total: packets, unit: 'packets', done: () => this.#counters.totals().RECEIVED }
-        : { total: duration / 1000, unit: 's', done: () => this.#counters.seconds },
-    );
+    if (duration !== undefined) this.#drainAfter(duration);
+    this.#progress = this.#makeProgress();
     this.#signal.addEventListener('abort', this.#onAbort);
     if (this.#signal.aborted) this.#interrupted();
     try {
@@ -83,6 +81,30 @@ export class Watch {
     this.#signal.removeEventListener('abort', this.#onAbort);
     this.#port.off('fault', this.#onFault);
     this.#port.off('link', this.#onLink);
+  }
+
+  #makeProgress(): Progress {
+    const { duration, packets } = this.#options;
+    const received = (): number => this.#counters.totals().RECEIVED;
+    const rate = (): string => packetRate(received() / this.#counters.seconds);
+    if (duration === undefined) {
+      const text = (): string => `${count(received())} of ${count(packets)} packets, ${rate()}`;
+      return new Progress({ total: packets, done: received, text });
+    }
+    const total = duration / 1000;
+    const done = (): number => this.#counters.seconds;
+    const text = (): string => `${done().toFixed(0)} of ${count(total)} s, ${count(received())} packets, ${rate()}`;
+    return new Progress({ total, done, text });
+  }
+
+  /** Lets it send for `duration` milliseconds from its first packet on: its thread may come up late. */
+  #drainAfter(duration: number): void {
+    const left = duration - 1000 * this.#counters.seconds;
+    if (left <= 0) {
+      this.#counters.drain();
+      return;
+    }
+    this.#timers.push(setTimeout(() => this.#drainAfter(duration), left < duration ? left : BEGIN_LOOK_MS));
   }
 
   #look(): void {
