@@ -1,5 +1,6 @@
 /** Turns the text behind an option into its value, or says what would have been right. */
 
+import { cpus } from 'node:os';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { count } from './output.js';
 
@@ -44,13 +45,13 @@ export const path =
     return text;
   };
 
-/** Numbers of processors, separated by commas. */
+/** Numbers of processors of this machine, separated by commas. */
 export const processors =
-  (option: string, most: number, online: number) =>
+  (option: string, most: number) =>
   (text: string): readonly number[] => {
-    const list = text.split(',');
-    const right = `${most === 1 ? 'one processor' : `one to ${most} processors`} of 0 to ${online - 1}`;
-    const values = list.map((each) => (/^\d+$/.test(each) ? Number(each) : Number.NaN));
+    const online = cpus().length;
+    const right = `one to ${most} processors of 0 to ${online - 1}`;
+    const values = text.split(',').map((each) => (/^\d+$/.test(each) ? Number(each) : Number.NaN));
     if (values.length > most || !values.every((value) => value < online)) throw invalid(option, right, text);
     return values;
   };

@@ -4,6 +4,8 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import { Burst } from '../memory/burst.js';
 import { DmaMemory, type DmaMemoryHandle } from '../memory/dma-memory.js';
 import { PacketPool, type PacketPoolHandle } from '../memory/packet-pool.js';
+import { SharedStack } from '../memory/shared-stack.js';
+import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { openRing, type QueueHandle } from './queue-handle.js';
 import { RxQueue } from './rx-queue.js';
 import { QueueCounters } from './statistics.js';
@@ -23,11 +25,21 @@ export interface PortHandle {
   readonly poolMemory: DmaMemoryHandle;
   readonly pool: PacketPoolHandle;
   readonly counters: SharedArrayBuffer;
-  /** One word a queue: 1 while a thread has it. */
+  /** One word a queue: a `Claim`. */
   readonly claims: SharedArrayBuffer;
+  /** A `SharedStack` of the packets that ended threads left with the device: free when it is reset. */
+  readonly leftovers: SharedArrayBuffer;
   readonly session: PortSession | undefined;
 }
 
+/** Who has a queue. */
+export const Claim = {
+  FREE: 0,
+  /** A thread polls it. */
+  TAKEN: 1,
+  /** The thread that polled it has ended while the device ran: nobody knows the ring any more, until the next start. */
+  LEFT: 2,
+} as const;
 
 /** What an application on one thread holds of a port. Made by `Port` and by `launch`. */
 export class AttachedPort {
@@ -40,7 +52,10 @@ export class AttachedPort {
   readonly #claimed = new Set<number>();
   readonly #receivers = new Map<number, PortRxQueue>();
   readonly #transmitters = new Map<number, PortTxQueue>();
+  readonly #leftovers: SharedStack;
   readonly #release: () => void;
+  /** Queues that stand still while the device is reset. */
+  #quiet: (RxQueue | TxQueue)[] = [];
   #session: PortSession | undefined;
 
   constructor(handle: PortHandle, rings: DmaMemory, pool: PacketPool, release: () => void) {
@@ -50,24 +65,27 @@ export class AttachedPort {
     this.#rings = rings;
     this.#counters = new QueueCounters(handle.counters);
     this.#claims = new Int32Array(handle.claims);
+    this.#leftovers = new SharedStack(handle.leftovers);
     this.#session = handle.session;
     this.#release = release;
   }
 
   /** Attaches ports in another thread; ports that share a pool there share it here. */
   static attach(handles: readonly PortHandle[]): AttachedPort[] {
-    const pools = new Map<SharedArrayBuffer, PacketPool>();
+    const pools = new Map<SharedArrayBuffer, { readonly pool: PacketPool; users: number }>();
     return handles.map((handle) => {
       const rings = DmaMemory.attach(handle.rings);
-      let pool = pools.get(handle.pool.fields);
-      if (pool === undefined) {
-        pool = PacketPool.attach(DmaMemory.attach(handle.poolMemory), handle.pool);
-        pools.set(handle.pool.fields, pool);
+      let shared = pools.get(handle.pool.fields);
+      if (shared === undefined) {
+        shared = { pool: PacketPool.attach(DmaMemory.attach(handle.poolMemory), handle.pool), users: 0 };
+        pools.set(handle.pool.fields, shared);
       }
-      const { memory } = pool;
+      const { pool } = shared;
+      const user = shared;
+      user.users++;
       return new AttachedPort(handle, rings, pool, () => {
         rings.close();
-        memory.close();
+        if (--user.users === 0) pool.memory.close();
       });
     });
   }
@@ -81,7 +99,7 @@ export class AttachedPort {
   rxQueue(pair: number): PortRxQueue {
     let queue = this.#receivers.get(pair);
     if (queue === undefined) {
-      this.#claim(2 * pair);
+      this.#claim(pair, receiveqIndex(pair));
       queue = new PortRxQueue();
       this.#receivers.set(pair, queue);
       this.#openRx(pair, queue);
@@ -93,7 +111,7 @@ export class AttachedPort {
   txQueue(pair: number): PortTxQueue {
     let queue = this.#transmitters.get(pair);
     if (queue === undefined) {
-      this.#claim(2 * pair + 1);
+      this.#claim(pair, transmitqIndex(pair));
       queue = new PortTxQueue();
       this.#transmitters.set(pair, queue);
       this.#openTx(pair, queue);
@@ -106,13 +124,18 @@ export class AttachedPort {
     return new Burst(this.pool, capacity);
   }
 
-  /** Lets go of the rings: the device has been reset, or is gone. Queues stay, and move nothing until `resume`. */
-  pause(): void {
+  /** Has the queues move nothing until `resume`: the device is about to be reset. What is in flight stays with it. */
+  quiesce(): void {
     this.#session = undefined;
     for (const slot of [...this.#receivers.values(), ...this.#transmitters.values()]) {
-      slot.current?.close();
+      if (slot.current !== undefined) this.#quiet.push(slot.current);
       slot.current = undefined;
     }
+  }
+
+  /** Takes back what was in flight when the queues were quiesced: the device has been reset, or is gone. */
+  release(): void {
+    for (const queue of this.#quiet.splice(0)) queue.close();
     this.pool.flush();
   }
 
@@ -123,15 +146,23 @@ export class AttachedPort {
     for (const [pair, queue] of this.#transmitters) this.#openTx(pair, queue);
   }
 
-  /** Pauses and gives up everything this thread holds. Idempotent. */
+  /** Gives up everything this thread holds; what the device still has is left to the port's next reset. Idempotent. */
   close(): void {
-    this.pause();
-    for (const queue of this.#claimed) Atomics.store(this.#claims, queue, 0);
+    this.quiesce();
+    const claim = this.#quiet.length > 0 ? Claim.LEFT : Claim.FREE;
+    for (const queue of this.#quiet.splice(0)) {
+      const left = queue.abandon();
+      this.#leftovers.push(left, 0, left.length);
+    }
+    this.pool.flush();
+    for (const queue of this.#claimed) Atomics.store(this.#claims, queue, claim);
     this.#claimed.clear();
     this.#receivers.clear();
     this.#transmitters.clear();
-    this.#release();
+    if (!this.#closed) this.#release();
+    this.#closed = true;
   }
+  #closed = false;
 
   #openRx(pair: number, slot: PortRxQueue): void {
     const handle = this.#session?.rx[pair];
@@ -145,16 +176,23 @@ export class AttachedPort {
     slot.current = new TxQueue(this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(handle.index), handle);
   }
 
-  #claim(queue: number): void {
-    if (queue >= this.#claims.length || queue < 0) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${queue >>> 1}`, {
-        value: queue >>> 1,
+  #claim(pair: number, queue: number): void {
+    if (!Number.isInteger(pair) || pair < 0 || queue >= this.#claims.length) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, {
+        value: pair,
         advice: 'open the port with more queues',
       });
     }
-    if (Atomics.compareExchange(this.#claims, queue, 0, 1) !== 0) {
-      throw new VirtioError(ErrorCode.IN_USE, `queue pair ${queue >>> 1} of ${this.address} is polled by another thread`, {
-        value: queue >>> 1,
+    const claim = Atomics.compareExchange(this.#claims, queue, Claim.FREE, Claim.TAKEN);
+    if (claim === Claim.LEFT) {
+      throw new VirtioError(ErrorCode.IN_USE, `queue pair ${pair} of ${this.address} was polled by a thread that has ended`, {
+        value: pair,
+        advice: 'stop and start the port first',
+      });
+    }
+    if (claim !== Claim.FREE) {
+      throw new VirtioError(ErrorCode.IN_USE, `queue pair ${pair} of ${this.address} is polled by another thread`, {
+        value: pair,
         advice: 'give each thread queue pairs of its own',
       });
     }

@@ -36,7 +36,8 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
   if (application.run === undefined) throw new Error(`${launched.module} has no export run`);
   const ports = AttachedPort.attach(launched.ports);
   const byId = new Map(ports.map((port) => [port.id, port]));
-  stop.onRequest('pause', (id: number) => byId.get(id)?.pause());
+  stop.onRequest('quiesce', (id: number) => byId.get(id)?.quiesce());
+  stop.onRequest('release', (id: number) => byId.get(id)?.release());
   stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) => byId.get(id)?.resume(session));
   const [port] = ports;
   if (port === undefined) throw new Error('no port was launched');

@@ -67,9 +67,11 @@ export async function launch(ports: Port | readonly Port[], module: URL, options
         data: options.data,
       };
       const entry = new URL('./launch-worker.js', import.meta.url);
-      const lcore = await Lcore.start({ entry, cpu, name: `lcore-${cpu ?? index}`, data });
+      const starting = Lcore.start({ entry, cpu, name: `lcore-${cpu ?? index}`, data });
+      // From here on, not when the thread is up: it has been told of the ports as they are now.
+      for (const port of list) follow(port, starting);
+      const lcore = await starting;
       lcore.onEvent = (event) => options.onEvent?.(event, index);
-      for (const port of list) follow(port, lcore);
       lcores.push(lcore);
     }
   } catch (error) {
@@ -80,18 +82,20 @@ export async function launch(ports: Port | readonly Port[], module: URL, options
 }
 
 /** Has a thread follow a port's stops and starts for as long as it runs. */
-function follow(port: Port, lcore: Lcore): void {
-  const whileRunning = async (request: Promise<unknown>): Promise<void> => {
+function follow(port: Port, starting: Promise<Lcore>): void {
+  const request = async (type: string, payload: unknown): Promise<void> => {
+    const lcore = await starting.catch(() => undefined);
     try {
-      await request;
+      await lcore?.request(type, payload);
     } catch (error) {
       // A thread that has ended holds nothing any more.
-      if (lcore.running) throw error;
+      if (lcore?.running === true) throw error;
     }
   };
   const remove = port.addRemote({
-    pause: () => whileRunning(lcore.request('pause', port.id)),
-    resume: (session: PortSession) => whileRunning(lcore.request('resume', { id: port.id, session })),
+    quiesce: () => request('quiesce', port.id),
+    release: () => request('release', port.id),
+    resume: (session: PortSession) => request('resume', { id: port.id, session }),
   });
-  lcore.finished.then(remove, remove);
+  starting.then((lcore) => lcore.finished).then(remove, remove);
 }

@@ -4,7 +4,7 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { DmaMemory } from '../memory/dma-memory.js';
 import { ControlAck, ControlClass, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
-import { controlqIndex, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
+import { controlqIndex, MTU_MIN, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import type { Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
@@ -156,5 +156,7 @@ async function frameLimit(transport: Transport, features: FeatureSet): Promise<n
   if (!features.has(Feature.MTU)) return MAX_FRAME_BYTES;
   const { mtu } = virtioNetConfig.fields;
   const config = await transport.readConfig(mtu.offset, mtu.bytes);
-  return new DataView(config.buffer, config.byteOffset).getUint16(0, true) + ETHERNET_OVERHEAD_BYTES;
+  const value = new DataView(config.buffer, config.byteOffset).getUint16(0, true);
+  // "The device MUST set mtu to between 68 and 65535 inclusive": what does not is no limit (virtio 1.2 §5.1.4.1).
+  return value < MTU_MIN ? MAX_FRAME_BYTES : value + ETHERNET_OVERHEAD_BYTES;
 }

@@ -5,11 +5,12 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { Burst } from '../memory/burst.js';
 import { DmaMemory, type PageChoice } from '../memory/dma-memory.js';
 import { PacketPool } from '../memory/packet-pool.js';
+import { SharedStack } from '../memory/shared-stack.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { virtioNetConfig } from '../spec/net-config.js';
 import type { Transport, TransportEvent } from '../spec/transport.js';
 import { isPowerOfTwo } from '../units.js';
-import { AttachedPort, type PortHandle, type PortRxQueue, type PortSession, type PortTxQueue } from './attached-port.js';
+import { AttachedPort, Claim, type PortHandle, type PortRxQueue, type PortSession, type PortTxQueue } from './attached-port.js';
 import { bringUp } from './bring-up.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
 import { PortQueues, ringMemoryBytes } from './port-queues.js';
@@ -49,7 +50,10 @@ interface PortEvents {
 
 /** Another thread's share of a port, as the port sees it. */
 export interface RemotePort {
-  pause(): Promise<void>;
+  /** Has the thread move nothing more, before the device is reset. */
+  quiesce(): Promise<void>;
+  /** Has it take back what was in flight, after that. */
+  release(): Promise<void>;
   resume(session: PortSession): Promise<void>;
 }
 
@@ -75,10 +79,13 @@ export class Port extends EventEmitter<PortEvents> {
   readonly #resources: readonly AsyncDisposable[];
   readonly #counters: QueueCounters;
   readonly #claims: SharedArrayBuffer;
+  readonly #leftovers: SharedStack;
   readonly #remotes = new Set<RemotePort>();
   #local: AttachedPort | undefined;
   #queues: PortQueues | undefined;
   #session: PortSession | undefined;
+  /** Memory that the device can reach. */
+  readonly #shared: DmaMemory[] = [];
   #negotiation: Negotiation | undefined;
   #macAddress: Uint8Array | undefined;
   #state: PortState = 'stopped';
@@ -113,6 +120,7 @@ export class Port extends EventEmitter<PortEvents> {
     }
     this.#counters = QueueCounters.create(2 * queues);
     this.#claims = new SharedArrayBuffer(2 * queues * 4);
+    this.#leftovers = new SharedStack(SharedStack.create(2 * queues * ringSize));
     transport.onEvent = (event) => this.#onTransportEvent(event);
   }
 
@@ -169,7 +177,6 @@ export class Port extends EventEmitter<PortEvents> {
       if (this.#state === 'closed') return;
       try {
         if (this.#state === 'started') await this.#stop('stopped');
-        await this.#pauseAll();
       } finally {
         this.#state = 'closed';
         this.#transport.onEvent = undefined;
@@ -220,6 +227,7 @@ export class Port extends EventEmitter<PortEvents> {
       pool: this.pool.handle,
       counters: this.#counters.memory,
       claims: this.#claims,
+      leftovers: this.#leftovers.memory,
       session: this.#session,
     };
   }
@@ -238,15 +246,17 @@ export class Port extends EventEmitter<PortEvents> {
         this.#queues ??= new PortQueues(this.#rings, this.#choices.queuePairs, this.#ringSize);
         queues = this.#queues;
         this.#macAddress = await this.#readMacAddress(negotiation.features);
-        await this.#transport.shareMemory(this.#rings.iovas.at(0), this.#rings.range);
-        const packets = this.pool.memory;
-        await this.#transport.shareMemory(packets.iovas.at(0), packets.range);
+        for (const memory of [this.#rings, this.pool.memory]) {
+          await this.#transport.shareMemory(memory.iovas.at(0), memory.range);
+          this.#shared.push(memory);
+        }
         await queues.setUp(this.#transport, negotiation.features);
       });
       await queues?.enablePairs(this.#transport);
     } catch (error) {
       await this.#transport.reset().catch(() => undefined);
       this.#queues?.closeControl();
+      await this.#unshareMemory().catch(() => undefined);
       throw error;
     }
     this.#session = queues?.session;
@@ -270,24 +280,47 @@ export class Port extends EventEmitter<PortEvents> {
 
   async #stop(next: PortState): Promise<void> {
     this.#state = next;
+    await this.#quiesceAll();
     // The device lets go of the memory first, then the threads take their buffers back.
     try {
       await this.#transport.reset();
     } finally {
-      await this.#pauseAll();
+      await this.#releaseAll();
       this.emit('link', false);
     }
-    const packets = this.pool.memory;
-    await this.#transport.unshareMemory(packets.iovas.at(0), packets.bytes);
-    await this.#transport.unshareMemory(this.#rings.iovas.at(0), this.#rings.bytes);
+    await this.#unshareMemory();
   }
 
-  async #pauseAll(): Promise<void> {
+  /** Has every thread leave the rings alone. One that hangs must not keep the device from being reset. */
+  async #quiesceAll(): Promise<void> {
     clearInterval(this.#watch);
     this.#session = undefined;
     this.#queues?.closeControl();
-    this.#local?.pause();
-    await Promise.all([...this.#remotes].map((remote) => remote.pause()));
+    this.#local?.quiesce();
+    await Promise.allSettled([...this.#remotes].map((remote) => remote.quiesce()));
+  }
+
+  /** Takes back what was in flight; the device has been reset, or is gone. */
+  async #releaseAll(): Promise<void> {
+    this.#local?.release();
+    await Promise.all([...this.#remotes].map((remote) => remote.release()));
+    this.#takeLeftovers();
+  }
+
+  /** Frees what ended threads left with the device, and gives their queues to whoever asks. */
+  #takeLeftovers(): void {
+    const handles = new Uint32Array(64);
+    for (let count = 1; count > 0; ) {
+      count = this.#leftovers.pop(handles, 0, handles.length);
+      this.pool.free(handles, 0, count);
+    }
+    this.pool.flush();
+    const claims = new Int32Array(this.#claims);
+    for (let queue = 0; queue < claims.length; queue++) Atomics.compareExchange(claims, queue, Claim.LEFT, Claim.FREE);
+  }
+
+  async #unshareMemory(): Promise<void> {
+    for (const { iovas, bytes } of this.#shared.splice(0).reverse()) await this.#transport.unshareMemory(iovas.at(0), bytes);
   }
 
   #onTransportEvent(event: TransportEvent): void {
@@ -305,7 +338,9 @@ export class Port extends EventEmitter<PortEvents> {
       return;
     }
     this.#state = 'disconnected';
-    await this.#pauseAll();
+    await this.#quiesceAll();
+    await this.#releaseAll();
+    await this.#unshareMemory().catch(() => undefined);
     this.emit('link', false);
   }
 
@@ -321,8 +356,10 @@ export class Port extends EventEmitter<PortEvents> {
   async #fail(error: VirtioError): Promise<void> {
     if (this.#state === 'closed') return;
     this.#state = 'failed';
+    await this.#quiesceAll();
     await this.#transport.reset().catch(() => undefined);
-    await this.#pauseAll();
+    await this.#releaseAll();
+    await this.#unshareMemory().catch(() => undefined);
     this.emit('link', false);
     this.emit('fault', error);
   }

@@ -79,13 +79,18 @@ export class RxQueue {
     return received;
   }
 
-  /** Takes back all buffers after the device was stopped. Idempotent. */
+  /** Takes back all buffers after the device was reset. Idempotent. */
   close(): void {
-    if (!this.#open) return;
+    const left = this.abandon();
+    this.#pool.freeBuffers(left, 0, left.length);
+  }
+
+  /** Lets go of the ring, whose device may still write to what is in it; returns those buffers. Idempotent. */
+  abandon(): Uint32Array {
+    if (!this.#open) return new Uint32Array(0);
     this.#open = false;
-    const left = this.#ring.reclaimAll(this.#handles);
-    this.#pool.freeBuffers(this.#handles, 0, left);
     this.#ringer.close();
+    return this.#handles.slice(0, this.#ring.reclaimAll(this.#handles));
   }
 
   /**

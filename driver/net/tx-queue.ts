@@ -94,15 +94,20 @@ export class TxQueue {
     return count;
   }
 
-  /** Takes back all packets after the device was stopped; what it had not sent counts as lost. Idempotent. */
+  /** Takes back all packets after the device was reset; what it had not sent counts as lost. Idempotent. */
   close(): void {
-    if (!this.#open) return;
+    const lost = this.abandon();
+    this.#counters[LOST_IN_FLIGHT]! += lost.length;
+    this.#pool.free(lost, 0, lost.length);
+  }
+
+  /** Lets go of the ring, whose device may still read what is in it; returns those packets. Idempotent. */
+  abandon(): Uint32Array {
+    if (!this.#open) return new Uint32Array(0);
     this.#open = false;
     this.reclaim();
-    const lost = this.#ring.reclaimAll(this.#handles);
-    this.#counters[LOST_IN_FLIGHT]! += lost;
-    this.#pool.free(this.#handles, 0, lost);
     this.#ringer.close();
+    return this.#handles.slice(0, this.#ring.reclaimAll(this.#handles));
   }
 
   /** Takes packet `index`, which can never be sent, out of the burst. */

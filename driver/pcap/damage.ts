@@ -29,13 +29,7 @@ export const truncated = (
   offset: number,
   has: number,
   wants: number,
-): VirtioError =>
-  damaged(
-    window,
-    packet,
-    offset,
-    `the file ends after ${has} of its ${wants} bytes`,
-  );
+): VirtioError => damaged(window, packet, offset, `the file ends after ${has} of its ${wants} bytes`);
 
 /** Throws where the length of a packet is beyond what any network device carries. */
 export function checkLength(window: FileWindow, packet: number, offset: number, bytes: number): void {

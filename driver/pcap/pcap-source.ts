@@ -45,7 +45,10 @@ export class PcapSource implements PacketSource {
     const minor = header.getUint16(PcapFileHeader.VERSION_MINOR, little);
     if (major !== PCAP_VERSION.MAJOR || minor < PCAP_MINOR_OLDEST) {
       const message = `${window.path}: pcap version ${major}.${minor} is not known`;
-      throw new VirtioError(ErrorCode.BAD_FORMAT, message, { value: `${major}.${minor}`, advice: 'convert it with editcap' });
+      throw new VirtioError(ErrorCode.BAD_FORMAT, message, {
+        value: `${major}.${minor}`,
+        advice: 'convert it with editcap',
+      });
     }
     checkLinkType(window.path, header.getUint32(PcapFileHeader.LINK_TYPE, little) & 0xffff);
     const magic = header.getUint32(PcapFileHeader.MAGIC, little);

@@ -1,7 +1,7 @@
 #include "copy_engine.h"
 
-#include <cstdlib>
-#include <cstring>
+#include <sys/mman.h>
+
 #include <new>
 
 #include "short_copy.h"
@@ -40,17 +40,17 @@ inline void prefetch(const CopyJob& job, const Region& region) {
 const Region CopyEngine::kNoRegion;
 
 std::shared_ptr<JobList> JobList::create(uint32_t capacity) {
-  void* memory = nullptr;
+  // Fresh pages: zero, and none of them there before it is used, for few lists are ever used to their end.
   const size_t bytes = static_cast<size_t>(capacity) * sizeof(CopyJob);
-  if (posix_memalign(&memory, 4096, bytes) != 0) return nullptr;
-  memset(memory, 0, bytes);
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
   std::shared_ptr<JobList> list(new (std::nothrow) JobList(static_cast<CopyJob*>(memory), capacity));
-  if (list == nullptr) free(memory);
+  if (list == nullptr) munmap(memory, bytes);
   return list;
 }
 
 JobList::~JobList() {
-  free(jobs_);
+  munmap(jobs_, static_cast<size_t>(capacity_) * sizeof(CopyJob));
 }
 
 Outcome CopyEngine::addRegion(const MappingRequest& request, uint64_t guestAddress, uint32_t* number) {

@@ -91,7 +91,7 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     }
     std::shared_ptr<JobList> list = JobList::create(static_cast<uint32_t>(capacity));
     if (list == nullptr) {
-      throwUnlessOk(env, Outcome::system("posix_memalign", ENOMEM));
+      throwUnlessOk(env, Outcome::system("mmap", ENOMEM));
       return;
     }
     Napi::Object self = info.This().As<Napi::Object>();

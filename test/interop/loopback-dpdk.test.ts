@@ -1,6 +1,8 @@
 /** `virtio-pmd loopback` with DPDK's `net_vhost` as the back-end that sends packets back. */
 
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -14,29 +16,37 @@ export const timeBoundSeconds = 240;
 
 const test = skipWithout(suite('loopback with DPDK'), 'dpdk');
 
-/** Calls `use` with the socket of a testpmd that forwards each queue's packets back to it. */
+/** A testpmd that forwards each queue's packets back to it. */
+async function startTestpmd(path: string, queues: number): Promise<Testpmd> {
+  const testpmd = await Testpmd.start({
+    vdevs: [`net_vhost0,iface=${path},queues=${queues}`],
+    options: [
+      `--rxq=${queues}`,
+      `--txq=${queues}`,
+      '--forward-mode=io',
+      '--port-topology=loop',
+      '--total-num-mbufs=16384',
+    ],
+    megabytes: 1024,
+  });
+  await testpmd.command('start', /testpmd> /);
+  return testpmd;
+}
+
+/** Calls `use` with the socket of such a testpmd. */
 function withTestpmd(queues: number, use: (path: string, testpmd: Testpmd) => Promise<void>): Promise<void> {
   return withFolder(async (folder) => {
     const path = join(folder, 'x.sock');
-    const testpmd = await Testpmd.start({
-      vdevs: [`net_vhost0,iface=${path},queues=${queues}`],
-      options: [
-        `--rxq=${queues}`,
-        `--txq=${queues}`,
-        '--forward-mode=io',
-        '--port-topology=loop',
-        '--total-num-mbufs=16384',
-      ],
-      megabytes: 1024,
-    });
+    const testpmd = await startTestpmd(path, queues);
     try {
-      await testpmd.command('start', /testpmd> /);
       await use(path, testpmd);
     } finally {
       await testpmd.quit();
     }
   });
 }
+
+const ENABLED = /VHOST_USER_SET_VRING_ENABLE[\s\S]*VHOST_USER_SET_VRING_ENABLE/;
 
 for (const queues of [1, 2]) {
   test(`${queues} queue pairs: 64, imix, 1518 and 9000 bytes come back whole and in order, time after time`, () =>
@@ -57,8 +67,8 @@ for (const queues of [1, 2]) {
 test('it is killed in the middle: what was under way is counted', () =>
   withTestpmd(1, async (path, testpmd) => {
     const running = runCli(['loopback', '--json', '--connect', path, '--duration', '60']);
-    await testpmd.waitFor(/VHOST_USER_SET_VRING_ENABLE[\s\S]*VHOST_USER_SET_VRING_ENABLE/);
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await testpmd.waitFor(ENABLED);
+    await sleep(1000);
     await testpmd.kill();
     const end = await running;
     assert.is(end.status, 1, end.stderr);
@@ -66,6 +76,33 @@ test('it is killed in the middle: what was under way is counted', () =>
     const { sent, received, lost, underWay } = JSON.parse(end.stdout) as Record<string, number>;
     assert.ok(received! > 0);
     assert.is(sent, received! + lost! + underWay!);
+  }));
+
+test('it is killed and started again: the run goes on with the new one', () =>
+  withTestpmd(1, async (path, testpmd) => {
+    const running = runCli(['loopback', '--json', '--connect', path, '--reconnect', '--duration', '10']);
+    await testpmd.waitFor(ENABLED);
+    await sleep(1000);
+    await testpmd.kill();
+    // DPDK does not take a socket's path over from one that died.
+    rmSync(path, { force: true });
+    const next = await startTestpmd(path, 1);
+    try {
+      await next.waitFor(ENABLED);
+      const end = await running;
+      assert.is(end.status, 0, end.stderr);
+      const result = JSON.parse(end.stdout) as Record<string, number>;
+      const { reconnects, reordered, corrupt, underWay } = result;
+      assert.equal(
+        { reconnects, reordered, corrupt, underWay },
+        { reconnects: 1, reordered: 0, corrupt: 0, underWay: 0 },
+      );
+      assert.ok(result['lost']! > 0, 'what was under way is lost');
+      assert.is(result['sent'], result['received']! + result['lost']!);
+      assert.is(result['verified'], result['received']);
+    } finally {
+      await next.quit();
+    }
   }));
 
 test.run();

@@ -29,13 +29,13 @@ const A_AT = PAGE;
 const B_AT = A_AT + REGION_BYTES + PAGE;
 const FILE_BYTES = B_AT + REGION_BYTES + PAGE;
 
-/** Rings take the first quarter of region A, this much each. */
+/** Up to eight rings take the first half of region A, this much each. */
 const RING_SPACE = 8 * PAGE;
 /** The largest ring that fits. */
 export const RING_SIZE_MAX = 1024;
 
 /** Buffers of the tests begin here. */
-export const BUFFERS = REGION_A + BigInt(4 * RING_SPACE);
+export const BUFFERS = REGION_A + BigInt(8 * RING_SPACE);
 
 export interface Used {
   readonly id: number;

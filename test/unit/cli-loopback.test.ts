@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
+import { DEFAULT_BUFFER_BYTES, DEFAULT_HEADROOM } from '../../driver/memory/packet-pool.js';
 import { PcapReader } from '../../driver/pcap/pcap-reader.js';
 import { makePcap, pattern } from '../support/capture-files.js';
 import { CLI, type CliEnd, runCli } from '../support/cli.js';
@@ -83,8 +84,9 @@ for (const transport of TRANSPORTS) {
   }
 }
 
-test('the smallest and the largest packet, and a length that is no multiple of a word', async () => {
-  for (const size of [64, 65, 66, 67, 1919, 1920, 1921, 3841, 65_549, 65_550]) {
+test('the smallest and the largest packet, lengths that are no multiple of a word, and around a buffer', async () => {
+  const buffer = DEFAULT_BUFFER_BYTES - DEFAULT_HEADROOM;
+  for (const size of [64, 65, 66, 67, buffer - 1, buffer, buffer + 1, 2 * buffer + 1, 65_549, 65_550]) {
     const result = await loopback('--size', String(size), '--packets', '500');
     assertAllBack(result, 500, `${size} bytes`);
     assert.is(result.bytes.received, 500 * size);

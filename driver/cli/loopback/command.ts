@@ -1,6 +1,5 @@
 /** `virtio-pmd loopback` on the command line: its options, and what its help says. */
 
-import { availableParallelism } from 'node:os';
 import { Command, Option } from 'commander';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
@@ -88,14 +87,12 @@ const device: readonly Option[] = [
   new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on'),
 ];
 
-const machine = (): readonly Option[] => [
+const machine: readonly Option[] = [
   new Option('--memory <PAGES>', 'pages for packets and rings: auto, 4K, 2M or 1G')
     .argParser(oneOf('--memory', PAGE_CHOICES))
     .default('auto'),
   new Option('--lock', 'lock that memory, as a device that does DMA needs it'),
-  new Option('--lcores <A,B>', 'processors to pin the driver and the back-end to').argParser(
-    processors('--lcores', 2, availableParallelism()),
-  ),
+  new Option('--lcores <A,B>', 'processors to pin the driver and the back-end to').argParser(processors('--lcores', 2)),
   new Option('--idle <HOW>', 'a poll thread without work: spin, yield or sleep')
     .argParser(oneOf('--idle', IDLE_POLICIES))
     .default('sleep'),
@@ -112,7 +109,7 @@ export function loopbackCommand(interrupt: Interrupt, finish: (status: number) =
     .description('Sends packets through the driver; the back-end returns them, and every one is verified.')
     .helpOption('-h, --help', 'show this help')
     .addHelpText('after', EXAMPLES);
-  const groups = { 'Traffic:': traffic, 'Driver and back-end:': device, 'Machine:': machine(), 'Output:': output };
+  const groups = { 'Traffic:': traffic, 'Driver and back-end:': device, 'Machine:': machine, 'Output:': output };
   for (const [title, options] of Object.entries(groups)) {
     for (const option of options) command.addOption(option.helpGroup(title));
   }

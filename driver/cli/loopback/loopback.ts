@@ -23,7 +23,7 @@ export async function loopback(options: LoopbackOptions, interrupt: Interrupt): 
   // A failure before the first packet leaves nothing to show in a table; scripts get their object all the same.
   const isUsage = error?.code === ErrorCode.INVALID_ARGUMENT;
   if (options.json === true && !isUsage) await print(`${JSON.stringify(result.json)}\n`);
-  else if (options.json !== true && result.json.seconds > 0) await print(resultTable(result));
+  else if (options.json !== true && result.json.seconds > 0) await print(await resultTable(result));
   if (error !== undefined) printError(error);
   return interrupt.status ?? (error === undefined ? ExitStatus.SUCCESS : statusOf(error));
 }

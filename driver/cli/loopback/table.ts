@@ -1,6 +1,5 @@
 /** The result of a loopback run, as people read it. */
 
-import { createRequire } from 'node:module';
 import { bitRate, count, duration, memorySize, packetRate, plural } from '../output.js';
 import type { LoopbackResult } from './result.js';
 
@@ -21,9 +20,9 @@ const DROP_NAMES: Readonly<Record<string, string>> = {
 };
 
 /** Traffic each way, then what became of it. */
-export function resultTable(result: LoopbackResult): string {
+export async function resultTable(result: LoopbackResult): Promise<string> {
   // Loaded when it is needed: after the traffic.
-  const Table = createRequire(import.meta.url)('cli-table3') as typeof import('cli-table3');
+  const { default: Table } = await import('cli-table3');
   const { json } = result;
   const table = new Table({
     head: [title(result), 'packets', 'bytes', 'packets a second', 'bits a second'],

@@ -1,0 +1,345 @@
+/** A port's start, stop, faults and close, over a transport whose device is the test. */
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ErrorCode, VirtioError } from '../../driver/errors.js';
+import { Port, type PortOptions } from '../../driver/net/port.js';
+import { AVAIL_INDEX } from '../../driver/ring/split-views.js';
+import { Feature } from '../../driver/spec/features.js';
+import { virtioNetConfig } from '../../driver/spec/net-config.js';
+import { Status } from '../../driver/spec/status.js';
+import { native } from '../../native/index.js';
+import { ScriptedTransport } from '../support/scripted-transport.js';
+
+const test = suite('port over a scripted device');
+
+async function withPort(
+  body: (port: Port, transport: ScriptedTransport) => Promise<void>,
+  options: PortOptions = {},
+): Promise<void> {
+  const transport = new ScriptedTransport();
+  const port = new Port(transport, { ringSize: 64, pages: '4K', ...options });
+  try {
+    await body(port, transport);
+  } finally {
+    await port.close().catch(() => undefined);
+  }
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+    return 'none';
+  } catch (error) {
+    return error instanceof VirtioError ? error.code : String(error);
+  }
+}
+
+/** Puts `count` packets of 60 bytes on the wire. */
+function send(port: Port, count: number): number {
+  const burst = port.burst(64);
+  assert.is(burst.allocate(count), count);
+  for (let index = 0; index < count; index++) burst.bytes(index).setLength(60);
+  const sent = port.txQueue(0).send(burst);
+  burst.free();
+  return sent;
+}
+
+/** Open descriptors, and mappings of our memory. */
+const resources = (): string =>
+  `${readdirSync('/proc/self/fd').length} ${readFileSync('/proc/self/maps', 'utf8').split('virtio-pmd').length}`;
+
+test('start, stop and start again: queues stay, buffers come back', () =>
+  withPort(async (port, transport) => {
+    const { available } = port.pool;
+    const rx = port.rxQueue(0);
+    const tx = port.txQueue(0);
+    for (let round = 0; round < 3; round++) {
+      assert.is(port.state, 'stopped');
+      await port.start();
+      assert.is(port.state, 'started');
+      assert.is(port.rxQueue(0), rx);
+      assert.is(port.pool.available, available - 64, 'the receive ring is full');
+      assert.is(send(port, 5), 5);
+      assert.is(tx.inFlight, 5);
+      await port.stop();
+      assert.is(port.pool.available, available);
+      assert.is(transport.sharedRanges, 0);
+      assert.is(send(port, 5), 0, 'a stopped port sends nothing');
+      assert.is(port.pool.available, available);
+    }
+    assert.is(port.statistics().tx[0]?.drops.lostInFlight, 15);
+  }));
+
+test('spec-D1: the status goes up bit by bit, with the features between', () =>
+  withPort(async (port, transport) => {
+    await port.start();
+    const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = Status;
+    const steps = transport.calls.filter((call) => /status|reset|offered|accept|setUpQueue/.test(call));
+    assert.equal(steps, [
+      'reset',
+      `status ${ACKNOWLEDGE}`,
+      `status ${ACKNOWLEDGE | DRIVER}`,
+      'offered',
+      'accept',
+      `status ${ACKNOWLEDGE | DRIVER | FEATURES_OK}`,
+      'setUpQueue',
+      'setUpQueue',
+      `status ${ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK}`,
+    ]);
+  }));
+
+test('a start that fails anywhere leaves nothing behind: the next one works', () =>
+  withPort(async (port, transport) => {
+    const { available } = port.pool;
+    for (const call of ['reset', 'offered', 'accept', 'readConfig', 'shareMemory', 'setUpQueue'] as const) {
+      for (const skip of [0, 1]) {
+        let left = skip;
+        transport.hooks.set(call, () => {
+          if (left-- === 0) throw new VirtioError(ErrorCode.IO, `${call} fails`);
+        });
+        const code = await codeOf(port.start());
+        transport.hooks.clear();
+        if (code === 'none') {
+          // The call comes only once.
+          await port.stop();
+          continue;
+        }
+        assert.is(code, ErrorCode.IO, `${call} after ${skip}`);
+        assert.is(port.state, 'stopped');
+        assert.is(transport.sharedRanges, 0, `${call} after ${skip}: the device keeps no memory`);
+        await port.start();
+        assert.is(send(port, 3), 3);
+        await port.stop();
+        assert.is(port.pool.available, available);
+      }
+    }
+  }));
+
+test('spec-D3: a device that refuses the features: FAILED, reset, no queue set up', () =>
+  withPort(async (port, transport) => {
+    const { ACKNOWLEDGE, DRIVER, FEATURES_OK, FAILED } = Status;
+    const setStatus = transport.setStatus.bind(transport);
+    transport.setStatus = (status) => setStatus(status & ~FEATURES_OK);
+    assert.is(await codeOf(port.start()), ErrorCode.NEGOTIATION_FAILED);
+    assert.is(transport.calls.includes('setUpQueue'), false);
+    const failed = transport.calls.indexOf(`status ${ACKNOWLEDGE | DRIVER | FAILED}`);
+    assert.ok(failed > 0);
+    assert.ok(transport.calls.indexOf('reset', failed) > failed);
+  }));
+
+test('a device that asks for a reset: the port fails, says so, and can be started again', () =>
+  withPort(async (port, transport) => {
+    const { available } = port.pool;
+    for (let round = 0; round < 3; round++) {
+      await port.start();
+      send(port, 4);
+      const fault = new Promise<VirtioError>((resolve) => port.once('fault', resolve));
+      transport.onEvent?.({ type: 'needs-reset' });
+      assert.is((await fault).code, ErrorCode.DEVICE_BROKEN);
+      assert.is(port.state, 'failed');
+      assert.is(port.pool.available, available, 'the buffers are back');
+      assert.is(transport.sharedRanges, 0);
+    }
+    await port.start();
+    assert.is(send(port, 4), 4);
+  }));
+
+test('a device that goes away: a fault, or a wait for it to come back', async () => {
+  await withPort(async (port, transport) => {
+    await port.start();
+    const fault = new Promise<VirtioError>((resolve) => port.once('fault', resolve));
+    transport.onEvent?.({ type: 'gone', reason: 'unplugged' });
+    assert.is((await fault).code, ErrorCode.PEER_GONE);
+    assert.is(port.state, 'failed');
+  });
+  await withPort(
+    async (port, transport) => {
+      const { available } = port.pool;
+      await port.start();
+      for (let round = 0; round < 3; round++) {
+        send(port, 4);
+        const down = new Promise((resolve) => port.once('link', resolve));
+        transport.onEvent?.({ type: 'gone', reason: 'restarted' });
+        assert.is(await down, false);
+        assert.is(port.state, 'disconnected');
+        assert.is(port.pool.available, available);
+        assert.is(send(port, 4), 0);
+        const up = new Promise((resolve) => port.once('link', resolve));
+        transport.onEvent?.({ type: 'back' });
+        assert.is(await up, true);
+        assert.is(port.state, 'started');
+        assert.is(send(port, 4), 4);
+      }
+    },
+    { reconnect: true },
+  );
+});
+
+test('spec-D4, spec-D31: from the moment a reset begins nothing is posted and no doorbell rings', () =>
+  withPort(async (port, transport) => {
+    await port.start();
+    send(port, 3);
+    const rings = [0, 1].map((index) => transport.ring(index));
+    const [rxBell, txBell] = transport.doorbells as [number, number];
+    for (const fd of [rxBell, txBell]) native.drainEventFd(fd);
+    const before = rings.map(({ avail }) => avail[AVAIL_INDEX]);
+    const burst = port.burst(32);
+    let polled = 0;
+    transport.hooks.set('reset', () => {
+      // The application polls on: it does not know.
+      for (let turn = 0; turn < 10; turn++) {
+        polled++;
+        port.rxQueue(0).receive(burst);
+        assert.is(send(port, 2), 0, 'nothing is sent');
+      }
+      assert.equal(
+        rings.map(({ avail }) => avail[AVAIL_INDEX]),
+        before,
+        'nothing is posted',
+      );
+      assert.equal([native.drainEventFd(rxBell), native.drainEventFd(txBell)], [0n, 0n], 'no doorbell rings');
+    });
+    await port.stop();
+    assert.ok(polled > 0);
+  }));
+
+test('buffers that a device may still write come back only after its reset', () =>
+  withPort(async (port, transport) => {
+    const { available } = port.pool;
+    await port.start();
+    port.rxQueue(0);
+    send(port, 3);
+    transport.hooks.set('reset', () => assert.ok(port.pool.available <= available - 64 - 3, 'they are still the device\'s'));
+    await port.stop();
+    assert.is(port.pool.available, available);
+  }));
+
+test('a device that cannot be reset: stop fails with its error, close closes all the same', async () => {
+  const before = resources();
+  const transport = new ScriptedTransport();
+  const port = new Port(transport, { ringSize: 64, pages: '4K' });
+  await port.start();
+  transport.hooks.set('reset', () => {
+    throw new VirtioError(ErrorCode.TIMEOUT, 'stuck');
+  });
+  assert.is(await codeOf(port.stop()), ErrorCode.TIMEOUT);
+  await codeOf(port.close());
+  assert.is(port.state, 'closed');
+  assert.is(transport.isClosed, true);
+  assert.is(resources(), before);
+});
+
+test('nothing is left open: descriptors and mappings over many ports, started, failed or never started', async () => {
+  const round = async (): Promise<void> => {
+    await withPort(async (port) => {
+      await port.start();
+      send(port, 3);
+      await port.stop();
+      await port.start();
+    });
+    await withPort(async (port, transport) => {
+      transport.features = transport.features.without(Feature.VERSION_1);
+      assert.is(await codeOf(port.start()), ErrorCode.FEATURE_MISSING);
+    });
+    await withPort(async () => undefined);
+  };
+  await round();
+  const before = resources();
+  for (let number = 0; number < 10; number++) await round();
+  assert.is(resources(), before);
+});
+
+test('the wrong call at the wrong time', () =>
+  withPort(async (port) => {
+    await port.stop();
+    await port.start();
+    assert.is(await codeOf(port.start()), ErrorCode.WRONG_STATE);
+    await port.close();
+    await port.close();
+    assert.is(await codeOf(port.start()), ErrorCode.WRONG_STATE);
+    assert.is(await codeOf(port.stop()), ErrorCode.WRONG_STATE);
+    assert.throws(() => port.rxQueue(0), (error: VirtioError) => error.code === ErrorCode.WRONG_STATE);
+  }));
+
+test('queue pairs that are not there', () =>
+  withPort(async (port) => {
+    for (const pair of [1, -1, 0.5, Number.NaN, 1e9]) {
+      for (const queue of ['rxQueue', 'txQueue'] as const) {
+        assert.throws(() => port[queue](pair), (error: VirtioError) => error.code === ErrorCode.INVALID_ARGUMENT, `${queue}(${pair})`);
+      }
+    }
+    port.rxQueue(0);
+  }));
+
+test('options that cannot work', () => {
+  for (const options of [
+    { queues: 0 },
+    { queues: 129 },
+    { queues: 1.5 },
+    { ringSize: 0 },
+    { ringSize: 2 },
+    { ringSize: 100 },
+    { ringSize: 65_536 },
+    { ringSize: Number.NaN },
+    // More memory than one pool can have.
+    { queues: 128, ringSize: 32_768 },
+  ]) {
+    const before = resources();
+    assert.throws(
+      () => new Port(new ScriptedTransport(), { pages: '4K', ...options }),
+      (error: VirtioError) => error.code === ErrorCode.INVALID_ARGUMENT,
+      JSON.stringify(options),
+    );
+    assert.is(resources(), before);
+  }
+});
+
+test('a device with smaller rings than were wanted', () =>
+  withPort(async (port, transport) => {
+    for (const size of [1, 2, 4, 32]) {
+      transport.queueSize = size;
+      await port.start();
+      assert.is(transport.queues.get(0)?.size, size);
+      assert.is(transport.queues.get(1)?.size, size);
+      assert.is(send(port, size), size);
+      await port.stop();
+    }
+    transport.queueSize = 0;
+    assert.is(await codeOf(port.start()), ErrorCode.DEVICE_BROKEN);
+  }));
+
+test('abuse-D19, spec-D37: packets are as long as the MTU allows; one below 68 counts for nothing', () =>
+  withPort(async (port, transport) => {
+    transport.features = transport.features.with(Feature.MTU);
+    for (const [mtu, longest] of [
+      [1500, 1518],
+      [9000, 9018],
+      [68, 86],
+      [67, 65_562],
+      [0, 65_562],
+    ] as const) {
+      virtioNetConfig.write(new DataView(transport.config.buffer), { mtu });
+      await port.start();
+      assert.is(port.maxFrameBytes, longest, `mtu ${mtu}`);
+      await port.stop();
+    }
+  }));
+
+test('two ports share a pool, and neither takes it down', async () => {
+  const transports = [new ScriptedTransport(), new ScriptedTransport()] as const;
+  const first = new Port(transports[0], { ringSize: 64, pages: '4K' });
+  const second = new Port(transports[1], { ringSize: 64, pages: '4K', pool: first.pool });
+  const { available } = first.pool;
+  await first.start();
+  await second.start();
+  second.rxQueue(0);
+  assert.is(send(second, 4), 4);
+  await second.close();
+  assert.is(first.pool.available, available);
+  assert.is(send(first, 4), 4);
+  await first.close();
+});
+
+test.run();
