@@ -24,6 +24,8 @@ export class TxQueue {
   /** Reclaims when fewer descriptors than this are free: in large steps, so that the used ring is read by the line. */
   readonly #reclaimBelow: number;
   readonly #handles: Uint32Array;
+  /** Bytes of the packets that the send under way has posted. */
+  #bytes = 0;
   #open = true;
 
   constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle) {
@@ -61,16 +63,13 @@ export class TxQueue {
     if (this.#ring.free < this.#reclaimBelow) this.reclaim();
     if (burst.count === 0) return 0;
     const ring = this.#ring;
-    let taken = ring.postPackets(burst.handles, 0, burst.count);
-    let bytes = ring.postedBytes;
-    while (ring.unsendable) {
-      this.#drop(burst, taken);
-      taken += ring.postPackets(burst.handles, taken, burst.count - taken);
-      bytes += ring.postedBytes;
-    }
+    this.#bytes = 0;
+    let taken = this.#post(burst, 0);
+    // A packet of many segments may need more than what is free: not enough to reclaim before, and too little for it.
+    if (taken < burst.count && ring.free >= this.#reclaimBelow && this.reclaim() > 0) taken += this.#post(burst, taken);
     if (taken > 0) {
       counters[PACKETS]! += taken;
-      counters[BYTES]! += bytes;
+      counters[BYTES]! += this.#bytes;
       if (ring.needsKick()) {
         counters[KICKS_SENT]! += 1;
         this.#ringer.ring();
@@ -83,6 +82,19 @@ export class TxQueue {
     } else {
       counters[RING_FULL]! += burst.count - taken;
       burst.removeFirst(taken);
+    }
+    return taken;
+  }
+
+  /** Posts packets from `start` on and drops those that can never be sent; returns how many were taken. */
+  #post(burst: Burst, start: number): number {
+    const ring = this.#ring;
+    let taken = ring.postPackets(burst.handles, start, burst.count - start);
+    this.#bytes += ring.postedBytes;
+    while (ring.unsendable) {
+      this.#drop(burst, start + taken);
+      taken += ring.postPackets(burst.handles, start + taken, burst.count - start - taken);
+      this.#bytes += ring.postedBytes;
     }
     return taken;
   }

@@ -167,6 +167,22 @@ test('packets of several segments are given back whole, with and without tables'
   }
 });
 
+test('a packet that needs the whole ring goes as soon as the device has sent what was before it', () => {
+  using device = new HandDevice({ size: 8, poolSize: 32 });
+  const { fields } = device.pool;
+  assert.is(device.tx.send(packets(device, [60])), 1);
+  const burst = packets(device, new Array(8).fill(20));
+  for (let index = 0; index < 7; index++) {
+    fields[burst.handles[index]! * PacketField.WORDS + PacketField.NEXT] = burst.handles[index + 1]! + 1;
+  }
+  burst.count = 1;
+  assert.is(device.tx.send(burst), 0, 'seven descriptors are free');
+  for (const id of device.txRing.take()) device.txRing.use(id, 0);
+  device.txRing.publish();
+  assert.is(device.tx.send(burst), 1);
+  assert.is(device.tx.room, 0);
+});
+
 test('closing gives back all buffers; packets that the device has not sent count as lost', () => {
   using device = new HandDevice({ size: 8 });
   const burst = packets(device, [60, 60, 60, 60, 60]);

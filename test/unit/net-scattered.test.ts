@@ -121,7 +121,7 @@ test('random packets in random pieces, both ways', () => {
           assertPackets(wire.receive(), fitting, 'in');
         }),
     ),
-    { numRuns: full ? 2000 : 60 },
+    { numRuns: full ? 2000 : 40 },
   );
 });
 
