@@ -21,11 +21,13 @@ function rowOf({ pairing, path, size, mpps, ratio }: Result) {
 /** The picture as SVG text. */
 export async function plotReport(report: Report): Promise<string> {
   const names = [...new Set(report.results.map((result) => result.pairing))];
+  const rows = report.results.map(rowOf);
+  const panels = [...new Set(rows.map((row) => row.panel))];
   const x = { field: 'pairing', type: 'nominal', sort: names, axis: { title: null, labelAngle: 0 } } as const;
   const spec: TopLevelSpec = {
     title: `Mpps, median of the rounds, with ratios to dpdk-dpdk (${report.regime ?? 'regime unknown'})`,
-    data: { values: report.results.map(rowOf) },
-    facet: { field: 'panel', type: 'nominal', header: { title: null }, sort: null },
+    data: { values: rows },
+    facet: { field: 'panel', type: 'nominal', header: { title: null }, sort: panels },
     columns: 2,
     resolve: { scale: { y: 'independent', x: 'independent' } },
     spec: {

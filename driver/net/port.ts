@@ -246,7 +246,8 @@ export class Port extends EventEmitter<PortEvents> {
         this.#queues ??= new PortQueues(this.#rings, this.#choices.queuePairs, this.#ringSize);
         queues = this.#queues;
         this.#macAddress = await this.#readMacAddress(negotiation.features);
-        for (const memory of [this.#rings, this.pool.memory]) {
+        // Packets first: a device that looks regions up one by one then finds them at the first.
+        for (const memory of [this.pool.memory, this.#rings]) {
           await this.#transport.shareMemory(memory.iovas.at(0), memory.range);
           this.#shared.push(memory);
         }

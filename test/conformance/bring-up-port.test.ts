@@ -42,6 +42,10 @@ async function withPort(
       const answer = faults?.onRead?.(region, offset, value, bytes) ?? value;
       return recording.onRead!(region, offset, answer, bytes);
     },
+    onWrite: (region, offset, value, bytes) => {
+      recording.onWrite!(region, offset, value, bytes);
+      return faults?.onWrite === undefined ? value : faults.onWrite(region, offset, value, bytes);
+    },
   };
   const device = new FakeDeviceModel(offered === undefined ? {} : { offered });
   const fn = new EmulatedPciFunction(device, { faults: both });
@@ -174,8 +178,7 @@ test('spec-D3: FEATURES_OK that does not stick: FAILED, no queue touched, reset'
     },
     {
       faults: {
-        onRead: (region, offset, value) =>
-          region === 'common' && offset === STATUS_AT ? value & ~FEATURES_OK : value,
+        onWrite: (region, offset, value) => (region === 'common' && offset === STATUS_AT ? value & ~FEATURES_OK : value),
       },
     },
   ));
@@ -248,8 +251,8 @@ test('spec-D7, spec-D8: what is accepted is offered, wanted and consistent; unkn
       {},
       async ({ port, fn, device }) => {
         await port.start();
-        const { features } = port;
-        assert.ok(features?.isSubsetOf(offered), `${features} of ${offered}`);
+        const features = port.features ?? FeatureSet.EMPTY;
+        assert.ok(features.isSubsetOf(offered), `${features} of ${offered}`);
         assert.ok(features.has(Feature.VERSION_1), 'spec-D9');
         assert.ok(features.bits.every((number) => number < 64 && number !== Feature.RING_PACKED));
         assert.equal(fn.violations, []);
@@ -266,7 +269,8 @@ test('spec-D9: a device without VERSION_1 is refused, with FAILED and a reset', 
     async ({ port, log }) => {
       assert.is((await failure(port.start())).code, ErrorCode.FEATURE_MISSING);
       const statuses = written(log, 'device_status');
-      assert.ok((statuses.at(-2)! & FAILED) !== 0);
+      assert.ok(statuses.some((status) => (status & FAILED) !== 0));
+      assert.is(statuses.at(-1), 0);
       assert.is(written(log, 'driver_feature').length, 0, 'nothing was accepted');
     },
     { offered: FeatureSet.of(Feature.MAC, Feature.STATUS) },

@@ -68,6 +68,13 @@ export class RawRing {
     Atomics.store(this.views.used, USED_INDEX, base);
   }
 
+  /** Clears the ring, so that it can be started from index 0. */
+  restart(): void {
+    this.views.clear();
+    this.#index = 0;
+    this.#seen = 0;
+  }
+
   describe(number: number, address: bigint, length: number, flags: number, next = 0): void {
     const words = [Number(address & 0xffff_ffffn), Number(address >> 32n), length, (flags | (next << 16)) >>> 0];
     this.views.desc.set(words, number * DESC_WORDS);

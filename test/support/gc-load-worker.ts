@@ -1,0 +1,38 @@
+/** Sends and receives as fast as it can, with marks in the trace of garbage collections. */
+
+import { swapMacs } from '../../driver/memory/ethernet.js';
+import type { LaunchContext } from '../../driver/net/launch-worker.js';
+import { GcMarks } from './gc-marks.js';
+
+export interface LoadData {
+  readonly word: SharedArrayBuffer;
+  /** Allocate on purpose, an object a packet. */
+  readonly allocate: boolean;
+}
+
+export function run({ port, stop, data }: LaunchContext): { packets: number; kept: number } {
+  const { word, allocate } = data as LoadData;
+  const marks = new GcMarks(word);
+  const [rx, tx] = [port.rxQueue(0), port.txQueue(0)];
+  const burst = port.burst(32);
+  const fresh = port.burst(32);
+  let packets = 0;
+  let kept: object = {};
+  while (!stop.requested) {
+    marks.turn();
+    // New packets, of the lengths that there are.
+    if (fresh.allocate(16) > 0) {
+      for (let index = 0; index < fresh.count; index++) fresh.bytes(index).setLength(64 + ((packets + index) & 0x3ff));
+      tx.send(fresh);
+      fresh.free();
+    }
+    const received = rx.receive(burst);
+    packets += received;
+    if (allocate) for (let index = 0; index < received; index++) kept = { kept: index };
+    swapMacs(burst);
+    // Some go round once more, the rest is freed.
+    tx.send(burst);
+    burst.free();
+  }
+  return { packets, kept: Object.keys(kept).length };
+}

@@ -1,0 +1,46 @@
+/**
+ * A forwarding load over both ends on threads of their own, for a process with `--trace-gc --expose-gc`.
+ *
+ * Arguments: milliseconds to warm up, milliseconds to measure, `allocate` to allocate on purpose. Prints the packets as JSON.
+ */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { DeviceThread } from '../../driver/backend/device-thread.js';
+import { EmulatedPciFunction } from '../../driver/backend/emulated-pci-function.js';
+import { NetDevice } from '../../driver/backend/net-device.js';
+import { launch } from '../../driver/net/launch.js';
+import { Port } from '../../driver/net/port.js';
+import { PciModernTransport } from '../../driver/transport/pci-modern.js';
+import type { LoadData } from './gc-load-worker.js';
+import { Phase } from './gc-marks.js';
+
+const [warmUp, measured, allocate] = process.argv.slice(2);
+const echo = new URL('./gc-marking-echo.js', import.meta.url);
+const word = new SharedArrayBuffer(8);
+const words = new Int32Array(word);
+
+/** Begins a phase; resolves when both polling isolates have marked it. */
+async function begin(phase: number, marks: number): Promise<void> {
+  Atomics.store(words, 0, phase);
+  while (Atomics.load(words, 1) < marks) await delay(1);
+}
+
+const thread = await DeviceThread.start({ ports: [echo], idle: 'yield' });
+const device = new NetDevice(thread, { port: { module: echo.href, options: { word, mode: 'macswap' } } });
+const fn = new EmulatedPciFunction(device);
+const port = new Port(PciModernTransport.open(fn), { ringSize: 256, pages: '4K' });
+await port.start();
+const data: LoadData = { word, allocate: allocate === 'allocate' };
+const launched = await launch(port, new URL('./gc-load-worker.js', import.meta.url), { data });
+await delay(Number(warmUp));
+await begin(Phase.MEASURE, 2);
+const before = port.statistics().rx[0]!.packets;
+await delay(Number(measured));
+const packets = port.statistics().rx[0]!.packets - before;
+await begin(Phase.OVER, 4);
+await launched.stop();
+await port.close();
+await fn.closed;
+await device.close();
+await thread.stop();
+process.stdout.write(`\n${JSON.stringify({ packets })}\n`);
