@@ -36,10 +36,14 @@ export async function openPort(address: string, options: OpenPortOptions = {}): 
   if (address === 'loopback:') return await openLoopback(options);
   if (address.startsWith('vhost-user:')) return await openVhostUser(address.slice('vhost-user:'.length), options);
   if (/^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i.test(address)) {
-    throw new VirtioError(ErrorCode.UNSUPPORTED, `${address}: PCI devices of a guest are not driven by this version yet`, {
-      value: address,
-      advice: 'use vhost-user:PATH or loopback:',
-    });
+    throw new VirtioError(
+      ErrorCode.UNSUPPORTED,
+      `${address}: PCI devices of a guest are not driven by this version yet`,
+      {
+        value: address,
+        advice: 'use vhost-user:PATH or loopback:',
+      },
+    );
   }
   throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${address} is no address of a port`, {
     value: address,

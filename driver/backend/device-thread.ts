@@ -1,7 +1,7 @@
 /** A poll thread of the back-end, seen from the control plane. */
 
-import { Lcore } from '../lcore/lcore.js';
 import type { IdlePolicy } from '../lcore/idle.js';
+import { Lcore } from '../lcore/lcore.js';
 import { DEFAULT_BUFFER_BYTES } from '../memory/packet-pool.js';
 import type { DeviceEvent } from './device-model.js';
 import type { DeviceRequests, DeviceThreadData, DeviceThreadEvent } from './device-worker.js';
@@ -43,7 +43,9 @@ export class DeviceThread {
       modules: [...Object.values(builtInPorts), ...(options.ports ?? []).map((url) => url.href)],
     };
     const entry = new URL('./device-worker.js', import.meta.url);
-    return new DeviceThread(await Lcore.start({ entry, cpu: options.cpu, name: `device-${options.cpu ?? 'any'}`, data }));
+    return new DeviceThread(
+      await Lcore.start({ entry, cpu: options.cpu, name: `device-${options.cpu ?? 'any'}`, data }),
+    );
   }
 
   /** A number for a new device, whose events go to `listener`. */

@@ -9,7 +9,16 @@ import { DEVICE_BURST, ETHERNET_HEADER_BYTES, JOB_CHAIN, MAX_PACKET_BYTES, type 
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
-const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
+const {
+  GUEST_LOW,
+  GUEST_HIGH,
+  POOL_OFFSET,
+  LENGTH,
+  DIRECTION,
+  STATUS,
+  WORDS: JOB_WORDS,
+  WORDS_SHIFT: JOB_SHIFT,
+} = CopyJob;
 const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER } = RingCounter;
 
 /**

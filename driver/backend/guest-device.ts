@@ -15,7 +15,7 @@ import { MAX_QUEUE_SIZE, type RingPart, splitRingParts } from '../spec/ring.js';
 import { isPowerOfTwo } from '../units.js';
 import { Caller } from './caller.js';
 import { CONTROL_SCRATCH_BYTES, ControlQueue } from './control-queue.js';
-import { RingCounters } from './counters.js';
+import type { RingCounters } from './counters.js';
 import type { DeviceEvent, GuestRegion, RingSetup } from './device-model.js';
 import { FromGuestQueue } from './from-guest-queue.js';
 import type { BackendPort } from './ports/backend-port.js';
@@ -258,7 +258,8 @@ export class GuestDevice {
   #openRing(index: number, setup: RingSetup): void {
     const state = this.#state(index);
     const features = this.#features;
-    if (features === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
+    if (features === undefined)
+      throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
     const { size } = setup;
     const parts = splitRingParts(size);
     const part = (what: string, address: bigint, bytes: number): { buffer: ArrayBuffer; offset: number } => {
@@ -266,10 +267,14 @@ export class GuestDevice {
         return { buffer: this.#engine.view(address, bytes), offset: 0 };
       } catch (cause) {
         const place = `0x${address.toString(16)} (${bytes} bytes)`;
-        throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `the ${what} of ring ${index} at ${place} is not in guest memory`, {
-          value: address,
-          cause,
-        });
+        throw new VirtioError(
+          ErrorCode.INVALID_ARGUMENT,
+          `the ${what} of ring ${index} at ${place} is not in guest memory`,
+          {
+            value: address,
+            cause,
+          },
+        );
       }
     };
     const views = new SplitRingViews(
@@ -339,7 +344,8 @@ export class GuestDevice {
 
   #state(index: number): RingState {
     const state = this.#states[index];
-    if (state === undefined) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${index}`, { value: index });
+    if (state === undefined)
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${index}`, { value: index });
     return state;
   }
 }
@@ -358,10 +364,14 @@ function checkSetup(index: number, { size, base, desc, avail, used }: RingSetup)
     isAligned(avail, parts.driver) &&
     isAligned(used, parts.device);
   if (isFine) return;
-  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `ring ${index} of ${size} entries at index ${base} is none, or not aligned`, {
-    value: { size, base, desc, avail, used },
-    requirement: 'virtio 1.2 §2.7',
-  });
+  throw new VirtioError(
+    ErrorCode.INVALID_ARGUMENT,
+    `ring ${index} of ${size} entries at index ${base} is none, or not aligned`,
+    {
+      value: { size, base, desc, avail, used },
+      requirement: 'virtio 1.2 §2.7',
+    },
+  );
 }
 
 const newState = (): RingState => ({ setup: undefined, enabled: false, base: 0, ring: undefined, reported: false });

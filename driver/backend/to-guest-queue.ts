@@ -10,7 +10,16 @@ import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
-const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
+const {
+  GUEST_LOW,
+  GUEST_HIGH,
+  POOL_OFFSET,
+  LENGTH,
+  DIRECTION,
+  STATUS,
+  WORDS: JOB_WORDS,
+  WORDS_SHIFT: JOB_SHIFT,
+} = CopyJob;
 const { POLLS, EMPTY_POLLS, PACKETS, BYTES } = RingCounter;
 
 /** Chains looked at for one burst: a packet may take several of the guest's buffers. */
@@ -43,7 +52,7 @@ export class ToGuestQueue {
    */
   give(burst: Burst): number {
     if (burst.count === 0) return 0;
-    const { ring, engine, pool, counters, headerBytes } = this.#context;
+    const { ring, engine, pool, counters } = this.#context;
     counters[POLLS]! += 1;
     const wanted = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
     const popped = ring.pop(wanted);
@@ -150,7 +159,12 @@ export class ToGuestQueue {
   #writeHeader(handle: number, buffers: number): void {
     const { pool, headerBytes } = this.#context;
     const dataOffset = pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
-    writePlainHeader(pool, pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes, headerBytes, buffers);
+    writePlainHeader(
+      pool,
+      pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes,
+      headerBytes,
+      buffers,
+    );
   }
 
   /** Writes the jobs that spread header and packet over chains `chain` to `end - 1`; returns the next job. */
@@ -159,7 +173,8 @@ export class ToGuestQueue {
     const { jobs } = engine;
     const { fields, bufferBytes } = pool;
     let segment = handle;
-    let at = pool.offset + Math.imul(segment, bufferBytes) + fields[(segment << WORDS_SHIFT) + DATA_OFFSET]! - headerBytes;
+    let at =
+      pool.offset + Math.imul(segment, bufferBytes) + fields[(segment << WORDS_SHIFT) + DATA_OFFSET]! - headerBytes;
     let segmentLeft = fields[(segment << WORDS_SHIFT) + SEGMENT_LENGTH]! + headerBytes;
     let left = total;
     let to = job;

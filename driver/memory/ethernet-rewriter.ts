@@ -50,7 +50,14 @@ export const ethernetRewriter = specialize(
       }
     }
 
-    function write(handles: Uint32Array, start: number, end: number, first: number, second: number, third: number): void {
+    function write(
+      handles: Uint32Array,
+      start: number,
+      end: number,
+      first: number,
+      second: number,
+      third: number,
+    ): void {
       for (let index = start; index < end; index++) {
         const handle = handles[index]!;
         const at = offset + Math.imul(handle, bufferBytes) + fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;

@@ -33,7 +33,9 @@ export class IovaTable {
   at(offset: number): Iova {
     const page = this.#pages[Math.floor(offset / this.#pageBytes)];
     if (page === undefined || offset < 0) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `offset ${offset} is outside the DMA memory`, { value: offset });
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `offset ${offset} is outside the DMA memory`, {
+        value: offset,
+      });
     }
     return iova(page + BigInt(offset % this.#pageBytes));
   }

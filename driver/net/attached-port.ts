@@ -167,13 +167,23 @@ export class AttachedPort {
   #openRx(pair: number, slot: PortRxQueue): void {
     const handle = this.#session?.rx[pair];
     if (handle === undefined) return;
-    slot.current = new RxQueue(this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(handle.index), handle);
+    slot.current = new RxQueue(
+      this.pool,
+      openRing(this.#rings, this.pool, handle),
+      this.#counters.of(handle.index),
+      handle,
+    );
   }
 
   #openTx(pair: number, slot: PortTxQueue): void {
     const handle = this.#session?.tx[pair];
     if (handle === undefined) return;
-    slot.current = new TxQueue(this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(handle.index), handle);
+    slot.current = new TxQueue(
+      this.pool,
+      openRing(this.#rings, this.pool, handle),
+      this.#counters.of(handle.index),
+      handle,
+    );
   }
 
   #claim(pair: number, queue: number): void {
@@ -185,10 +195,14 @@ export class AttachedPort {
     }
     const claim = Atomics.compareExchange(this.#claims, queue, Claim.FREE, Claim.TAKEN);
     if (claim === Claim.LEFT) {
-      throw new VirtioError(ErrorCode.IN_USE, `queue pair ${pair} of ${this.address} was polled by a thread that has ended`, {
-        value: pair,
-        advice: 'stop and start the port first',
-      });
+      throw new VirtioError(
+        ErrorCode.IN_USE,
+        `queue pair ${pair} of ${this.address} was polled by a thread that has ended`,
+        {
+          value: pair,
+          advice: 'stop and start the port first',
+        },
+      );
     }
     if (claim !== Claim.FREE) {
       throw new VirtioError(ErrorCode.IN_USE, `queue pair ${pair} of ${this.address} is polled by another thread`, {

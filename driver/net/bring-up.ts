@@ -34,7 +34,11 @@ export async function bringUp(
       throw new VirtioError(
         ErrorCode.NEGOTIATION_FAILED,
         `the device at ${transport.address} refuses the features ${negotiation.features}`,
-        { value: describeStatus(status), requirement: 'virtio 1.2 §3.1.1 step 6', advice: 'offer it fewer features, or look at its log' },
+        {
+          value: describeStatus(status),
+          requirement: 'virtio 1.2 §3.1.1 step 6',
+          advice: 'offer it fewer features, or look at its log',
+        },
       );
     }
     // 7. Device-specific setup: queues, configuration.

@@ -40,7 +40,8 @@ export class ControlQueue {
    * is not used any more after either
    */
   async command(commandClass: number, command: number, data: Uint8Array): Promise<number> {
-    if (this.#broken !== undefined) throw new VirtioError(ErrorCode.RING_BROKEN, `the control queue is broken: ${this.#broken}`);
+    if (this.#broken !== undefined)
+      throw new VirtioError(ErrorCode.RING_BROKEN, `the control queue is broken: ${this.#broken}`);
     const commandBytes = virtioNetCtrlHdr.bytes + data.length;
     if (commandBytes > CONTROL_COMMAND_BYTES) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a control command of ${data.length} bytes is too long`, {
@@ -84,7 +85,8 @@ export class ControlQueue {
     for (;;) {
       const index = Atomics.load(used, USED_INDEX);
       if (index === this.#sent) break;
-      if (index !== before) throw this.#break(ErrorCode.RING_BROKEN, `its used index jumped from ${before} to ${index}`);
+      if (index !== before)
+        throw this.#break(ErrorCode.RING_BROKEN, `its used index jumped from ${before} to ${index}`);
       if (performance.now() > deadline) {
         throw this.#break(ErrorCode.TIMEOUT, `the device did not answer within ${ANSWER_TIMEOUT_MS} ms`);
       }

@@ -43,7 +43,16 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
   if (port === undefined) throw new Error('no port was launched');
   try {
     const { index, count } = launched;
-    return await application.run({ ports, port, stop, index, count, data: launched.data, emit, idle: (policy) => new Idle(policy, stop) });
+    return await application.run({
+      ports,
+      port,
+      stop,
+      index,
+      count,
+      data: launched.data,
+      emit,
+      idle: (policy) => new Idle(policy, stop),
+    });
   } finally {
     for (const attached of ports) attached.close();
   }

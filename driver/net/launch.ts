@@ -53,9 +53,15 @@ export class Launched {
  * Each thread gets the ports, and takes the queues it wants; `context.stop.requested` tells it when to end.
  * The threads follow stops and starts of the ports: while a port is stopped its queues move nothing.
  */
-export async function launch(ports: Port | readonly Port[], module: URL, options: LaunchOptions = {}): Promise<Launched> {
+export async function launch(
+  ports: Port | readonly Port[],
+  module: URL,
+  options: LaunchOptions = {},
+): Promise<Launched> {
   const list = 'handle' in ports ? [ports] : ports;
-  const cpus: (number | undefined)[] = options.lcores ? [...options.lcores] : new Array(options.threads ?? 1).fill(undefined);
+  const cpus: (number | undefined)[] = options.lcores
+    ? [...options.lcores]
+    : new Array(options.threads ?? 1).fill(undefined);
   const lcores: Lcore[] = [];
   try {
     for (const [index, cpu] of cpus.entries()) {

@@ -98,16 +98,22 @@ export function negotiate(offered: OfferedFeatures, wanted: readonly Wish[]): Ne
   return { features, outcomes };
 }
 
-function explain(offeredBy: FeatureOutcome['offeredBy'], wish: Wish | undefined, lacking: readonly number[] | undefined): string {
+function explain(
+  offeredBy: FeatureOutcome['offeredBy'],
+  wish: Wish | undefined,
+  lacking: readonly number[] | undefined,
+): string {
   if (wish === undefined) return `offered by the ${offeredBy}, and this driver has no use for it`;
   if (offeredBy === 'nobody') return `wanted ${wish.reason}, and nobody offers it`;
-  if (lacking !== undefined) return `offered, but it needs ${lacking.map(featureName).join(' or ')}, which was not accepted`;
+  if (lacking !== undefined)
+    return `offered, but it needs ${lacking.map(featureName).join(' or ')}, which was not accepted`;
   return `offered by the ${offeredBy}, accepted ${wish.reason}`;
 }
 
 function missingFeature(wish: Wish, lacking: readonly number[] | undefined, offered: FeatureSet): VirtioError {
   const name = featureName(wish.feature);
-  const why = lacking === undefined ? 'is not offered' : `needs ${lacking.map(featureName).join(' or ')}, which is not offered`;
+  const why =
+    lacking === undefined ? 'is not offered' : `needs ${lacking.map(featureName).join(' or ')}, which is not offered`;
   return new VirtioError(ErrorCode.FEATURE_MISSING, `the device lacks ${name} (${wish.reason}): it ${why}`, {
     value: offered.toString(),
     requirement: 'virtio 1.2 §2.2',

@@ -68,7 +68,13 @@ export class PortQueues {
       tx.push(await this.#setUpQueue(transport, transmitqIndex(pair), places.tx, features, maxFrameBytes));
     }
     if (features.has(Feature.CTRL_VQ) && transport.controlCommand === undefined) {
-      const handle = await this.#setUpQueue(transport, controlqIndex(maxPairs), this.#controlRing, features, maxFrameBytes);
+      const handle = await this.#setUpQueue(
+        transport,
+        controlqIndex(maxPairs),
+        this.#controlRing,
+        features,
+        maxFrameBytes,
+      );
       this.#control = new ControlQueue(this.#memory, handle.ring, this.#controlBuffer, handle.doorbell);
     }
     this.#session = { rx, tx };
@@ -82,10 +88,14 @@ export class PortQueues {
     virtioNetCtrlMq.write(new DataView(data.buffer), { virtqueue_pairs: pairs });
     const ack = await this.#command(transport, ControlClass.MQ, MqCommand.VQ_PAIRS_SET, data);
     if (ack !== ControlAck.OK) {
-      throw new VirtioError(ErrorCode.REQUEST_REFUSED, `the device at ${transport.address} refuses ${pairs} queue pairs`, {
-        value: ack,
-        requirement: 'virtio 1.2 §5.1.6.5.5',
-      });
+      throw new VirtioError(
+        ErrorCode.REQUEST_REFUSED,
+        `the device at ${transport.address} refuses ${pairs} queue pairs`,
+        {
+          value: ack,
+          requirement: 'virtio 1.2 §5.1.6.5.5',
+        },
+      );
     }
   }
 

@@ -10,7 +10,14 @@ import { Feature, type FeatureSet } from '../spec/features.js';
 import { virtioNetConfig } from '../spec/net-config.js';
 import type { Transport, TransportEvent } from '../spec/transport.js';
 import { isPowerOfTwo } from '../units.js';
-import { AttachedPort, Claim, type PortHandle, type PortRxQueue, type PortSession, type PortTxQueue } from './attached-port.js';
+import {
+  AttachedPort,
+  Claim,
+  type PortHandle,
+  type PortRxQueue,
+  type PortSession,
+  type PortTxQueue,
+} from './attached-port.js';
 import { bringUp } from './bring-up.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
 import { PortQueues, ringMemoryBytes } from './port-queues.js';
@@ -101,7 +108,11 @@ export class Port extends EventEmitter<PortEvents> {
   constructor(transport: Transport, options: PortOptions = {}) {
     super();
     const { queues = 1, ringSize = 256, pages, lock } = options;
-    check(Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS, `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`, queues);
+    check(
+      Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS,
+      `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`,
+      queues,
+    );
     const sizeIsSound = isPowerOfTwo(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
     check(sizeIsSound, `a ring size is a power of two from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`, ringSize);
     this.id = nextPortId++;
@@ -321,14 +332,17 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   async #unshareMemory(): Promise<void> {
-    for (const { iovas, bytes } of this.#shared.splice(0).reverse()) await this.#transport.unshareMemory(iovas.at(0), bytes);
+    for (const { iovas, bytes } of this.#shared.splice(0).reverse())
+      await this.#transport.unshareMemory(iovas.at(0), bytes);
   }
 
   #onTransportEvent(event: TransportEvent): void {
     if (event.type === 'gone') void this.#inTurn(() => this.#onGone(event.reason));
     else if (event.type === 'back') void this.#inTurn(() => this.#onBack());
     else if (event.type === 'needs-reset') {
-      void this.#inTurn(() => this.#fail(new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${this.address} asks for a reset`)));
+      void this.#inTurn(() =>
+        this.#fail(new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${this.address} asks for a reset`)),
+      );
     }
   }
 
@@ -350,7 +364,11 @@ export class Port extends EventEmitter<PortEvents> {
     try {
       await this.#start();
     } catch (error) {
-      await this.#fail(error instanceof VirtioError ? error : new VirtioError(ErrorCode.DEVICE_BROKEN, String(error), { cause: error }));
+      await this.#fail(
+        error instanceof VirtioError
+          ? error
+          : new VirtioError(ErrorCode.DEVICE_BROKEN, String(error), { cause: error }),
+      );
     }
   }
 
@@ -385,7 +403,9 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   #wrongState(what: string): VirtioError {
-    return new VirtioError(ErrorCode.WRONG_STATE, `cannot ${what} the port ${this.address}: it is ${this.#state}`, { value: this.#state });
+    return new VirtioError(ErrorCode.WRONG_STATE, `cannot ${what} the port ${this.address}: it is ${this.#state}`, {
+      value: this.#state,
+    });
   }
 }
 
@@ -404,7 +424,11 @@ export interface CreatePoolOptions {
 /** A pool in memory of its own, for several ports. Close `pool.memory` when no port uses it any more. */
 export function createPool(options: CreatePoolOptions): PacketPool {
   const { size, bufferBytes, headroom, pages, lock } = options;
-  const shape = { size, ...(bufferBytes === undefined ? {} : { bufferBytes }), ...(headroom === undefined ? {} : { headroom }) };
+  const shape = {
+    size,
+    ...(bufferBytes === undefined ? {} : { bufferBytes }),
+    ...(headroom === undefined ? {} : { headroom }),
+  };
   const memory = DmaMemory.allocate({ bytes: PacketPool.bytesNeeded(shape), pages, lock });
   try {
     return PacketPool.create(memory, shape);

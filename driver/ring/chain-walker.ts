@@ -65,7 +65,8 @@ export class ChainWalker {
     const entries = bytes / virtqDesc.bytes;
     // Checked before anything is copied: not empty, whole descriptors, no longer than the queue (virtio 1.2 §2.7.5.3.1).
     if (bytes === 0 || !Number.isInteger(entries)) return this.#break(`an indirect table has ${bytes} bytes`);
-    if (entries > this.#views.size) return this.#break(`an indirect table has ${entries} descriptors, the ring ${this.#views.size}`);
+    if (entries > this.#views.size)
+      return this.#break(`an indirect table has ${entries} descriptors, the ring ${this.#views.size}`);
     this.tableEntries += entries;
     if (!this.#copyTable(low, high, bytes, job)) return this.#break('an indirect table is not in guest memory');
     const { words } = scratch;
@@ -74,7 +75,8 @@ export class ChainWalker {
     for (let hops = 0; hops < most; hops++) {
       const word = at << DESC_SHIFT;
       const flagsAndNext = words[word + 3]!;
-      if ((flagsAndNext & DescFlag.INDIRECT) !== 0) return this.#break('an indirect table holds an INDIRECT descriptor');
+      if ((flagsAndNext & DescFlag.INDIRECT) !== 0)
+        return this.#break('an indirect table holds an INDIRECT descriptor');
       this.#writeJob(to++, words[word]!, words[word + 1]!, words[word + 2]!, flagsAndNext);
       if ((flagsAndNext & DescFlag.NEXT) === 0) return to;
       at = flagsAndNext >>> 16;

@@ -56,7 +56,10 @@ const scope = {
  * Pops and returns a burst a call. Each index, head and descriptor is read once, into private memory, and
  * checked at full width.
  */
-export const splitDeviceRing = specialize(function splitDeviceRing(views: SplitRingViews, options: DeviceRingOptions): DeviceRing {
+export const splitDeviceRing = specialize(function splitDeviceRing(
+  views: SplitRingViews,
+  options: DeviceRingOptions,
+): DeviceRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
   const { engine, eventIndex } = options;
   const { jobs } = engine;

@@ -1,11 +1,11 @@
 /** The driver's end of a split ring (virtio 1.2 §2.7). */
 
-import { specialize } from '../specialize.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { AvailFlag, DescFlag, UsedFlag, virtqDesc } from '../spec/ring.js';
+import { specialize } from '../specialize.js';
 import type { DriverRing } from './ends.js';
 import {
   AVAIL_FLAGS,
@@ -82,7 +82,10 @@ const scope = {
  * Posts and reclaims a burst a call. Everything needed later is kept in private memory: nothing that the device
  * can write is believed beyond an index, an id and a length, each checked at full width.
  */
-export const splitDriverRing = specialize(function splitDriverRing(views: SplitRingViews, options: DriverRingOptions): DriverRing {
+export const splitDriverRing = specialize(function splitDriverRing(
+  views: SplitRingViews,
+  options: DriverRingOptions,
+): DriverRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
   const { pool, headerBytes, maxFrameBytes, eventIndex, indirect, base = 0 } = options;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;

@@ -134,7 +134,7 @@ test('an ack byte before the command is an ack byte; a chain of nothing but ack 
   });
 });
 
-test('abuse-B60: a command, or an ack, that is not in the guest\'s memory', () => {
+test("abuse-B60: a command, or an ack, that is not in the guest's memory", () => {
   withGuest((guest, ring) => {
     for (const nowhere of [0n, REGION_A - 2n, REGIONS_END - 2n, 0xffff_ffff_ffff_fffen]) {
       write(guest, ring, SET_PAIRS(2));
@@ -168,7 +168,12 @@ test('abuse-B59: tables and loops, by the same rules as on the other rings (row 
   withGuest((guest, ring) => {
     write(guest, ring, SET_PAIRS(2));
     const view = new DataView(new ArrayBuffer(32));
-    for (const [index, [address, length, flags]] of ([[COMMAND, 4, NEXT], [ACK, 1, WRITE]] as const).entries()) {
+    for (const [index, [address, length, flags]] of (
+      [
+        [COMMAND, 4, NEXT],
+        [ACK, 1, WRITE],
+      ] as const
+    ).entries()) {
       view.setBigUint64(16 * index, address, true);
       view.setUint32(16 * index + 8, length, true);
       view.setUint16(16 * index + 12, flags, true);

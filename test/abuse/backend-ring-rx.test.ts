@@ -75,13 +75,21 @@ function contents(guest: HandGuest, pieces: Pieces, length: number): Uint8Array 
 const numBuffers = (bytes: Uint8Array): number => bytes[10]! | (bytes[11]! << 8);
 
 /** Puts packets together from used chains by `num_buffers`, and checks that each but the last chain of one is full. */
-function assemble(guest: HandGuest, used: readonly Used[], chains: readonly Pieces[], heads: readonly number[]): Uint8Array[] {
+function assemble(
+  guest: HandGuest,
+  used: readonly Used[],
+  chains: readonly Pieces[],
+  heads: readonly number[],
+): Uint8Array[] {
   const packets: Uint8Array[] = [];
   const queue = [...used];
   for (let first = queue.shift(); first !== undefined; first = queue.shift()) {
     if (first.length === 0) continue;
     const bytes = contents(guest, chains[heads.indexOf(first.id)]!, first.length);
-    assert.ok(bytes.subarray(0, 10).every((byte) => byte === 0), 'a plain header');
+    assert.ok(
+      bytes.subarray(0, 10).every((byte) => byte === 0),
+      'a plain header',
+    );
     const parts = [bytes.subarray(12)];
     let before = first;
     for (let more = numBuffers(bytes) - 1; more > 0; more--) {
@@ -144,7 +152,9 @@ test('abuse-B61: header and data over pieces of every size, down to single bytes
 test('spec-E12: a packet over several buffers of odd sizes', () => {
   for (const size of [13, 14, 26, 27, 64, 100, 333]) {
     withGuest(1024, (guest, ring) => {
-      const packets = [14, 60, 64, 700].map((length) => pattern(length, length)).filter(({ length }) => length / size < 60);
+      const packets = [14, 60, 64, 700]
+        .map((length) => pattern(length, length))
+        .filter(({ length }) => length / size < 60);
       guest.port.queued.push(...packets);
       const chains = Array.from({ length: 200 }, (_, index): Pieces => [[BUFFERS + BigInt(400 * index), size]]);
       const heads = offer(ring, chains);
@@ -165,12 +175,21 @@ test('packets of several segments of the host, into whatever the guest has', () 
   ] as const) {
     withGuest(1024, (guest, ring) => {
       guest.port.segmentBytes = segmentBytes;
-      const packets = [60, 500, 2000].map((length) => pattern(length, length)).filter(({ length }) => length / size < 60);
+      const packets = [60, 500, 2000]
+        .map((length) => pattern(length, length))
+        .filter(({ length }) => length / size < 60);
       guest.port.queued.push(...packets);
-      const chains = Array.from({ length: 60 }, (_, index): Pieces => [[BUFFERS + BigInt(12_000 * (index % 60)), size]]);
+      const chains = Array.from(
+        { length: 60 },
+        (_, index): Pieces => [[BUFFERS + BigInt(12_000 * (index % 60)), size]],
+      );
       const heads = offer(ring, chains.slice(0, Math.min(60, Math.floor(700_000 / 12_000))));
       guest.poll(10);
-      assertPackets(assemble(guest, ring.takeUsed(), chains, heads), packets, `segments of ${segmentBytes} into ${size}`);
+      assertPackets(
+        assemble(guest, ring.takeUsed(), chains, heads),
+        packets,
+        `segments of ${segmentBytes} into ${size}`,
+      );
     });
   }
 });
@@ -188,7 +207,7 @@ test('abuse-B60: buffers across the edge of two regions', () => {
   }
 });
 
-test('abuse-B60: addresses that are not the guest\'s: the chain is returned empty, the packet is lost and counted', () => {
+test("abuse-B60: addresses that are not the guest's: the chain is returned empty, the packet is lost and counted", () => {
   for (const [address, length] of [
     [0n, 2048],
     [REGION_A - 1n, 2048],
@@ -346,7 +365,12 @@ test('tables of writable descriptors', () => {
   withGuest(16, (guest, ring) => {
     const table = REGION_B + 0x40_000n;
     const view = new DataView(new ArrayBuffer(32));
-    for (const [index, [address, length, flags]] of ([[BUFFERS, 12, WRITE | NEXT], [BUFFERS + 64n, 2000, WRITE]] as const).entries()) {
+    for (const [index, [address, length, flags]] of (
+      [
+        [BUFFERS, 12, WRITE | NEXT],
+        [BUFFERS + 64n, 2000, WRITE],
+      ] as const
+    ).entries()) {
       view.setBigUint64(16 * index, address, true);
       view.setUint32(16 * index + 8, length, true);
       view.setUint16(16 * index + 12, flags, true);

@@ -2,8 +2,9 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ringDropReasons, type RingDropReason } from '../../driver/backend/counters.js';
+import { type RingDropReason, ringDropReasons } from '../../driver/backend/counters.js';
 import { AVAIL_INDEX } from '../../driver/ring/split-views.js';
+import { Feature } from '../../driver/spec/features.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { native } from '../../native/index.js';
 import {
@@ -19,7 +20,6 @@ import {
   REGIONS_END,
   Witness,
 } from '../support/hand-guest.js';
-import { Feature } from '../../driver/spec/features.js';
 
 const test = suite('back-end against a hostile guest: transmitq');
 const { NEXT, WRITE, INDIRECT } = DescFlag;
@@ -90,7 +90,11 @@ function place(guest: HandGuest, at: bigint, packet: Uint8Array): void {
 }
 
 /** Writes descriptors of an indirect table. */
-function table(guest: HandGuest, at: bigint, entries: readonly (readonly [address: bigint, length: number, flags: number, next?: number])[]): void {
+function table(
+  guest: HandGuest,
+  at: bigint,
+  entries: readonly (readonly [address: bigint, length: number, flags: number, next?: number])[],
+): void {
   for (const [index, [address, length, flags, next = 0]] of entries.entries()) {
     const view = new DataView(new ArrayBuffer(16));
     view.setBigUint64(0, address, true);
@@ -271,7 +275,7 @@ test('abuse-B60: nothing but descriptors of no bytes', () => {
   }
 });
 
-test('abuse-B60: addresses that are not the guest\'s: holes, edges of all, wrapping at 2^64, other ends of the address space', () => {
+test("abuse-B60: addresses that are not the guest's: holes, edges of all, wrapping at 2^64, other ends of the address space", () => {
   for (const [address, length] of [
     [0n, 100],
     [REGION_A - 1n, 100],
@@ -344,7 +348,8 @@ test('abuse-B60: more than the longest packet, to sums beyond 2^32', () => {
     [0xffff_ff00, 0x0000_0200],
   ]) {
     withGuest(16, (guest, ring) => {
-      for (const [id, length] of lengths.entries()) ring.describe(id, REGION_A, length, id + 1 < lengths.length ? NEXT : 0, id + 1);
+      for (const [id, length] of lengths.entries())
+        ring.describe(id, REGION_A, length, id + 1 < lengths.length ? NEXT : 0, id + 1);
       ring.offer(0);
       expectDropped(guest, ring, 'tooLong');
     });

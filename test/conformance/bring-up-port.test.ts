@@ -76,7 +76,10 @@ const written = (log: RegisterLog, register: string): number[] =>
 function position(log: RegisterLog, kind: 'read' | 'write', register: string, value?: number, from = 0): number {
   const found = log.accesses.findIndex(
     (access, index) =>
-      index >= from && access.kind === kind && access.register === register && (value === undefined || access.value === value),
+      index >= from &&
+      access.kind === kind &&
+      access.register === register &&
+      (value === undefined || access.value === value),
   );
   assert.ok(found >= 0, `no ${kind} of ${register} ${value ?? ''}`);
   return found;
@@ -141,9 +144,13 @@ for (const options of choices) {
       await port.start();
       assert.equal(
         written(log, 'device_status').map(describeStatus),
-        [0, ACKNOWLEDGE, ACKNOWLEDGE | DRIVER, ACKNOWLEDGE | DRIVER | FEATURES_OK, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK].map(
-          describeStatus,
-        ),
+        [
+          0,
+          ACKNOWLEDGE,
+          ACKNOWLEDGE | DRIVER,
+          ACKNOWLEDGE | DRIVER | FEATURES_OK,
+          ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
+        ].map(describeStatus),
       );
       const reset = position(log, 'write', 'device_status', 0);
       const driver = position(log, 'write', 'device_status', ACKNOWLEDGE | DRIVER, reset);
@@ -153,7 +160,9 @@ for (const options of choices) {
       const seen = position(log, 'read', 'device_status', undefined, agreed);
       const queue = position(log, 'write', 'queue_enable', 1, seen);
       position(log, 'write', 'device_status', ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK, queue);
-      const late = log.accesses.slice(agreed).filter(({ kind, register }) => kind === 'write' && register === 'driver_feature');
+      const late = log.accesses
+        .slice(agreed)
+        .filter(({ kind, register }) => kind === 'write' && register === 'driver_feature');
       assert.equal(late, [], 'no feature after FEATURES_OK');
       const early = log.accesses.slice(0, agreed).filter(({ register }) => register.startsWith('queue_'));
       assert.equal(early, [], 'no queue before FEATURES_OK');
@@ -172,13 +181,17 @@ test('spec-D3: FEATURES_OK that does not stick: FAILED, no queue touched, reset'
         [],
       );
       const statuses = written(log, 'device_status');
-      assert.ok(statuses.some((status) => (status & FAILED) !== 0), statuses.map(describeStatus).join(', '));
+      assert.ok(
+        statuses.some((status) => (status & FAILED) !== 0),
+        statuses.map(describeStatus).join(', '),
+      );
       assert.is(statuses.at(-1), 0);
       assert.equal(fn.violations, []);
     },
     {
       faults: {
-        onWrite: (region, offset, value) => (region === 'common' && offset === STATUS_AT ? value & ~FEATURES_OK : value),
+        onWrite: (region, offset, value) =>
+          region === 'common' && offset === STATUS_AT ? value & ~FEATURES_OK : value,
       },
     },
   ));
@@ -239,7 +252,9 @@ test('spec-D6: after a reset nothing is written before the status has read 0', (
 });
 
 test('spec-D7, spec-D8: what is accepted is offered, wanted and consistent; unknown bits are left alone', async () => {
-  const everything = FeatureSet.fromWords([0xffff_ffff, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff]).without(Feature.RING_PACKED);
+  const everything = FeatureSet.fromWords([0xffff_ffff, 0xffff_ffff, 0xffff_ffff, 0xffff_ffff]).without(
+    Feature.RING_PACKED,
+  );
   for (const offered of [
     everything,
     everything.without(Feature.CTRL_VQ),
@@ -281,7 +296,13 @@ for (const options of [...choices, { queues: 2 }]) {
     withPort(options, async ({ port, log, fn }) => {
       await failureOrNot(port.start());
       const writes = log.accesses.filter(({ kind, region }) => kind === 'write' && region === 'common');
-      const readOnly = ['device_feature', 'num_queues', 'config_generation', 'queue_notify_off', 'queue_notif_config_data'];
+      const readOnly = [
+        'device_feature',
+        'num_queues',
+        'config_generation',
+        'queue_notify_off',
+        'queue_notif_config_data',
+      ];
       for (const { register } of writes) assert.is(readOnly.includes(register), false, `${register} was written`);
       for (const size of written(log, 'queue_size')) assert.ok(size > 0 && (size & (size - 1)) === 0, `size ${size}`);
       assert.ok(written(log, 'queue_enable').every((value) => value === 1));

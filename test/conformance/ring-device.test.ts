@@ -50,7 +50,11 @@ test('spec-E1: nothing is consumed and nothing announced before DRIVER_OK, every
     const at = (offset: number) => ({ buffer, offset });
     const views = new SplitRingViews(16, at(0), at(4096), at(8192));
     for (const index of [0, 1]) {
-      const addresses = { size: 16, desc: memory.iovas.at(index * 12_288), driver: memory.iovas.at(index * 12_288 + 4096) };
+      const addresses = {
+        size: 16,
+        desc: memory.iovas.at(index * 12_288),
+        driver: memory.iovas.at(index * 12_288 + 4096),
+      };
       await transport.setUpQueue(index, { ...addresses, device: memory.iovas.at(index * 12_288 + 8192) });
     }
     const tx = new SplitRingViews(16, at(12_288), at(12_288 + 4096), at(12_288 + 8192));

@@ -4,7 +4,14 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Burst } from '../../driver/memory/burst.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
-import { AVAIL_FLAGS, AVAIL_INDEX, AVAIL_RING, DESC_WORDS, USED_FLAGS, USED_INDEX } from '../../driver/ring/split-views.js';
+import {
+  AVAIL_FLAGS,
+  AVAIL_INDEX,
+  AVAIL_RING,
+  DESC_WORDS,
+  USED_FLAGS,
+  USED_INDEX,
+} from '../../driver/ring/split-views.js';
 import { DescFlag, UsedFlag } from '../../driver/spec/ring.js';
 import { HandDevice } from '../support/hand-device.js';
 import { randomNumbers } from '../support/memory-threads.js';
@@ -121,7 +128,11 @@ test('spec-D26: descriptors and entries stand before the index says so', () => {
   let before = 0;
   Atomics.store = ((array: Uint16Array, position: number, value: number): number => {
     const { views } = device.txRing;
-    if (array.buffer === views.avail.buffer && array.byteOffset === views.avail.byteOffset && position === AVAIL_INDEX) {
+    if (
+      array.buffer === views.avail.buffer &&
+      array.byteOffset === views.avail.byteOffset &&
+      position === AVAIL_INDEX
+    ) {
       for (; before !== value; before = (before + 1) & 0xffff) {
         const head = views.avail[AVAIL_RING + (before & 15)]!;
         const { length, address } = descriptorAt(views.desc, head);

@@ -10,7 +10,14 @@ import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
-import { AVAIL_INDEX, AVAIL_RING, DESC_WORDS, SplitRingViews, USED_INDEX, USED_RING } from '../../driver/ring/split-views.js';
+import {
+  AVAIL_INDEX,
+  AVAIL_RING,
+  DESC_WORDS,
+  SplitRingViews,
+  USED_INDEX,
+  USED_RING,
+} from '../../driver/ring/split-views.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { controlqIndex } from '../../driver/spec/net-config.js';
 import { native } from '../../native/index.js';

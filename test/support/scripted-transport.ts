@@ -1,10 +1,10 @@
 /** A transport whose device is the test: it records what the driver asks for, and fails where it is told to. */
 
+import { SplitRingViews } from '../../driver/ring/split-views.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { virtioNetConfig } from '../../driver/spec/net-config.js';
 import type { Doorbell, MemoryRange } from '../../driver/spec/pci-function.js';
 import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../../driver/spec/transport.js';
-import { SplitRingViews } from '../../driver/ring/split-views.js';
 import type { Iova } from '../../driver/units.js';
 import { native } from '../../native/index.js';
 
@@ -16,7 +16,16 @@ export const SCRIPTED_FEATURES = FeatureSet.of(
   Feature.INDIRECT_DESC,
 );
 
-type Call = 'reset' | 'status' | 'offered' | 'accept' | 'readConfig' | 'shareMemory' | 'unshareMemory' | 'setUpQueue' | 'close';
+type Call =
+  | 'reset'
+  | 'status'
+  | 'offered'
+  | 'accept'
+  | 'readConfig'
+  | 'shareMemory'
+  | 'unshareMemory'
+  | 'setUpQueue'
+  | 'close';
 
 export class ScriptedTransport implements Transport {
   readonly kind = 'pci-modern';
@@ -113,7 +122,8 @@ export class ScriptedTransport implements Transport {
 
   #place(address: bigint): { buffer: ArrayBuffer; offset: number } {
     for (const [base, { range, map }] of this.#shared) {
-      if (address >= base && address < base + BigInt(range.bytes)) return { buffer: map, offset: Number(address - base) };
+      if (address >= base && address < base + BigInt(range.bytes))
+        return { buffer: map, offset: Number(address - base) };
     }
     throw new Error(`0x${address.toString(16)} is not shared`);
   }

@@ -8,11 +8,18 @@ import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
-import { openRing, placeRing, type QueueHandle, ringAddresses, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
+import {
+  openRing,
+  placeRing,
+  type QueueHandle,
+  ringAddresses,
+  ringBytes,
+  ringViews,
+} from '../../driver/net/queue-handle.js';
 import { RxQueue } from '../../driver/net/rx-queue.js';
 import { QueueCounters, type QueueStatistics } from '../../driver/net/statistics.js';
 import { TxQueue } from '../../driver/net/tx-queue.js';
-import { Feature, FeatureSet } from '../../driver/spec/features.js';
+import { Feature, type FeatureSet } from '../../driver/spec/features.js';
 import { netHeaderBytes } from '../../driver/spec/net-header.js';
 import { HandThread, RecordingPort } from './hand-guest.js';
 
@@ -42,7 +49,10 @@ export class Wire {
   readonly #segments = new Uint32Array(512);
 
   constructor({ features, ringSize, bufferBytes, hostBufferBytes }: WireOptions) {
-    this.#memory = DmaMemory.allocate({ bytes: 2 * ringBytes(ringSize, true) + POOL_SIZE * bufferBytes + 4096, pages: '4K' });
+    this.#memory = DmaMemory.allocate({
+      bytes: 2 * ringBytes(ringSize, true) + POOL_SIZE * bufferBytes + 4096,
+      pages: '4K',
+    });
     this.pool = PacketPool.create(this.#memory, { size: POOL_SIZE, bufferBytes, headroom: HEADROOM });
     this.#view = new PacketView(this.pool);
     this.host = new HandThread(POOL_SIZE, hostBufferBytes);
@@ -120,7 +130,8 @@ export class Wire {
     for (let idle = 0; idle < 4; ) {
       this.device.poll();
       const count = this.rx.receive(burst);
-      for (let index = 0; index < burst.count; index++) packets.push(this.#view.move(burst.handles[index]!).copyPacket());
+      for (let index = 0; index < burst.count; index++)
+        packets.push(this.#view.move(burst.handles[index]!).copyPacket());
       burst.free();
       idle = count > 0 ? 0 : idle + 1;
     }

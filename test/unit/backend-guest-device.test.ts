@@ -158,7 +158,11 @@ test('row 51: sizes, indices and addresses that no ring has are refused', () => 
     { used: good.used + 2n },
   ]) {
     const error = failure(() => guest.device.startRing(1, { ...good, ...bad }));
-    assert.is(error.code, ErrorCode.INVALID_ARGUMENT, JSON.stringify(bad, (_, value) => String(value)));
+    assert.is(
+      error.code,
+      ErrorCode.INVALID_ARGUMENT,
+      JSON.stringify(bad, (_, value) => String(value)),
+    );
   }
   guest.device.startRing(1, good);
 });
@@ -266,7 +270,7 @@ test('a memory table that cannot be mapped is an error, and the next one works',
   }
 });
 
-test('abuse-B38: a memory table without a running ring\'s memory stops that ring and says so', () => {
+test("abuse-B38: a memory table without a running ring's memory stops that ring and says so", () => {
   using thread = new HandThread();
   using guest = new HandGuest(thread);
   const ring = guest.start(1, 16);
@@ -398,7 +402,9 @@ test('a port that throws costs its own guest, not the thread', () => {
       ring.offer(0);
       guest.poll(1000);
       assert.equal(
-        guest.events.map((event) => (event.type === 'ring-broken' ? `${event.ring} ${/disk full/.test(event.reason)}` : event.type)),
+        guest.events.map((event) =>
+          event.type === 'ring-broken' ? `${event.ring} ${/disk full/.test(event.reason)}` : event.type,
+        ),
         ['0 true', '1 true'],
       );
       witness.forward();
@@ -411,7 +417,9 @@ test('a port that leaves packets in the burst loses them, and no buffer', () => 
   using thread = new HandThread();
   const { available } = thread.pool;
   {
-    using guest = new HandGuest(thread, { port: (pool) => wrongPort(pool, { fromGuest: (_burst: Burst) => undefined }) });
+    using guest = new HandGuest(thread, {
+      port: (pool) => wrongPort(pool, { fromGuest: (_burst: Burst) => undefined }),
+    });
     const ring = guest.start(1, 64);
     for (let round = 0; round < 20; round++) {
       for (let id = 0; id < 40; id++) {
@@ -475,11 +483,17 @@ test('queue pairs stay on over a new memory table', () => {
     return second.takeUsed().length;
   };
   assert.is(deliveries(), 0, 'one pair at first');
-  assert.equal(command(guest, control, [ControlClass.MQ, MqCommand.VQ_PAIRS_SET, 2, 0]), { ack: ControlAck.OK, used: 1 });
+  assert.equal(command(guest, control, [ControlClass.MQ, MqCommand.VQ_PAIRS_SET, 2, 0]), {
+    ack: ControlAck.OK,
+    used: 1,
+  });
   assert.ok(deliveries() > 0);
   guest.device.setMemory(guest.regions);
   assert.ok(deliveries() > 0, 'the pairs that the driver turned on are still on');
-  assert.equal(command(guest, control, [ControlClass.MQ, MqCommand.VQ_PAIRS_SET, 1, 0]), { ack: ControlAck.OK, used: 1 });
+  assert.equal(command(guest, control, [ControlClass.MQ, MqCommand.VQ_PAIRS_SET, 1, 0]), {
+    ack: ControlAck.OK,
+    used: 1,
+  });
   assert.is(deliveries(), 0);
 });
 

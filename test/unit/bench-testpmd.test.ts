@@ -184,7 +184,8 @@ test('a process whose parent is killed while it is frozen does not stay behind',
     writeFileSync(
       parent,
       `import { PeerProcess } from ${JSON.stringify(module)};
-       const child = await PeerProcess.spawn(['sleep', '60'], { name: 'sleep' });
+       const child = await PeerProcess.spawn(['sh', '-c', 'echo up; exec sleep 60'], { name: 'sleep' });
+       await child.waitForOutput(/up/, 0, 5000);
        child.freeze();
        console.log('child ' + child.pid);
        setInterval(() => {}, 1000);`,

@@ -64,7 +64,11 @@ test('ordinary pages: whole ones, zeroed, writable, closed for good', () => {
 /** Bytes on 2 MiB hugepages that there are not enough of. */
 const tooManyBytes = (): number => (freeHugepages(2048) + 64) * 2 * MiB;
 // A machine may have so many hugepages that no memory of ours is too large.
-const testScarce = skipUnless(test, tooManyBytes() <= 2 * GiB, 'needs a machine with less than 2 GiB of free hugepages');
+const testScarce = skipUnless(
+  test,
+  tooManyBytes() <= 2 * GiB,
+  'needs a machine with less than 2 GiB of free hugepages',
+);
 const testNoGigantic = skipUnless(test, freeHugepages(1_048_576) < 2, 'needs a machine without free 1 GiB hugepages');
 
 testScarce('without the hugepages that were asked for: NO_RESOURCES, with the command that makes them', () => {

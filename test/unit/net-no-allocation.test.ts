@@ -46,8 +46,8 @@ test('the trace sees a loop that allocates', () => {
   assert.is(collections.length, 2);
   assert.ok(packets > 2000, `${packets} packets`);
   const [first, second] = collections.map(({ length }) => length).sort((a, b) => a - b);
-  assert.ok(second! > 0, 'the driver\'s isolate collects');
-  assert.is(first, 0, 'and the device\'s does not');
+  assert.ok(second! > 0, "the driver's isolate collects");
+  assert.is(first, 0, "and the device's does not");
 });
 
 test.run();

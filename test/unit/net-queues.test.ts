@@ -232,7 +232,10 @@ test('spec-D32: the header of a packet is all zeroes, whatever stood there, in e
       const [id] = device.txRing.take();
       const sent = device.txRing.buffer(id!);
       assert.is(sent.length, headerBytes + 60);
-      assert.ok(sent.subarray(0, headerBytes).every((byte) => byte === 0), `${headerBytes} bytes at ${40 + shift}`);
+      assert.ok(
+        sent.subarray(0, headerBytes).every((byte) => byte === 0),
+        `${headerBytes} bytes at ${40 + shift}`,
+      );
       assert.ok(sent.subarray(headerBytes).every((byte) => byte === 0xcc));
       assert.is(pool.bytes[start + 40 + shift - headerBytes - 1], 0xcc, 'and nothing before it');
       device.txRing.use(id!, 0);
@@ -271,7 +274,13 @@ test('the last buffers of the largest memory: positions up to 2 GiB', () => {
   const queue = (index: number): QueueHandle => {
     const ring = placeRing(rings, 4, false);
     ringViews(rings, ring).clear();
-    const rest = { headerBytes: 12, eventIndex: false, mergeable: true, maxFrameBytes: 65_562, doorbell: { kind: 'none' } } as const;
+    const rest = {
+      headerBytes: 12,
+      eventIndex: false,
+      mergeable: true,
+      maxFrameBytes: 65_562,
+      doorbell: { kind: 'none' },
+    } as const;
     return { index, ring, ...rest };
   };
   // The stack gives the highest handles first.
@@ -293,7 +302,8 @@ test('the last buffers of the largest memory: positions up to 2 GiB', () => {
   assert.is(pool.bytes[start + 52], 0xcc);
   const device = new HandRing(rings, ringViews(rings, rxQueue.ring));
   const [id] = device.take(1);
-  const address = BigInt(device.views.desc[id! * DESC_WORDS]!) | (BigInt(device.views.desc[id! * DESC_WORDS + 1]!) << 32n);
+  const address =
+    BigInt(device.views.desc[id! * DESC_WORDS]!) | (BigInt(device.views.desc[id! * DESC_WORDS + 1]!) << 32n);
   const at = Number(address - memory.iovas.at(0));
   assert.ok(at > 1.9 * GiB);
   pool.bytes[at + 10] = 1;

@@ -3,8 +3,8 @@
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { openPort } from '../../driver/open.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
+import { openPort } from '../../driver/open.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { assertPackets, pattern } from '../support/hand-guest.js';
 import { cut, Wire } from '../support/wire.js';
@@ -15,11 +15,15 @@ const BASE = FeatureSet.of(Feature.VERSION_1);
 
 /** Every choice of the features that change how packets go. */
 const featureChoices = [0, 1, 2, 3, 4, 5, 6, 7].map((bits) => {
-  const chosen = [Feature.MRG_RXBUF, Feature.INDIRECT_DESC, Feature.EVENT_IDX].filter((_, bit) => (bits & (1 << bit)) !== 0);
+  const chosen = [Feature.MRG_RXBUF, Feature.INDIRECT_DESC, Feature.EVENT_IDX].filter(
+    (_, bit) => (bits & (1 << bit)) !== 0,
+  );
   return BASE.with(...chosen);
 });
 
-const lengths = [14, 15, 59, 60, 61, 64, 127, 128, 129, 191, 192, 193, 255, 256, 500, 1514, 1518, 2047, 2048, 2049, 4000, 8999, 9000];
+const lengths = [
+  14, 15, 59, 60, 61, 64, 127, 128, 129, 191, 192, 193, 255, 256, 500, 1514, 1518, 2047, 2048, 2049, 4000, 8999, 9000,
+];
 
 /** Runs a body over a wire; all buffers of both sides are back at its end. */
 function withWire(options: ConstructorParameters<typeof Wire>[0], body: (wire: Wire) => void): void {
@@ -83,19 +87,24 @@ for (const features of featureChoices) {
 }
 
 test('a packet that a burst cuts in two is received whole', () => {
-  withWire({ features: BASE.with(Feature.MRG_RXBUF), ringSize: 64, bufferBytes: 256, hostBufferBytes: 2048 }, (wire) => {
-    const packets = Array.from({ length: 40 }, (_, number) => pattern(number, 700 + number));
-    for (const capacity of [1, 2, 3, 5, 7]) {
-      wire.port.queued.push(...packets);
-      assertPackets(wire.receive(capacity), packets, `a burst of ${capacity}`);
-    }
-  });
+  withWire(
+    { features: BASE.with(Feature.MRG_RXBUF), ringSize: 64, bufferBytes: 256, hostBufferBytes: 2048 },
+    (wire) => {
+      const packets = Array.from({ length: 40 }, (_, number) => pattern(number, 700 + number));
+      for (const capacity of [1, 2, 3, 5, 7]) {
+        wire.port.queued.push(...packets);
+        assertPackets(wire.receive(capacity), packets, `a burst of ${capacity}`);
+      }
+    },
+  );
 });
 
 test('random packets in random pieces, both ways', () => {
   const packet = fc.record({
     length: fc.integer({ min: 14, max: 9000 }),
-    pieces: fc.array(fc.integer({ min: 1, max: 192 }), { minLength: 1, maxLength: 5 }).filter((pieces) => Math.max(...pieces) > 60),
+    pieces: fc
+      .array(fc.integer({ min: 1, max: 192 }), { minLength: 1, maxLength: 5 })
+      .filter((pieces) => Math.max(...pieces) > 60),
   });
   fc.assert(
     fc.property(
@@ -134,7 +143,9 @@ test('jumbo packets through a port and back, over threads and registers', async 
       const { pool } = port;
       const out = port.burst(32);
       const back = port.burst(32);
-      const packets = [14, 64, 1514, pool.dataBytes, pool.dataBytes + 1, 4000, 9000].map((length) => pattern(length, length));
+      const packets = [14, 64, 1514, pool.dataBytes, pool.dataBytes + 1, 4000, 9000].map((length) =>
+        pattern(length, length),
+      );
       // What one buffer takes comes back without mergeable buffers too.
       const expected = packets.filter(({ length }) => mergeable || length <= pool.dataBytes);
       const view = back.pool;
@@ -149,7 +160,8 @@ test('jumbo packets through a port and back, over threads and registers', async 
           out.count = 1;
           out.bytes(0).fill(packet.subarray(at, at + length));
           at += length;
-          pool.fields[handles[index]! * PacketField.WORDS + PacketField.NEXT] = index + 1 < handles.length ? handles[index + 1]! + 1 : 0;
+          pool.fields[handles[index]! * PacketField.WORDS + PacketField.NEXT] =
+            index + 1 < handles.length ? handles[index + 1]! + 1 : 0;
         }
         pool.fields[handles[0]! * PacketField.WORDS + PacketField.PACKET_LENGTH] = packet.length;
         out.handles[0] = handles[0]!;

@@ -211,7 +211,9 @@ test('buffers that a device may still write come back only after its reset', () 
     await port.start();
     port.rxQueue(0);
     send(port, 3);
-    transport.hooks.set('reset', () => assert.ok(port.pool.available <= available - 64 - 3, 'they are still the device\'s'));
+    transport.hooks.set('reset', () =>
+      assert.ok(port.pool.available <= available - 64 - 3, "they are still the device's"),
+    );
     await port.stop();
     assert.is(port.pool.available, available);
   }));
@@ -260,14 +262,21 @@ test('the wrong call at the wrong time', () =>
     await port.close();
     assert.is(await codeOf(port.start()), ErrorCode.WRONG_STATE);
     assert.is(await codeOf(port.stop()), ErrorCode.WRONG_STATE);
-    assert.throws(() => port.rxQueue(0), (error: VirtioError) => error.code === ErrorCode.WRONG_STATE);
+    assert.throws(
+      () => port.rxQueue(0),
+      (error: VirtioError) => error.code === ErrorCode.WRONG_STATE,
+    );
   }));
 
 test('queue pairs that are not there', () =>
   withPort(async (port) => {
     for (const pair of [1, -1, 0.5, Number.NaN, 1e9]) {
       for (const queue of ['rxQueue', 'txQueue'] as const) {
-        assert.throws(() => port[queue](pair), (error: VirtioError) => error.code === ErrorCode.INVALID_ARGUMENT, `${queue}(${pair})`);
+        assert.throws(
+          () => port[queue](pair),
+          (error: VirtioError) => error.code === ErrorCode.INVALID_ARGUMENT,
+          `${queue}(${pair})`,
+        );
       }
     }
     port.rxQueue(0);

@@ -109,10 +109,16 @@ test('a queue belongs to one thread: IN_USE, until that thread ends and the port
     const second = await start(port, { kind: 'claim', pair: 0 });
     assert.is(await codeOf(second.finished), ErrorCode.IN_USE);
     await second.stop();
-    assert.throws(() => port.rxQueue(0), (error: VirtioError) => error.code === ErrorCode.IN_USE);
+    assert.throws(
+      () => port.rxQueue(0),
+      (error: VirtioError) => error.code === ErrorCode.IN_USE,
+    );
     await first.stop();
     // The device still knows the ring of the thread that has ended.
-    assert.throws(() => port.rxQueue(0), (error: VirtioError) => /has ended/.test(error.message));
+    assert.throws(
+      () => port.rxQueue(0),
+      (error: VirtioError) => /has ended/.test(error.message),
+    );
     await port.stop();
     await port.start();
     port.rxQueue(0);
@@ -209,7 +215,10 @@ test('several threads, each with queue pairs of its own', () =>
       await moves(port, 2000);
       await launched.stop();
       const { rx } = port.statistics();
-      assert.ok(rx.every(({ packets }) => packets > 0), JSON.stringify(rx.map(({ packets }) => packets)));
+      assert.ok(
+        rx.every(({ packets }) => packets > 0),
+        JSON.stringify(rx.map(({ packets }) => packets)),
+      );
     },
     { queues: 2, device: { port: sourcePort({ rate: 50_000 }) } },
   ));

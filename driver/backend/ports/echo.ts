@@ -1,8 +1,8 @@
 /** Sends every packet back to the queue pair it came from, in order, and holds the guest back rather than lose one. */
 
 import type { Burst } from '../../memory/burst.js';
-import { PacketView } from '../../memory/packet-view.js';
 import { macForward, swapMacs } from '../../memory/ethernet.js';
+import { PacketView } from '../../memory/packet-view.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 
 export interface EchoOptions {

@@ -44,7 +44,8 @@ class PcapPort implements BackendPort {
     const writer = this.#writer;
     if (writer !== undefined) {
       const now = BigInt(Date.now()) * 1_000_000n;
-      for (let index = 0; index < burst.count; index++) writer.write(this.#view.move(burst.handles[index]!).copyPacket(), now);
+      for (let index = 0; index < burst.count; index++)
+        writer.write(this.#view.move(burst.handles[index]!).copyPacket(), now);
     }
     burst.free();
   }

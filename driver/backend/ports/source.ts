@@ -1,8 +1,8 @@
 /** Sends packets of a pattern to the guest, at a rate or as fast as it takes them; takes and frees what comes back. */
 
+import { ErrorCode, VirtioError } from '../../errors.js';
 import type { Burst } from '../../memory/burst.js';
 import { PacketView } from '../../memory/packet-view.js';
-import { ErrorCode, VirtioError } from '../../errors.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 
 export interface SourceOptions {
@@ -34,9 +34,13 @@ class SourcePort implements BackendPort {
   constructor(context: BackendPortContext, options: SourceOptions) {
     const { bytes = 64, packets = Number.POSITIVE_INFINITY, rate } = options;
     if (!Number.isInteger(bytes) || bytes < SEQUENCE_AT || bytes > context.pool.dataBytes) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a source sends packets of 14 to ${context.pool.dataBytes} bytes, not ${bytes}`, {
-        value: bytes,
-      });
+      throw new VirtioError(
+        ErrorCode.INVALID_ARGUMENT,
+        `a source sends packets of 14 to ${context.pool.dataBytes} bytes, not ${bytes}`,
+        {
+          value: bytes,
+        },
+      );
     }
     this.#bytes = bytes;
     this.#packets = packets;
@@ -55,7 +59,8 @@ class SourcePort implements BackendPort {
 
   toGuest(burst: Burst, pair: number): void {
     const sent = this.#sent[pair]!;
-    const due = this.#rate === undefined ? Number.POSITIVE_INFINITY : ((performance.now() - this.#start) / 1000) * this.#rate;
+    const due =
+      this.#rate === undefined ? Number.POSITIVE_INFINITY : ((performance.now() - this.#start) / 1000) * this.#rate;
     const count = Math.floor(Math.min(burst.capacity - burst.count, this.#packets - sent, due - sent));
     const start = burst.count;
     if (count <= 0 || burst.allocate(count) === 0) return;
