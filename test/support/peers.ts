@@ -14,8 +14,7 @@ interface Peer {
 
 /** Every peer that some test needs, by the name that tests use. */
 const PEERS = {
-  dpdk: { package: 'dpdk', detect: 'dpdk-testpmd' },
-  'dpdk-dev': { package: 'dpdk-dev', detect: '/usr/include/dpdk/rte_ethdev.h' },
+  dpdk: { package: 'dpdk-dev', detect: 'dpdk-testpmd' },
   qemu: { package: 'qemu-system-x86', detect: 'qemu-system-x86_64' },
   tshark: { package: 'tshark', detect: 'tshark' },
   tcpdump: { package: 'tcpdump', detect: 'tcpdump' },
