@@ -194,7 +194,6 @@ export class HandGuest {
   /** Signalled when a ring breaks. */
   readonly errFd: number;
   readonly callFd: number;
-  readonly #thread: HandThread;
 
   constructor(thread: HandThread, options: HandGuestOptions = {}) {
     const { features = GUEST_FEATURES, queuePairs = 1 } = options;

@@ -7,7 +7,6 @@ import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { openRing, placeRing, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
 import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import type { splitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import type { SplitRingViews } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';

@@ -13,7 +13,6 @@ import {
 } from '../../driver/net/queue-handle.js';
 import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import type { splitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
 import { highWord, iova, lowWord } from '../../driver/units.js';
 import { type CopyEngine, CopyJob, native } from '../../native/index.js';
