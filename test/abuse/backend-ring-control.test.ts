@@ -109,6 +109,11 @@ test('a command in pieces of any size, and the ack anywhere behind it', () => {
 
 test('without a place for the ack the command is returned with nothing written, and is not done', () => {
   withGuest((guest, ring) => {
+    // The second pair is on when it gets a packet.
+    const second = guest.start(2, 16);
+    second.describe(0, BUFFERS + 16_384n, 2048, WRITE);
+    second.offer(0);
+    guest.port.queued.push(new Uint8Array(60));
     write(guest, ring, SET_PAIRS(2));
     for (const flags of [
       [0, 0],
@@ -120,6 +125,11 @@ test('without a place for the ack the command is returned with nothing written, 
     }
     ring.describe(0, COMMAND, 4, 0);
     expectAnswer(guest, ring, UNTOUCHED, 0);
+    assert.is(second.takeUsed().length, 0);
+    write(guest, ring, SET_PAIRS(2));
+    expectAnswer(guest, ring, ControlAck.OK, 1);
+    guest.poll();
+    assert.is(second.takeUsed().length, 1);
   });
 });
 

@@ -461,6 +461,24 @@ test('a host without buffers takes nothing and loses nothing', () => {
   thread.pool.free(held, 0, 30);
 });
 
+test('a host with fewer buffers than a burst of large packets needs takes them one after the other', () => {
+  using thread = new HandThread(40);
+  using guest = new HandGuest(thread);
+  const ring = guest.start(TX, 64);
+  const held = new Uint32Array(40);
+  assert.ok(thread.pool.allocate(held, 0, 26));
+  const packets = Array.from({ length: 8 }, (_, id) => pattern(id, 9000 + id));
+  for (const [id, packet] of packets.entries()) {
+    place(guest, BUFFERS + BigInt(id * 9216), packet);
+    ring.describe(id, BUFFERS + BigInt(id * 9216), 9012 + id, 0);
+    ring.offer(id);
+  }
+  guest.poll(20);
+  assertPackets(guest.port.received, packets);
+  assert.is(thread.pool.available, 14);
+  thread.pool.free(held, 0, 26);
+});
+
 test('a disabled ring is consumed and dropped', () => {
   withGuest(16, (guest, ring) => {
     guest.device.enableRing(TX, false);

@@ -27,8 +27,11 @@ const CANARY = 0xc5;
 const REGION_PAGES = 128;
 const REGION_BYTES = REGION_PAGES * PAGE;
 
-/** Where the guest's two regions are: one behind the other for the guest, apart in the file; nothing behind the second. */
-export const REGION_A = 0x1_2345_0000n;
+/**
+ * Where the guest's two regions are: one behind the other for the guest, apart in the file; nothing behind the second.
+ * A multiple of 4 GiB lies in the buffers of the first, so that low words run over.
+ */
+export const REGION_A = 0x2_0000_0000n - 0x4_b000n;
 export const REGION_B = REGION_A + BigInt(REGION_BYTES);
 export const REGIONS_END = REGION_B + BigInt(REGION_BYTES);
 
@@ -197,7 +200,6 @@ export class HandGuest {
 
   constructor(thread: HandThread, options: HandGuestOptions = {}) {
     const { features = GUEST_FEATURES, queuePairs = 1 } = options;
-    this.#thread = thread;
     this.fd = native.createMemory('virtio-test-guest', FILE_BYTES, 0);
     this.memory = native.mapShared(this.fd, 0, FILE_BYTES, 0);
     this.bytes = new Uint8Array(this.memory);
