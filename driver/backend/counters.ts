@@ -23,6 +23,8 @@ export const RingCounter = {
   DROP_ADDRESS: 11,
   /** Dropped: the guest's buffer is too small for the packet. */
   DROP_NO_ROOM: 12,
+  /** Dropped: the guest had no buffers for it, and the host's ran low. */
+  DROP_NOT_TAKEN: 13,
   COUNT: 16,
 } as const;
 
@@ -33,6 +35,7 @@ export const ringDropReasons = {
   direction: RingCounter.DROP_DIRECTION,
   address: RingCounter.DROP_ADDRESS,
   noRoom: RingCounter.DROP_NO_ROOM,
+  notTaken: RingCounter.DROP_NOT_TAKEN,
 } as const;
 export type RingDropReason = keyof typeof ringDropReasons;
 

@@ -62,6 +62,11 @@ export class DeviceThread {
     return this.#lcore.request<R>(type, payload);
   }
 
+  /** Whether the thread is still there. */
+  get running(): boolean {
+    return this.#lcore.running;
+  }
+
   /** Rejects when the thread died, resolves when it was stopped. */
   get finished(): Promise<unknown> {
     return this.#lcore.finished;

@@ -1,5 +1,6 @@
 /** The thread behind `DeviceThread`: polls the devices it was given, answers their control plane. */
 
+import { ErrorCode, VirtioError } from '../errors.js';
 import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
@@ -52,12 +53,21 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
 
   const handle = <T extends keyof DeviceRequests>(type: T, handler: (request: DeviceRequests[T]) => unknown): void =>
     stop.onRequest(type, handler as (payload: never) => unknown);
-  const device = (number: number): GuestDevice => devices.get(number)!;
+  const device = (number: number): GuestDevice => {
+    const found = devices.get(number);
+    if (found === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, `device ${number} is not on this thread`);
+    return found;
+  };
 
   handle('add-device', ({ device: number, port, queuePairs, counters }) => {
-    const made = loaded.get(port.module)!.createPort({ pool, queuePairs }, port.options as never);
+    const made = portModule(loaded, port.module).createPort({ pool, queuePairs }, port.options as never);
     const report = (event: DeviceEvent): void => emit({ device: number, event } satisfies DeviceThreadEvent);
-    devices.set(number, new GuestDevice({ pool, scratch }, made, queuePairs, new RingCounters(counters), report));
+    try {
+      devices.set(number, new GuestDevice({ pool, scratch }, made, queuePairs, new RingCounters(counters), report));
+    } catch (error) {
+      made.close();
+      throw error;
+    }
     polled = [...devices.values()];
   });
   handle('set-features', ({ device: number, words }) => device(number).setFeatures(FeatureSet.fromWords(words)));
@@ -67,16 +77,44 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   handle('stop-ring', ({ device: number, ring }) => device(number).stopRing(ring));
   handle('reset-device', ({ device: number }) => device(number).reset());
   handle('remove-device', ({ device: number }) => {
-    devices.get(number)?.close();
+    const removed = devices.get(number);
+    // First of all: a device that fails to close must not be polled any more.
     devices.delete(number);
     polled = [...devices.values()];
+    removed?.close();
   });
 
   try {
     pollLoop(stop, new Idle(policy, stop), () => polled);
   } finally {
-    for (const each of devices.values()) each.close();
+    closeAll([...devices.values()]);
   }
+}
+
+function portModule(loaded: ReadonlyMap<string, BackendPortModule>, module: string): BackendPortModule {
+  const found = loaded.get(module);
+  if (found !== undefined) return found;
+  throw new VirtioError(
+    ErrorCode.INVALID_ARGUMENT,
+    `the port module ${module} was not loaded when the thread started`,
+    {
+      value: module,
+      advice: 'name it in the option `ports` of the thread',
+    },
+  );
+}
+
+/** Closes every device; then fails as the first that failed. */
+function closeAll(devices: readonly GuestDevice[]): void {
+  const failures: unknown[] = [];
+  for (const device of devices) {
+    try {
+      device.close();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
 }
 
 function pollLoop(stop: StopFlag, idle: Idle, devices: () => readonly GuestDevice[]): void {

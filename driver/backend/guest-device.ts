@@ -9,13 +9,13 @@ import type { DeviceRing } from '../ring/ends.js';
 import { jobsNeeded, splitDeviceRing } from '../ring/split-device-ring.js';
 import { SplitRingViews } from '../ring/split-views.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
-import { controlqIndex } from '../spec/net-config.js';
+import { controlqIndex, receiveqIndex } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import { MAX_QUEUE_SIZE, type RingPart, splitRingParts } from '../spec/ring.js';
 import { isPowerOfTwo } from '../units.js';
 import { Caller } from './caller.js';
 import { CONTROL_SCRATCH_BYTES, ControlQueue } from './control-queue.js';
-import type { RingCounters } from './counters.js';
+import { RingCounter, type RingCounters } from './counters.js';
 import type { DeviceEvent, GuestRegion, RingSetup } from './device-model.js';
 import { FromGuestQueue } from './from-guest-queue.js';
 import type { BackendPort } from './ports/backend-port.js';
@@ -61,6 +61,8 @@ export class GuestDevice {
   readonly #states: readonly RingState[];
   readonly #pairs: readonly Pair[];
   readonly #burst: Burst;
+  /** Free buffers of the thread below which no guest may hold what it does not take. */
+  readonly #reserve: number;
   readonly #regions: number[] = [];
   #control: ControlQueue | undefined;
   #activePairs: number;
@@ -91,6 +93,7 @@ export class GuestDevice {
       waiting: new Burst(resources.pool, DEVICE_BURST),
     }));
     this.#burst = new Burst(resources.pool, DEVICE_BURST);
+    this.#reserve = resources.pool.size >>> 2;
   }
 
   setFeatures(features: FeatureSet): void {
@@ -193,7 +196,14 @@ export class GuestDevice {
       if (waiting.count < waiting.capacity) this.#port.toGuest(waiting, number);
       if (waiting.count > 0) moved += receive.give(waiting);
     }
+    // The host's buffers are for all guests: what one does not take goes when they run low.
+    if (waiting.count > 0 && this.#resources.pool.available < this.#reserve) this.#dropWaiting(number, waiting);
     return moved;
+  }
+
+  #dropWaiting(pair: number, waiting: Burst): void {
+    this.#counters.of(receiveqIndex(pair))[RingCounter.DROP_NOT_TAKEN]! += waiting.count;
+    waiting.free();
   }
 
   /** Takes packets that go back to their pair into the burst that waits for it. */

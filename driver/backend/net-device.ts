@@ -110,14 +110,15 @@ export class NetDevice implements DeviceModel {
     if (!this.#closed) await this.#request('reset-device', {});
   }
 
+  /** Takes the device off its thread. Idempotent. @throws what its port threw when it was closed; the device is gone all the same */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     try {
-      await this.#added;
       await this.#thread.request('remove-device', { device: this.#device });
-    } catch {
+    } catch (error) {
       // A thread that has ended has closed its devices.
+      if (this.#thread.running) throw error;
     } finally {
       this.#thread.unregister(this.#device);
     }
@@ -129,6 +130,7 @@ export class NetDevice implements DeviceModel {
 
   async #request<R = void>(type: Parameters<DeviceThread['request']>[0], payload: object): Promise<R> {
     await this.#added;
+    if (this.#closed) throw new VirtioError(ErrorCode.WRONG_STATE, 'the net device is closed');
     return await (this.#thread.request(type, { device: this.#device, ...payload } as never) as Promise<R>);
   }
 }

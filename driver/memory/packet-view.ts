@@ -125,6 +125,11 @@ export class PacketView {
     pool.bytes.set(source, this.#start);
   }
 
+  /** Writes zeroes from `position` to the end of the segment. */
+  clear(position = 0): void {
+    this.#pool.bytes.fill(0, this.#start + Math.min(position, this.#length), this.#start + this.#length);
+  }
+
   /** Sets the length of a packet of one segment. The caller keeps within `PacketPool.dataBytes`. */
   setLength(length: number): void {
     const at = this.#handle * PacketField.WORDS;

@@ -186,17 +186,24 @@ export class Port extends EventEmitter<PortEvents> {
   close(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#state === 'closed') return;
-      try {
-        if (this.#state === 'started') await this.#stop('stopped');
-      } finally {
-        this.#state = 'closed';
-        this.#transport.onEvent = undefined;
-        await this.#transport.close();
-        for (const resource of this.#resources) await resource[Symbol.asyncDispose]();
-        this.#local?.close();
-        this.#rings.close();
-        if (this.#ownsPool) this.pool.memory.close();
-      }
+      const isStarted = this.#state === 'started';
+      this.#transport.onEvent = undefined;
+      // Each is let go of whatever the ones before it say; the first failure is the one that counts.
+      await inOrder([
+        async () => {
+          if (isStarted) await this.#stop('stopped');
+        },
+        () => {
+          this.#state = 'closed';
+        },
+        () => this.#transport.close(),
+        ...this.#resources.map((resource) => () => resource[Symbol.asyncDispose]()),
+        () => this.#local?.close(),
+        () => this.#rings.close(),
+        () => {
+          if (this.#ownsPool) this.pool.memory.close();
+        },
+      ]);
     });
   }
 
@@ -407,6 +414,19 @@ export class Port extends EventEmitter<PortEvents> {
       value: this.#state,
     });
   }
+}
+
+/** Runs every step, one after the other; then fails as the first that failed. */
+async function inOrder(steps: readonly (() => unknown)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
 }
 
 function check(sound: boolean, rule: string, value: number): void {

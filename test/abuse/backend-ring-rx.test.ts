@@ -2,6 +2,9 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
+import { createPort as createEcho } from '../../driver/backend/ports/echo.js';
+import type { PacketPool } from '../../driver/memory/packet-pool.js';
 import { Feature } from '../../driver/spec/features.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import {
@@ -434,6 +437,37 @@ test('abuse-B62: a packet that can never fit is dropped and counted, and the que
       features,
     );
   }
+});
+
+test('abuse-B62: guests that take nothing of what is for them do not use up what the others need', () => {
+  using thread = new HandThread(256);
+  const { available } = thread.pool;
+  using witness = new Witness(thread);
+  const echo = (pool: PacketPool): BackendPort => createEcho({ pool, queuePairs: 2 }, {});
+  const guests = [1, 2, 3].map(() => new HandGuest(thread, { port: echo, queuePairs: 2 }));
+  try {
+    for (const guest of guests) {
+      for (const index of [1, 3]) {
+        const ring = guest.start(index, 64);
+        for (let id = 0; id < 64; id++) {
+          ring.describe(id, BUFFERS, 72, 0);
+          ring.offer(id);
+        }
+        // One pair has a receiveq, though nothing in it; the other has none at all.
+        if (index === 1) guest.start(0, 64);
+      }
+    }
+    for (let round = 0; round < 50; round++) {
+      for (const guest of guests) guest.poll(2);
+      witness.forward(32);
+    }
+    const lost = guests.map((guest) => guest.statistics(0).drops.notTaken + guest.statistics(2).drops.notTaken);
+    assert.ok(lost.reduce((sum, count) => sum + count, 0) > 0, 'and it is counted where they went');
+  } finally {
+    for (const guest of guests) guest[Symbol.dispose]();
+  }
+  witness.guest.device.reset();
+  assert.is(thread.pool.available, available);
 });
 
 test('a packet waits for buffers that are still to come', () => {

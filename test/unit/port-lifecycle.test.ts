@@ -233,6 +233,24 @@ test('a device that cannot be reset: stop fails with its error, close closes all
   assert.is(resources(), before);
 });
 
+test('what stands below a port is let go of, all of it, whatever fails', async () => {
+  const before = resources();
+  const disposed: number[] = [];
+  const resource = (number: number): AsyncDisposable => ({
+    [Symbol.asyncDispose]: async () => {
+      disposed.push(number);
+      if (number === 0) throw new VirtioError(ErrorCode.IO, 'disk full');
+    },
+  });
+  const transport = new ScriptedTransport();
+  const port = new Port(transport, { ringSize: 64, pages: '4K', resources: [resource(0), resource(1)] });
+  await port.start();
+  assert.is(await codeOf(port.close()), ErrorCode.IO);
+  assert.equal(disposed, [0, 1]);
+  assert.is(port.state, 'closed');
+  assert.is(resources(), before);
+});
+
 test('nothing is left open: descriptors and mappings over many ports, started, failed or never started', async () => {
   const round = async (): Promise<void> => {
     await withPort(async (port) => {

@@ -1,8 +1,10 @@
 /** Sends every packet back to the queue pair it came from, in order, and holds the guest back rather than lose one. */
 
+import { ErrorCode, VirtioError } from '../../errors.js';
 import type { Burst } from '../../memory/burst.js';
 import { macForward, swapMacs } from '../../memory/ethernet.js';
 import { PacketView } from '../../memory/packet-view.js';
+import { ETHERNET_HEADER_BYTES } from '../ring-context.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 
 export interface EchoOptions {
@@ -26,6 +28,16 @@ class EchoPort implements BackendPort {
 
   constructor(context: BackendPortContext, options: EchoOptions) {
     const { mode = 'io', first = { packets: 0, bytes: 64 } } = options;
+    const { dataBytes } = context.pool;
+    if (!Number.isInteger(first.bytes) || first.bytes < ETHERNET_HEADER_BYTES || first.bytes > dataBytes) {
+      throw new VirtioError(
+        ErrorCode.INVALID_ARGUMENT,
+        `a first packet has 14 to ${dataBytes} bytes, not ${first.bytes}`,
+        {
+          value: first.bytes,
+        },
+      );
+    }
     this.#mode = mode;
     this.#view = new PacketView(context.pool);
     this.#first = Array.from({ length: context.queuePairs }, () => ({ ...first }));
@@ -51,6 +63,8 @@ class EchoPort implements BackendPort {
     for (let index = start; index < start + count; index++) {
       const view = this.#view.move(burst.handles[index]!);
       view.setLength(first.bytes);
+      // Nothing of what the buffer held before gets out: that may be another guest's.
+      view.clear();
       view.setU16(12, 0x0800);
     }
     macForward(burst, SELF, PEER, start);

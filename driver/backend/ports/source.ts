@@ -69,6 +69,8 @@ class SourcePort implements BackendPort {
       view.setLength(this.#bytes);
       for (let position = 0; position < ADDRESSES.length; position++) view.setU8(position, ADDRESSES[position]!);
       view.setU16(12, ETHERTYPE_LOCAL_EXPERIMENTAL);
+      // Nothing of what the buffer held before gets out: that may be another guest's.
+      view.clear(SEQUENCE_AT);
       if (this.#bytes >= SEQUENCE_AT + 4) view.setU32(SEQUENCE_AT, sent + index);
     }
     this.#sent[pair] = sent + count;
