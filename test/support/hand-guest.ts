@@ -41,8 +41,6 @@ const FILE_BYTES = B_AT + REGION_BYTES + PAGE;
 
 /** Up to eight rings take the first half of region A, this much each. */
 const RING_SPACE = 8 * PAGE;
-/** The largest ring that fits. */
-export const RING_SIZE_MAX = 1024;
 
 /** Buffers of the tests begin here. */
 export const BUFFERS = REGION_A + BigInt(8 * RING_SPACE);

@@ -10,7 +10,7 @@ import { Burst } from '../../driver/memory/burst.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { CopyJob, native } from '../../native/index.js';
-import { BUFFERS, HandGuest, HandThread, RawRing, REGION_A } from '../support/hand-guest.js';
+import { BUFFERS, HandGuest, HandThread, RawRing } from '../support/hand-guest.js';
 
 const test = suite('work of a poll');
 const { NEXT, WRITE } = DescFlag;
@@ -56,7 +56,6 @@ test('a long chain that is too small for every packet of a burst is measured onc
   assert.is(queue.give(burst), 64, 'all are dropped');
   assert.is(raw.takeUsed().length, 0);
   assert.ok(reads <= 3 * 1000 * CopyJob.WORDS, `${reads} words read for a chain of 1000`);
-  assert.ok(REGION_A > 0n);
   engine.close();
 });
 
