@@ -4,10 +4,10 @@
 // code, not an exception. But the first detach in a thread makes every typed array access there dearer for ever (V8
 // gives up assuming that nothing is detached; measured: 19 % of a poll loop). So views of a guest's regions, which go
 // while poll threads run, are not detached: their mapping is made blank, as below. Only where many such mappings are
-// still waiting for the collector are the views detached after all. A view that cannot be detached any more (its buffer was transferred away, or was collected
-// and has not been finalized yet) makes the mapping blank instead: its addresses stay, over zeroes, until the last
-// view's memory is released. To another thread Node does not let these buffers go; `markAsUntransferable` must not be
-// called on them, for from Node 22 on it makes detaching them a fatal error.
+// still waiting for the collector are the views detached after all. A view that cannot be detached any more (its buffer
+// was transferred away, or was collected and has not been finalized yet) makes the mapping blank instead: its addresses
+// stay, over zeroes, until the last view's memory is released. To another thread Node does not let these buffers go;
+// `markAsUntransferable` must not be called on them, for from Node 22 on it makes detaching them a fatal error.
 #pragma once
 
 #include <napi.h>
