@@ -7,12 +7,10 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import type { TableScratch } from '../ring/chain-walker.js';
 import type { DeviceRing } from '../ring/ends.js';
 import { jobsNeeded, splitDeviceRing } from '../ring/split-device-ring.js';
-import { SplitRingViews } from '../ring/split-views.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { controlqIndex, receiveqIndex } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
-import { MAX_QUEUE_SIZE, type RingPart, splitRingParts } from '../spec/ring.js';
-import { isPowerOfTwo } from '../units.js';
+import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { Caller } from './caller.js';
 import { CONTROL_SCRATCH_BYTES, ControlQueue } from './control-queue.js';
 import { RingCounter, type RingCounters } from './counters.js';
@@ -20,6 +18,7 @@ import type { DeviceEvent, GuestRegion, RingSetup } from './device-model.js';
 import { FromGuestQueue } from './from-guest-queue.js';
 import type { BackendPort } from './ports/backend-port.js';
 import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
+import { checkRingSetup, guestRingViews } from './ring-setup.js';
 import { ToGuestQueue } from './to-guest-queue.js';
 
 /** What a device shares with the others of its thread. */
@@ -126,7 +125,7 @@ export class GuestDevice {
     const state = this.#state(index);
     this.#closeRing(index);
     state.setup = undefined;
-    checkSetup(index, setup);
+    checkRingSetup(index, setup);
     this.#openRing(index, setup);
     state.setup = setup;
     state.reported = false;
@@ -270,30 +269,7 @@ export class GuestDevice {
     const features = this.#features;
     if (features === undefined)
       throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
-    const { size } = setup;
-    const parts = splitRingParts(size);
-    const part = (what: string, address: bigint, bytes: number): { buffer: ArrayBuffer; offset: number } => {
-      try {
-        return { buffer: this.#engine.view(address, bytes), offset: 0 };
-      } catch (cause) {
-        const place = `0x${address.toString(16)} (${bytes} bytes)`;
-        throw new VirtioError(
-          ErrorCode.INVALID_ARGUMENT,
-          `the ${what} of ring ${index} at ${place} is not in guest memory`,
-          {
-            value: address,
-            cause,
-          },
-        );
-      }
-    };
-    const views = new SplitRingViews(
-      size,
-      part('descriptor table', setup.desc, parts.desc.bytes),
-      part('available ring', setup.avail, parts.driver.bytes),
-      part('used ring', setup.used, parts.device.bytes),
-    );
-    const ring = splitDeviceRing(views, {
+    const ring = splitDeviceRing(guestRingViews(this.#engine, index, setup), {
       engine: this.#engine,
       burst: DEVICE_BURST,
       base: setup.base,
@@ -358,30 +334,6 @@ export class GuestDevice {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${index}`, { value: index });
     return state;
   }
-}
-
-/** @throws VirtioError INVALID_ARGUMENT for what no split ring has; where its parts are is looked at when it is opened */
-function checkSetup(index: number, { size, base, desc, avail, used }: RingSetup): void {
-  const parts = splitRingParts(size);
-  const isAligned = (address: bigint, part: RingPart): boolean => address % BigInt(part.alignment) === 0n;
-  const isFine =
-    isPowerOfTwo(size) &&
-    size <= MAX_QUEUE_SIZE &&
-    Number.isInteger(base) &&
-    base >= 0 &&
-    base <= 0xffff &&
-    isAligned(desc, parts.desc) &&
-    isAligned(avail, parts.driver) &&
-    isAligned(used, parts.device);
-  if (isFine) return;
-  throw new VirtioError(
-    ErrorCode.INVALID_ARGUMENT,
-    `ring ${index} of ${size} entries at index ${base} is none, or not aligned`,
-    {
-      value: { size, base, desc, avail, used },
-      requirement: 'virtio 1.2 §2.7',
-    },
-  );
 }
 
 const newState = (): RingState => ({ setup: undefined, enabled: false, base: 0, ring: undefined, reported: false });

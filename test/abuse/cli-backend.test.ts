@@ -148,6 +148,9 @@ test('it goes away: what was under way is counted, and the table printed', () =>
       const cli = startCli(['loopback', '--connect', path, '--packets', '1000000000000', ...json]);
       await backend.printed(/(vring[\s\S]*){4}/);
       await sleep(1000);
+      // Frozen first: the driver fills its window, so that some packets surely are under way.
+      backend.kill('SIGSTOP');
+      await sleep(200);
       backend.kill('SIGKILL');
       const end = await cli.done;
       await backend.done;
@@ -156,7 +159,9 @@ test('it goes away: what was under way is counted, and the table printed', () =>
         'PEER_GONE',
         /went away: .*; [1-9]\d* packets were under way \(start it again; --reconnect waits for it\)/,
       );
-      if (json.length === 0) assert.match(end.stdout, /[1-9]\d* lost, 0 reordered, 0 corrupt/);
+      // Counted as lost where the driver's thread has let go of them by then, as under way otherwise.
+      const accounted = /[1-9]\d* lost, 0 reordered, 0 corrupt|[1-9]\d* packets still under way at the end/;
+      if (json.length === 0) assert.match(end.stdout, accounted);
       else {
         const { ok, sent, received, lost, underWay } = JSON.parse(end.stdout) as Record<string, number>;
         assert.is(ok, false as never);

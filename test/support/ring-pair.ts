@@ -7,7 +7,7 @@ import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { openRing, placeRing, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
 import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import type { SplitRingViews } from '../../driver/ring/split-views.js';
+import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
 
@@ -34,7 +34,6 @@ export class RingPair {
   readonly #scratch: DmaMemory;
   readonly #lengths = new Uint32Array(4096);
   readonly #out = new Uint32Array(4096);
-  readonly #posted: number[] = [];
 
   constructor(options: RingPairOptions) {
     const { size, eventIndex, indirect, start } = options;
@@ -61,29 +60,17 @@ export class RingPair {
       maxFrameBytes: 65_562,
       doorbell: { kind: 'none' } as const,
     };
-    this.driver = openRing(this.#memory, this.pool, queue);
+    Atomics.store(this.views.avail, AVAIL_INDEX, start);
+    Atomics.store(this.views.used, USED_INDEX, start);
+    this.driver = openRing(this.#memory, this.pool, queue, start);
     const words = new Uint32Array(this.#scratch.buffer);
     this.device = splitDeviceRing(this.views, {
       engine: this.engine,
       burst: BURST,
-      base: 0,
+      base: start,
       eventIndex,
       scratch: indirect ? { poolOffset: 0, words } : undefined,
     });
-    this.#advance(start);
-  }
-
-  /** Runs both ends up to index `start`, one packet at a time. */
-  #advance(start: number): void {
-    for (let index = 0; index < start; index++) {
-      this.postPackets(1, 1);
-      this.device.pop(1);
-      this.#lengths[0] = 0;
-      this.device.returnChains(this.#lengths, 1);
-      this.reclaimAndCheck(1, undefined);
-    }
-    this.reclaimedTotal = 0;
-    this.#posted.length = 0;
   }
 
   /** Posts packets of `segments` segments each as far as they fit; returns their handles. */
@@ -102,7 +89,6 @@ export class RingPair {
       }
       posted.push(handles[0]!);
     }
-    this.#posted.push(...posted);
     return posted;
   }
 
@@ -113,7 +99,6 @@ export class RingPair {
     const taken = this.driver.postBuffers(handles, 0, count);
     this.pool.freeBuffers(handles, taken, count - taken);
     const posted = [...handles.subarray(0, taken)];
-    this.#posted.push(...posted);
     return posted;
   }
 

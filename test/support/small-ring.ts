@@ -41,6 +41,8 @@ export class SmallRing {
   readonly #memory: DmaMemory;
   readonly #scratch: DmaMemory;
   readonly #place: RingPlace;
+  /** Where both ends stand when a test takes them up. */
+  index = 0;
   driver!: DriverRing;
   device!: DeviceRing;
 
@@ -63,9 +65,10 @@ export class SmallRing {
     this.renew();
   }
 
-  /** Clears the memory and puts two fresh ends over it. */
+  /** Clears the memory and puts two fresh ends over it, at the index of the options. */
   renew(): void {
     const { base, eventIndex, indirect } = this.options;
+    this.index = base;
     this.views.clear();
     Atomics.store(this.views.avail, AVAIL_INDEX, base);
     Atomics.store(this.views.used, USED_INDEX, base);
