@@ -5,6 +5,8 @@ import * as assert from 'uvu/assert';
 import { CopyDirection } from '../../native/index.js';
 import { HEADER_BYTES, SmallRing, type SmallRingOptions, segmentBytes } from '../support/small-ring.js';
 
+export const timeBoundSeconds = 400;
+
 const test = suite('split ring, every small one');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
 const HANDLES = 24;

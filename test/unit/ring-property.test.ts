@@ -7,6 +7,8 @@ import { PacketField } from '../../driver/memory/packet-fields.js';
 import { CopyDirection, CopyJob } from '../../native/index.js';
 import { RingPair } from '../support/ring-pair.js';
 
+export const timeBoundSeconds = 400;
+
 const test = suite('split ring, one end against the other');
 
 /** A step of the driver or the device. */
