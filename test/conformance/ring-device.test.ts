@@ -16,6 +16,7 @@ import { native } from '../../native/index.js';
 import {
   assertPackets,
   BUFFERS,
+  fileOffset,
   GUEST_FEATURES,
   HandGuest,
   HandThread,
@@ -118,7 +119,7 @@ test('spec-E7: a device writes the used ring and what it may write, and no other
     guest.port.queued.length = 0;
     // Put back what the device was allowed to change, then nothing may differ.
     const mark = (address: bigint, length: number): void => {
-      const offset = 4096 + Number(address - REGION_A) + (address >= REGION_B ? 4096 : 0);
+      const offset = fileOffset(address);
       before.set(guest.bytes.subarray(offset, offset + length), offset);
     };
     for (const [address, length] of writable) mark(address, length);

@@ -37,7 +37,8 @@ export const REGIONS_END = REGION_B + BigInt(REGION_BYTES);
 
 const A_AT = PAGE;
 const B_AT = A_AT + REGION_BYTES + PAGE;
-const FILE_BYTES = B_AT + REGION_BYTES + PAGE;
+/** Bytes of the guest's file, canary pages included. */
+export const FILE_BYTES = B_AT + REGION_BYTES + PAGE;
 
 /** Up to eight rings take the first half of region A, this much each. */
 const RING_SPACE = 8 * PAGE;
@@ -244,17 +245,17 @@ export class HandGuest {
   }
 
   write(address: bigint, bytes: ArrayLike<number>): void {
-    for (let index = 0; index < bytes.length; index++) this.bytes[offsetOf(address + BigInt(index))] = bytes[index]!;
+    for (let index = 0; index < bytes.length; index++) this.bytes[fileOffset(address + BigInt(index))] = bytes[index]!;
   }
 
   /** Fills bytes of one region with a value. */
   fill(address: bigint, length: number, value: number): void {
-    const at = offsetOf(address);
+    const at = fileOffset(address);
     this.bytes.fill(value, at, at + length);
   }
 
   read(address: bigint, length: number): Uint8Array {
-    return Uint8Array.from({ length }, (_, index) => this.bytes[offsetOf(address + BigInt(index))]!);
+    return Uint8Array.from({ length }, (_, index) => this.bytes[fileOffset(address + BigInt(index))]!);
   }
 
   /** Nothing outside the two regions has changed. */
@@ -279,7 +280,7 @@ export class HandGuest {
 const canaries = [0, A_AT + REGION_BYTES, B_AT + REGION_BYTES] as const;
 
 /** Where in the file a guest's byte is. */
-function offsetOf(address: bigint): number {
+export function fileOffset(address: bigint): number {
   if (address >= REGION_A && address < REGION_B) return A_AT + Number(address - REGION_A);
   if (address >= REGION_B && address < REGIONS_END) return B_AT + Number(address - REGION_B);
   throw new RangeError(`0x${address.toString(16)} is not the guest's`);

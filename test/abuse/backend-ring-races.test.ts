@@ -1,0 +1,106 @@
+/** A guest that rewrites rings, tables and packets while the back-end looks at them (abuse B29, B59, B61; rows 38 to 41). */
+
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { createPort as createEcho } from '../../driver/backend/ports/echo.js';
+import { Feature } from '../../driver/spec/features.js';
+import { DescFlag } from '../../driver/spec/ring.js';
+import type { ScribbleData } from '../support/guest-scribbler.js';
+import {
+  BUFFERS,
+  FILE_BYTES,
+  fileOffset,
+  GUEST_FEATURES,
+  HandGuest,
+  HandThread,
+  RawRing,
+  Witness,
+} from '../support/hand-guest.js';
+import { randomNumbers } from '../support/memory-threads.js';
+import { onThread } from '../support/thread.js';
+
+const test = suite('back-end against a guest that rewrites its memory');
+const full = process.env['VIRTIO_PMD_FULL'] === '1';
+const { NEXT, WRITE, INDIRECT } = DescFlag;
+const SIZE = 32;
+const scribbler = new URL('../support/guest-scribbler.js', import.meta.url);
+
+for (const eventIndex of [false, true]) {
+  test(`every word of rings, tables and packets changes all the time (event index ${eventIndex})`, async () => {
+    using thread = new HandThread(512);
+    const { available } = thread.pool;
+    using witness = new Witness(thread);
+    const broken = new Set<string>();
+    let turns = 0;
+    {
+      const features = eventIndex ? GUEST_FEATURES.with(Feature.EVENT_IDX) : GUEST_FEATURES;
+      using guest = new HandGuest(thread, {
+        features,
+        port: (pool) => createEcho({ pool, queuePairs: 1 }, { mode: 'macswap' }),
+      });
+      const low = Number(BUFFERS & 0xffff_ffffn);
+      const high = Number(BUFFERS >> 32n);
+      const word = new SharedArrayBuffer(4);
+      const data: ScribbleData = {
+        fd: guest.fd,
+        fileBytes: FILE_BYTES,
+        // The rings of both queues with their indices, and the first buffers, which serve as tables too.
+        ranges: [
+          [fileOffset(new RawRing(guest.memory, 0, SIZE).desc), 24 * SIZE],
+          [fileOffset(new RawRing(guest.memory, 1, SIZE).desc), 24 * SIZE],
+          [fileOffset(BUFFERS), 4096],
+        ],
+        favourites: [
+          0,
+          1,
+          12,
+          60,
+          72,
+          2048,
+          low,
+          low + 64,
+          high,
+          NEXT,
+          WRITE,
+          INDIRECT,
+          NEXT | WRITE,
+          NEXT | (3 << 16),
+          16,
+          0xffff_ffff,
+        ],
+        word,
+        seed: eventIndex ? 5 : 6,
+      };
+      const scribbling = onThread<number>(scribbler, 'scribble', data);
+      const random = randomNumbers(17);
+      const rings = [guest.start(0, SIZE), guest.start(1, SIZE)] as const;
+      for (const end = performance.now() + (full ? 60_000 : 1500); performance.now() < end; turns++) {
+        for (const ring of rings) for (let count = random(6); count > 0; count--) ring.offer(random(SIZE));
+        guest.poll(1);
+        if (turns % 64 === 0) {
+          // The rare looks of the device: then whatever broke is started again.
+          guest.poll(256);
+          for (const event of guest.events.splice(0)) {
+            if (event.type === 'ring-broken') broken.add(event.reason.replace(/\d+/g, 'N'));
+            else assert.unreachable(event.type);
+          }
+          for (const [index, ring] of rings.entries()) {
+            guest.device.stopRing(index);
+            ring.restart();
+            guest.startRaw(index, ring);
+          }
+          guest.checkCanaries();
+        }
+        if (turns % 512 === 0) witness.forward();
+      }
+      Atomics.store(new Int32Array(word), 0, 1);
+      assert.ok((await scribbling) > 1000);
+    }
+    witness.forward();
+    witness.guest.device.reset();
+    assert.is(thread.pool.available, available, 'every buffer of the host is back');
+    assert.ok(broken.size >= 3, `rings broke in ${broken.size} ways in ${turns} turns: ${[...broken].join('; ')}`);
+  });
+}
+
+test.run();
