@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import { createPort as createEcho } from '../../driver/backend/ports/echo.js';
 import { Feature } from '../../driver/spec/features.js';
 import { DescFlag } from '../../driver/spec/ring.js';
-import type { ScribbleData } from '../support/guest-scribbler.js';
+import { startScribbling } from '../support/guest-scribbler.js';
 import {
   BUFFERS,
   FILE_BYTES,
@@ -17,13 +17,11 @@ import {
   Witness,
 } from '../support/hand-guest.js';
 import { randomNumbers } from '../support/memory-threads.js';
-import { onThread } from '../support/thread.js';
 
 const test = suite('back-end against a guest that rewrites its memory');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
 const { NEXT, WRITE, INDIRECT } = DescFlag;
 const SIZE = 32;
-const scribbler = new URL('../support/guest-scribbler.js', import.meta.url);
 
 for (const eventIndex of [false, true]) {
   test(`every word of rings, tables and packets changes all the time (event index ${eventIndex})`, async () => {
@@ -40,8 +38,7 @@ for (const eventIndex of [false, true]) {
       });
       const low = Number(BUFFERS & 0xffff_ffffn);
       const high = Number(BUFFERS >> 32n);
-      const word = new SharedArrayBuffer(4);
-      const data: ScribbleData = {
+      const stop = await startScribbling({
         fd: guest.fd,
         fileBytes: FILE_BYTES,
         // The rings of both queues with their indices, and the first buffers, which serve as tables too.
@@ -68,10 +65,8 @@ for (const eventIndex of [false, true]) {
           16,
           0xffff_ffff,
         ],
-        word,
         seed: eventIndex ? 5 : 6,
-      };
-      const scribbling = onThread<number>(scribbler, 'scribble', data);
+      });
       const random = randomNumbers(17);
       const rings = [guest.start(0, SIZE), guest.start(1, SIZE)] as const;
       for (const end = performance.now() + (full ? 60_000 : 1500); performance.now() < end; turns++) {
@@ -93,8 +88,7 @@ for (const eventIndex of [false, true]) {
         }
         if (turns % 512 === 0) witness.forward();
       }
-      Atomics.store(new Int32Array(word), 0, 1);
-      assert.ok((await scribbling) > 1000);
+      assert.ok((await stop()) > 1000);
     }
     witness.forward();
     witness.guest.device.reset();

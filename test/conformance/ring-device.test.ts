@@ -22,8 +22,6 @@ import {
   HandThread,
   pattern,
   type RawRing,
-  REGION_A,
-  REGION_B,
 } from '../support/hand-guest.js';
 import { randomNumbers } from '../support/memory-threads.js';
 

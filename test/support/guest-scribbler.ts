@@ -1,18 +1,32 @@
 /** A thread that rewrites parts of a guest's memory as fast as it can, while a device looks at them. */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { native } from '../../native/index.js';
 import { randomNumbers } from './memory-threads.js';
+import { onThread } from './thread.js';
 
-export interface ScribbleData {
+interface ScribbleData {
   readonly fd: number;
   readonly fileBytes: number;
   /** Ranges of the file that may be rewritten: offset and length, multiples of 4. */
   readonly ranges: readonly (readonly [offset: number, bytes: number])[];
   /** Values that are written, besides random ones. */
   readonly favourites: readonly number[];
-  /** Becomes 1 when it is enough. */
+  /** Two words: the second becomes 1 when it begins, the first when it is enough. */
   readonly word: SharedArrayBuffer;
   readonly seed: number;
+}
+
+/** Starts the thread; resolves, when it is at it, to how to end it, which resolves to the words that were written. */
+export async function startScribbling(data: Omit<ScribbleData, 'word'>): Promise<() => Promise<number>> {
+  const word = new SharedArrayBuffer(8);
+  const words = new Int32Array(word);
+  const written = onThread<number>(new URL('./guest-scribbler.js', import.meta.url), 'scribble', { ...data, word });
+  while (Atomics.load(words, 1) === 0) await delay(1);
+  return () => {
+    Atomics.store(words, 0, 1);
+    return written;
+  };
 }
 
 /** Returns how many words were written. */
@@ -20,6 +34,7 @@ export function scribble({ fd, fileBytes, ranges, favourites, word, seed }: Scri
   const words = new Uint32Array(native.mapShared(fd, 0, fileBytes, 0));
   const stop = new Int32Array(word);
   const random = randomNumbers(seed);
+  Atomics.store(stop, 1, 1);
   let written = 0;
   while (Atomics.load(stop, 0) === 0) {
     for (let turn = 0; turn < 1000; turn++, written++) {

@@ -15,7 +15,7 @@ import {
   USED_RING,
 } from '../../driver/ring/split-views.js';
 import { virtioNetHdr } from '../../driver/spec/net-header.js';
-import type { Doorbell } from '../../driver/spec/pci-function.js';
+import type { Doorbell, MemoryRange } from '../../driver/spec/pci-function.js';
 
 export interface HandDeviceOptions {
   readonly size?: number;
@@ -114,6 +114,11 @@ export class HandDevice {
     this.txRing = new HandRing(this.#memory, ringViews(this.#memory, tx.ring));
     this.rx = new RxQueue(this.pool, openRing(this.#memory, this.pool, rx), this.#counters.of(0), rx);
     this.tx = new TxQueue(this.pool, openRing(this.#memory, this.pool, tx), this.#counters.of(1), tx);
+  }
+
+  /** The memory of rings and packets, as a file. */
+  get memory(): MemoryRange {
+    return this.#memory.range;
   }
 
   get received(): QueueStatistics {
