@@ -106,6 +106,18 @@ test('chains are counted and freed whole, over a cache that spills', () => {
   });
 });
 
+test('more packets than a cache holds are freed at once, whichever way', () => {
+  withPool({ size: 1500, bufferBytes: 128, headroom: 32 }, (pool) => {
+    const out = new Uint32Array(1500);
+    for (const free of [pool.free, pool.freeBuffers]) {
+      for (let start = 0; start < 1500; start += 500) assert.ok(pool.allocate(out, start, 500));
+      assert.is(new Set(out).size, 1500);
+      free.call(pool, out, 0, 1500);
+      assert.is(pool.available, 1500);
+    }
+  });
+});
+
 test('two users of a pool share what neither has in its cache; flush gives a cache to all', () => {
   const options = { size: 600, bufferBytes: 128, headroom: 32 };
   using memory = DmaMemory.allocate({ bytes: PacketPool.bytesNeeded(options), pages: '4K' });
