@@ -229,14 +229,16 @@ export class GuestDevice {
 
   /** Rare looks: rings that broke, memory that vanished. */
   #check(): void {
-    for (const [index, state] of this.#states.entries()) {
-      const reason = state.ring?.broken;
-      if (reason !== undefined) this.#report(index, state, reason);
+    const states = this.#states;
+    // By index: an iterator is garbage, and this is in the poll loop.
+    for (let index = 0; index < states.length; index++) {
+      const reason = states[index]!.ring?.broken;
+      if (reason !== undefined) this.#report(index, states[index]!, reason);
     }
     const faults = this.#engine.faults();
     if (faults > this.#faultsSeen) {
       this.#faultsSeen = faults;
-      for (const index of this.#states.keys()) this.#closeRing(index);
+      for (let index = 0; index < states.length; index++) this.#closeRing(index);
       this.#emit({ type: 'memory-fault' });
     }
   }

