@@ -17,6 +17,8 @@ export interface EndOptions {
   /** Length of the frames in bytes, without the checksum at their end. */
   readonly size: number;
   readonly cores: Cores;
+  /** Whether the other end is DPDK's. */
+  readonly facesDpdk: boolean;
   readonly memory: TestpmdMemory;
 }
 

@@ -20,6 +20,8 @@ export interface OurEndOptions {
   readonly packed: boolean;
   readonly mergeable: boolean;
   readonly inOrder: boolean;
+  /** The other end is DPDK's: headers are kept as its driver keeps them. */
+  readonly facesDpdk: boolean;
 }
 
 /** What the child answers, one line each. */
@@ -44,9 +46,9 @@ abstract class OurEnd {
   }
 
   protected static async spawn(program: string, options: EndOptions, core: number): Promise<PeerProcess> {
-    const { socket, size } = options;
+    const { socket, size, facesDpdk } = options;
     const { packed, mergeable, inOrder } = options.path;
-    const childOptions: OurEndOptions = { socket, size, core, ringSize: 1024, packed, mergeable, inOrder };
+    const childOptions: OurEndOptions = { socket, size, core, ringSize: 1024, packed, mergeable, inOrder, facesDpdk };
     const file = join(projectRoot, 'dist', 'bench', program);
     return PeerProcess.spawn([process.execPath, file, JSON.stringify(childOptions)], { name: options.name });
   }

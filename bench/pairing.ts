@@ -20,7 +20,7 @@ export type PairingName = (typeof PAIRINGS)[number];
 const FIRST_TRAFFIC_MS = 200;
 const FIRST_TRAFFIC_TRIES = 10;
 
-export type PairingOptions = Omit<EndOptions, 'name' | 'socket'> & {
+export type PairingOptions = Omit<EndOptions, 'name' | 'socket' | 'facesDpdk'> & {
   /** Where the pairing's socket goes. */
   readonly folder: string;
 };
@@ -50,10 +50,10 @@ export class Pairing implements Contender {
     const end = { ...options, socket };
     const Host = hostKind === 'dpdk' ? DpdkHost : OurHost;
     const Guest = guestKind === 'dpdk' ? DpdkGuest : OurGuest;
-    const host = await Host.start({ ...end, name: `${name}-host` });
+    const host = await Host.start({ ...end, name: `${name}-host`, facesDpdk: guestKind === 'dpdk' });
     let guest: GuestEnd | undefined;
     try {
-      guest = await Guest.start({ ...end, name: `${name}-guest` });
+      guest = await Guest.start({ ...end, name: `${name}-guest`, facesDpdk: hostKind === 'dpdk' });
       const pairing = new Pairing(name, host, guest, socket);
       await pairing.#begin(options);
       return pairing;

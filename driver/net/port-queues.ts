@@ -35,16 +35,18 @@ export class PortQueues {
   readonly #pairs: readonly PairPlaces[];
   readonly #controlRing: RingPlace;
   readonly #controlBuffer: number;
+  readonly #keepNumBuffers: boolean;
   #control: ControlQueue | undefined;
   #session: PortSession | undefined;
 
-  constructor(memory: DmaMemory, queuePairs: number, ringSize: number) {
+  constructor(memory: DmaMemory, queuePairs: number, ringSize: number, keepNumBuffers: boolean) {
     this.#memory = memory;
     this.#pairs = Array.from({ length: queuePairs }, () => ({
       rx: placeRing(memory, ringSize, false),
       tx: placeRing(memory, ringSize, true),
     }));
     this.#controlRing = placeRing(memory, CONTROL_RING_SIZE, false);
+    this.#keepNumBuffers = keepNumBuffers;
     this.#controlBuffer = memory.take(CONTROL_BUFFER_BYTES, 64);
   }
 
@@ -135,6 +137,7 @@ export class PortQueues {
       headerBytes: netHeaderBytes(features),
       eventIndex: features.has(Feature.EVENT_IDX),
       mergeable: features.has(Feature.MRG_RXBUF),
+      keepNumBuffers: this.#keepNumBuffers,
       maxFrameBytes,
       doorbell,
     };

@@ -31,6 +31,8 @@ export interface QueueHandle {
   readonly headerBytes: number;
   readonly eventIndex: boolean;
   readonly mergeable: boolean;
+  /** Sent packets keep the `num_buffers` that their header has. */
+  readonly keepNumBuffers?: boolean | undefined;
   /** Longest packet that may be sent, Ethernet header included. */
   readonly maxFrameBytes: number;
   readonly doorbell: Doorbell;
@@ -86,6 +88,7 @@ export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle
     headerBytes: queue.headerBytes,
     maxFrameBytes: queue.maxFrameBytes,
     eventIndex: queue.eventIndex,
+    keepNumBuffers: queue.keepNumBuffers,
     indirect: indirectTables(memory, queue.ring),
     base,
   };

@@ -36,6 +36,8 @@ export interface DriverRingOptions {
   readonly maxFrameBytes: number;
   /** EVENT_IDX was accepted. */
   readonly eventIndex: boolean;
+  /** What `num_buffers` holds in the header of a posted packet stays. */
+  readonly keepNumBuffers?: boolean | undefined;
   /** INDIRECT_DESC was accepted, and these tables are for it. */
   readonly indirect?: IndirectTables | undefined;
   /** Where both indices in memory stand: 0, the default, on a cleared ring. */
@@ -87,7 +89,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
   options: DriverRingOptions,
 ): DriverRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
-  const { pool, headerBytes, maxFrameBytes, eventIndex, indirect, base = 0 } = options;
+  const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect, base = 0 } = options;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
   const mask = size - 1;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
@@ -146,9 +148,12 @@ export const splitDriverRing = specialize(function splitDriverRing(
       const header = poolOffset + Math.imul(handle, poolBufferBytes) + dataOffset - headerBytes;
       if (plainHeader && (header & 3) === 0) {
         const word = header >>> 2;
-        words[word] = 0;
-        words[word + 1] = 0;
-        words[word + 2] = 0;
+        // Stores that nobody waits for, or loads that spare the cache line a way to the device and back.
+        if (!keepNumBuffers || (words[word]! | words[word + 1]! | (words[word + 2]! & 0xffff)) !== 0) {
+          words[word] = 0;
+          words[word + 1] = 0;
+          words[word + 2] = 0;
+        }
       } else {
         writePlainHeader(pool, header, headerBytes, 0);
       }

@@ -19,6 +19,7 @@ import type { Doorbell, MemoryRange } from '../../driver/spec/pci-function.js';
 
 export interface HandDeviceOptions {
   readonly size?: number;
+  readonly keepNumBuffers?: boolean;
   readonly mergeable?: boolean;
   readonly eventIndex?: boolean;
   readonly indirect?: boolean;
@@ -98,6 +99,7 @@ export class HandDevice {
   constructor(options: HandDeviceOptions = {}) {
     const { size = 8, mergeable = true, eventIndex = false, indirect = false, headerBytes = 12 } = options;
     const { poolSize = 4 * size, bufferBytes = 256, maxFrameBytes = 65_562, doorbell = { kind: 'none' } } = options;
+    const { keepNumBuffers = false } = options;
     this.#memory = DmaMemory.allocate({
       bytes: 2 * ringBytes(size, true) + poolSize * bufferBytes + 4096,
       pages: '4K',
@@ -107,7 +109,7 @@ export class HandDevice {
     const handle = (index: number): QueueHandle => {
       const ring = placeRing(this.#memory, size, indirect && index === 1);
       ringViews(this.#memory, ring).clear();
-      return { index, ring, headerBytes, eventIndex, mergeable, maxFrameBytes, doorbell };
+      return { index, ring, headerBytes, eventIndex, mergeable, keepNumBuffers, maxFrameBytes, doorbell };
     };
     const [rx, tx] = [handle(0), handle(1)];
     this.rxRing = new HandRing(this.#memory, ringViews(this.#memory, rx.ring));

@@ -245,6 +245,26 @@ test('spec-D32: the header of a packet is all zeroes, whatever stood there, in e
   }
 });
 
+test('on request num_buffers stays as the device left it, and nothing else does', () => {
+  using device = new HandDevice({ size: 8, keepNumBuffers: true });
+  const { pool } = device;
+  for (let other = 0; other < 11; other++) {
+    const burst = packets(device, [60]);
+    const header = device.pool.offset + burst.handles[0]! * pool.bufferBytes + pool.headroom - 12;
+    pool.bytes.fill(0, header, header + 12);
+    pool.bytes[header + 10] = 1;
+    // Any other byte that is set has the whole header zeroed; ten stands for none.
+    if (other < 10) pool.bytes[header + other] = 0x80;
+    assert.is(device.tx.send(burst), 1);
+    const [id] = device.txRing.take();
+    const sent = [...device.txRing.buffer(id!).subarray(0, 12)];
+    assert.equal(sent, other < 10 ? new Array(12).fill(0) : [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], `byte ${other}`);
+    device.txRing.use(id!, 0);
+    device.txRing.publish();
+    device.tx.reclaim();
+  }
+});
+
 test('a received packet begins behind the header, in every size of header', () => {
   for (const headerBytes of [10, 12, 20, 24]) {
     using device = new HandDevice({ size: 8, headerBytes, mergeable: headerBytes > 10 });
