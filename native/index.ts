@@ -40,6 +40,10 @@ export const CopyStatus = {
   FAULT: 3,
   /** The region may not be written. Nothing was copied. */
   READ_ONLY: 4,
+  /** Addresses are translated, and no window covers some byte of the range. Nothing was copied. */
+  NO_TRANSLATION: 5,
+  /** The window does not allow the access. Nothing was copied. */
+  NO_PERMISSION: 6,
 } as const;
 export type CopyStatus = (typeof CopyStatus)[keyof typeof CopyStatus];
 
@@ -69,6 +73,16 @@ export interface RegionOptions {
   readonly readOnly?: boolean;
 }
 
+/** A translation: addresses from `iova` on stand for those from `guestAddress` on. */
+export interface WindowOptions {
+  readonly iova: bigint;
+  /** A range may be as large as all addresses there are. */
+  readonly bytes: bigint;
+  readonly guestAddress: bigint;
+  readonly readable: boolean;
+  readonly writable: boolean;
+}
+
 /**
  * Copies between a guest's memory and a packet pool, a burst a call; one instance per thread and connection.
  *
@@ -91,6 +105,20 @@ export interface CopyEngine {
    * For rings: wrap each address once.
    */
   view(guestAddress: bigint, bytes: number): ArrayBuffer;
+  /** From now on the addresses of jobs and views are IOVAs, or again guest addresses. Windows are forgotten either way. */
+  setTranslated(isTranslated: boolean): void;
+  /** Adds a window; parts of others that it overlaps are replaced. RangeError on overflow, or beyond the most there may be. */
+  addWindow(window: WindowOptions): void;
+  /** Forgets every window that overlaps the range. */
+  removeWindows(iova: bigint, bytes: bigint): void;
+  /**
+   * Maps a dirty log (one bit a 4096-byte page of guest addresses, vhost-user "Migration"): each page a job writes is
+   * marked in it with an atomic or, after the bytes. Pages beyond the log are not marked. RangeError when the file is too short.
+   */
+  setLog(log: { readonly fd: number; readonly fileOffset: number; readonly bytes: number }): void;
+  clearLog(): void;
+  /** Marks the pages of a range of guest addresses, in the log's own terms; nothing without a log. Never throws, never allocates. */
+  markDirty(low: number, high: number, bytes: number): void;
   /** The pool that jobs copy from and to; must stay mapped until `close`. */
   setPool(pool: ArrayBuffer): void;
   /** Runs jobs 0 to `count - 1`; returns how many did not end OK. Never throws, never allocates. */

@@ -15,6 +15,16 @@ export interface GuestRegion extends MemoryRange {
   readonly guestAddress: bigint;
 }
 
+/** A translation of the front-end's IOMMU: with ACCESS_PLATFORM, rings and descriptors hold IOVAs. */
+export interface IotlbEntry {
+  readonly iova: bigint;
+  readonly bytes: bigint;
+  /** Where the range is in the terms of `GuestRegion.guestAddress`. */
+  readonly guestAddress: bigint;
+  readonly readable: boolean;
+  readonly writable: boolean;
+}
+
 /** A ring as the front-end set it up, all values checked: addresses in the terms of `GuestRegion.guestAddress`. */
 export interface RingSetup {
   readonly size: number;
@@ -29,6 +39,12 @@ export interface RingSetup {
   readonly callFd: number | undefined;
   /** Eventfd to signal once when the ring is broken, or undefined. */
   readonly errFd: number | undefined;
+  /** Where the dirty log counts the used ring's first byte, or undefined: its writes are not logged. */
+  readonly usedLog?: bigint | undefined;
+  /** This ring's part of the region that outlives the back-end (vhost-user "Inflight I/O tracking"), or undefined. */
+  readonly inflight?: MemoryRange | undefined;
+  /** Without a `callFd`: calls are reported as events (vhost-user "In-band notifications"). */
+  readonly callsInBand?: boolean | undefined;
 }
 
 /** What the device tells the door that owns the connection. */
@@ -36,7 +52,11 @@ export type DeviceEvent =
   /** A ring was broken by the guest: it stands still until it is stopped and started again. */
   | { readonly type: 'ring-broken'; readonly ring: number; readonly reason: string }
   /** Guest memory vanished under a mapping; the connection must be closed. */
-  | { readonly type: 'memory-fault' };
+  | { readonly type: 'memory-fault' }
+  /** A translation is missing: what needs it waits until `updateIotlb` brings it. */
+  | { readonly type: 'iotlb-miss'; readonly iova: bigint; readonly access: 'read' | 'write' }
+  /** The guest is to be told of used entries, where there is no eventfd for it. */
+  | { readonly type: 'call'; readonly ring: number };
 
 /** A virtio-net device on the host, for one guest. */
 export interface DeviceModel {
@@ -59,6 +79,14 @@ export interface DeviceModel {
   enableRing(ring: number, enabled: boolean): Promise<void>;
   /** Stops a ring; resolves to the index of the next available entry, exact. A ring that never started answers its base. */
   stopRing(ring: number): Promise<number>;
+  /** Notes every page that is written for the guest in this bitmap (vhost-user "Migration"); undefined ends that. */
+  setLog(log: MemoryRange | undefined): Promise<void>;
+  /** Adds a translation, or replaces those it overlaps. Only with ACCESS_PLATFORM. */
+  updateIotlb(entry: IotlbEntry): Promise<void>;
+  /** Forgets translations; resolves when no poll thread uses them any more. */
+  invalidateIotlb(iova: bigint, bytes: bigint): Promise<void>;
+  /** Sends a RARP packet as if the guest had sent it, so that the network learns where the guest is now. */
+  sendRarp(macAddress: Uint8Array): Promise<void>;
   /** Back to the state after construction: rings stopped, memory gone, no features. */
   reset(): Promise<void>;
   /** Idempotent. */

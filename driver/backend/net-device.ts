@@ -3,9 +3,10 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import { dropUnmetRequirements, Feature, FeatureSet } from '../spec/features.js';
 import { controlqIndex, MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
+import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { RingCounters, type RingStatistics } from './counters.js';
-import type { DeviceEvent, DeviceModel, GuestRegion, RingSetup } from './device-model.js';
+import type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
 import type { DeviceThread } from './device-thread.js';
 import type { BackendPortSpec } from './ports/backend-port.js';
 
@@ -106,6 +107,18 @@ export class NetDevice implements DeviceModel {
   async stopRing(ring: number): Promise<number> {
     return await this.#request<number>('stop-ring', { ring });
   }
+  async setLog(_log: MemoryRange | undefined): Promise<void> {
+    throw notYet('a dirty log');
+  }
+  async updateIotlb(_entry: IotlbEntry): Promise<void> {
+    throw notYet('address translation');
+  }
+  async invalidateIotlb(_iova: bigint, _bytes: bigint): Promise<void> {
+    throw notYet('address translation');
+  }
+  async sendRarp(_macAddress: Uint8Array): Promise<void> {
+    throw notYet('RARP');
+  }
   async reset(): Promise<void> {
     if (!this.#closed) await this.#request('reset-device', {});
   }
@@ -134,6 +147,9 @@ export class NetDevice implements DeviceModel {
     return await (this.#thread.request(type, { device: this.#device, ...payload } as never) as Promise<R>);
   }
 }
+
+const notYet = (what: string): VirtioError =>
+  new VirtioError(ErrorCode.UNSUPPORTED, `the net device has not got ${what} yet`);
 
 const badFeatures = (why: string, features: FeatureSet): VirtioError =>
   new VirtioError(ErrorCode.NEGOTIATION_FAILED, `the features ${features} cannot be accepted: ${why}`, {

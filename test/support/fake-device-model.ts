@@ -84,6 +84,10 @@ export class FakeDeviceModel implements DeviceModel {
     this.setups.delete(ring);
     return 0;
   }
+  async setLog(): Promise<void> {}
+  async updateIotlb(): Promise<void> {}
+  async invalidateIotlb(): Promise<void> {}
+  async sendRarp(): Promise<void> {}
   async reset(): Promise<void> {
     await this.#call('reset');
     this.setups.clear();

@@ -96,6 +96,10 @@ export class FakeDevice implements DeviceModel {
     return this.#bases.get(ring) ?? 0;
   }
 
+  async setLog(): Promise<void> {}
+  async updateIotlb(): Promise<void> {}
+  async invalidateIotlb(): Promise<void> {}
+  async sendRarp(): Promise<void> {}
   async reset(): Promise<void> {
     await this.#record('reset', '');
     this.running.clear();
