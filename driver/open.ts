@@ -8,6 +8,10 @@ import { echoPort } from './backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from './errors.js';
 import type { IdlePolicy } from './lcore/idle.js';
 import { Port, type PortOptions } from './net/port.js';
+import { parsePciAddress } from './pci/pci-address.js';
+import { SysfsFunction } from './pci/sysfs-function.js';
+import { VfioFunction } from './pci/vfio-function.js';
+import { Feature } from './spec/features.js';
 import { PciModernTransport } from './transport/pci-modern.js';
 import { VhostUserTransport } from './transport/vhost-user.js';
 
@@ -19,6 +23,11 @@ export interface OpenPortOptions extends PortOptions {
   /** How long opening may take. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * A PCI address: how it is reached. `vfio`, the default, has an IOMMU between the device and memory; `sysfs` has nothing,
+   * needs root and hugepages, and is for machines without one.
+   */
+  readonly pciAccess?: 'vfio' | 'sysfs' | undefined;
   /** `loopback:`: what the embedded device does with packets. Default: echo. */
   readonly device?: LoopbackDeviceOptions | undefined;
 }
@@ -31,23 +40,15 @@ export interface LoopbackDeviceOptions {
   readonly mtu?: number | undefined;
 }
 
-/** Opens a port; `start` it next. Addresses: `loopback:` (an embedded device) and `vhost-user:PATH`. */
+/** Opens a port; `start` it next. Addresses: `loopback:` (an embedded device), `vhost-user:PATH`, `0000:00:04.0` (VFIO). */
 export async function openPort(address: string, options: OpenPortOptions = {}): Promise<Port> {
   if (address === 'loopback:') return await openLoopback(options);
   if (address.startsWith('vhost-user:')) return await openVhostUser(address.slice('vhost-user:'.length), options);
-  if (/^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/i.test(address)) {
-    throw new VirtioError(
-      ErrorCode.UNSUPPORTED,
-      `${address}: PCI devices of a guest are not driven by this version yet`,
-      {
-        value: address,
-        advice: 'use vhost-user:PATH or loopback:',
-      },
-    );
-  }
+  const pciAddress = parsePciAddress(address);
+  if (pciAddress !== undefined) return await openPci(pciAddress, options);
   throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${address} is no address of a port`, {
     value: address,
-    advice: 'use loopback: or vhost-user:PATH',
+    advice: 'use loopback:, vhost-user:PATH, or a PCI address such as 0000:00:04.0',
   });
 }
 
@@ -68,6 +69,28 @@ async function openLoopback(options: OpenPortOptions): Promise<Port> {
   } catch (error) {
     await device.close();
     await thread.stop();
+    throw error;
+  }
+}
+
+/** A device of this machine. */
+async function openPci(address: string, options: OpenPortOptions): Promise<Port> {
+  const isVfio = options.pciAccess !== 'sysfs';
+  const fn = isVfio ? VfioFunction.open(address) : SysfsFunction.open(address);
+  let transport: PciModernTransport;
+  try {
+    transport = PciModernTransport.open(fn);
+  } catch (error) {
+    fn.close();
+    throw error;
+  }
+  try {
+    // Without the feature the device goes past the IOMMU: addresses are physical then, and VFIO maps them one to one.
+    const isBehindIommu = isVfio && (await transport.offered()).device.has(Feature.ACCESS_PLATFORM);
+    const physical = options.physical ?? !isBehindIommu;
+    return new Port(transport, { ...options, physical });
+  } catch (error) {
+    await transport.close();
     throw error;
   }
 }

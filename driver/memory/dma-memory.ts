@@ -5,6 +5,7 @@ import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
 import type { MemoryRange } from '../spec/pci-function.js';
 import { GiB, type Iova, iova, KiB, MiB, roundUp } from '../units.js';
 import { IovaTable, type IovaTableData } from './iova-table.js';
+import { physicalPages } from './physical-addresses.js';
 
 /** Which pages to use: `auto` takes 2 MiB hugepages where enough are free, ordinary pages otherwise. */
 export type PageChoice = 'auto' | '4K' | '2M' | '1G';
@@ -16,6 +17,8 @@ export interface DmaMemoryOptions {
   readonly lock?: boolean | undefined;
   /** First address for the device; the next free one of this process, from 4 GiB on, when not given. */
   readonly iovaBase?: Iova | undefined;
+  /** The device uses physical addresses: the memory is locked, on hugepages, whose frames stay where they are. */
+  readonly physical?: boolean | undefined;
 }
 
 /** What a worker needs to map the same memory; the fd stays the first owner's. */
@@ -79,6 +82,8 @@ export class DmaMemory {
         advice: 'use fewer or smaller queues, or smaller buffers',
       });
     }
+    if (options.physical === true)
+      return DmaMemory.#create(options, pages === '1G' ? '1G' : '2M', pageName(pages === '1G' ? '1G' : '2M'), true);
     if (pages !== 'auto') return DmaMemory.#create(options, pages, `${pageName(pages)}`, lock);
     try {
       return DmaMemory.#create(options, '2M', pageName('2M'), lock);
@@ -97,10 +102,22 @@ export class DmaMemory {
     try {
       fd = native.createMemory('virtio-pmd', bytes, huge);
       const flags = (lock ? MapFlag.LOCK : 0) | (huge > 0 ? MapFlag.POPULATE : 0);
-      return new DmaMemory(fd, true, bytes, kind, iovas, flags);
+      const memory = new DmaMemory(fd, true, bytes, kind, iovas, flags);
+      return options.physical === true ? memory.#atPhysicalAddresses(page) : memory;
     } catch (error) {
       if (fd >= 0) native.closeFd(fd);
       throw allocationError(error, bytes, pages, lock);
+    }
+  }
+
+  /** The same memory with the addresses its pages really have. */
+  #atPhysicalAddresses(page: number): DmaMemory {
+    try {
+      const pages = physicalPages(native.addressOf(this.#buffer), this.bytes, page);
+      const iovas = new IovaTable({ pageBytes: page, pages });
+      return new DmaMemory(this.#fd, true, this.bytes, this.kind, iovas, MapFlag.LOCK);
+    } finally {
+      native.unmapShared(this.#buffer);
     }
   }
 
@@ -125,7 +142,7 @@ export class DmaMemory {
   }
 
   /**
-   * Takes the next `bytes` bytes, aligned, contiguous for the device; returns their offset.
+   * Takes the next `bytes` bytes, aligned; returns their offset.
    *
    * @throws VirtioError NO_RESOURCES when the memory is used up
    */
@@ -138,6 +155,30 @@ export class DmaMemory {
     }
     this.#used = offset + bytes;
     return offset;
+  }
+
+  /**
+   * As `take`, in one run of addresses for the device.
+   *
+   * @throws VirtioError NO_RESOURCES when there is no run of that length left
+   */
+  takeContiguous(bytes: number, alignment: number): number {
+    const before = this.#used;
+    for (;;) {
+      const offset = this.take(bytes, alignment);
+      if (this.iovas.isContiguous(offset, bytes)) return offset;
+      this.#used = this.iovas.nextPage(offset);
+      if (this.#used + bytes <= this.bytes) continue;
+      this.#used = before;
+      throw new VirtioError(
+        ErrorCode.NO_RESOURCES,
+        `the DMA memory has no ${bytes} bytes left at physical addresses in a row`,
+        {
+          value: bytes,
+          advice: 'use smaller rings, or 1 GiB hugepages',
+        },
+      );
+    }
   }
 
   /** Unmaps; in the owning thread it also gives up the file. Idempotent. The device must be reset before. */

@@ -40,6 +40,22 @@ export class IovaTable {
     return iova(page + BigInt(offset % this.#pageBytes));
   }
 
+  /** The runs of addresses that make up the first `bytes` bytes, in order. */
+  *runs(bytes: number): Generator<{ readonly offset: number; readonly address: Iova; readonly bytes: number }> {
+    const step = this.#pageBytes;
+    for (let start = 0; start < bytes; ) {
+      let end = Math.min(start + step, bytes);
+      while (end < bytes && this.isContiguous(start, end + 1 - start)) end = Math.min(end + step, bytes);
+      yield { offset: start, address: this.at(start), bytes: end - start };
+      start = end;
+    }
+  }
+
+  /** The first offset from `offset` on where a new page begins. */
+  nextPage(offset: number): number {
+    return (Math.floor(offset / this.#pageBytes) + 1) * this.#pageBytes;
+  }
+
   /** Whether the device sees `bytes` bytes from `offset` on as one run of addresses. */
   isContiguous(offset: number, bytes: number): boolean {
     const start = this.at(offset);

@@ -9,7 +9,7 @@ import { SharedStack } from '../memory/shared-stack.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { virtioNetConfig } from '../spec/net-config.js';
 import type { Transport, TransportEvent } from '../spec/transport.js';
-import { isPowerOfTwo } from '../units.js';
+import { type Iova, isPowerOfTwo } from '../units.js';
 import {
   AttachedPort,
   Claim,
@@ -42,6 +42,8 @@ export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
   readonly pages?: PageChoice | undefined;
   /** Lock the memory: for devices that do DMA. */
   readonly lock?: boolean | undefined;
+  /** The device uses physical addresses (`DmaMemoryOptions.physical`); a pool that is shared must be of this kind too. */
+  readonly physical?: boolean | undefined;
   /** What the port stands on and closes last, in this order: an embedded device, its thread. */
   readonly resources?: readonly AsyncDisposable[] | undefined;
   /** Come back by itself when the device does. Default false: a device that is gone is a fault. */
@@ -101,7 +103,8 @@ export class Port extends EventEmitter<PortEvents> {
   #queues: PortQueues | undefined;
   #session: PortSession | undefined;
   /** Memory that the device can reach. */
-  readonly #shared: DmaMemory[] = [];
+  /** What the device reaches now. */
+  readonly #shared: { readonly address: Iova; readonly bytes: number }[] = [];
   #negotiation: Negotiation | undefined;
   #macAddress: Uint8Array | undefined;
   #state: PortState = 'stopped';
@@ -116,7 +119,7 @@ export class Port extends EventEmitter<PortEvents> {
    */
   constructor(transport: Transport, options: PortOptions = {}) {
     super();
-    const { queues = 1, ringSize = 256, headroom, pages, lock } = options;
+    const { queues = 1, ringSize = 256, headroom, pages, lock, physical } = options;
     check(
       Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS,
       `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`,
@@ -130,11 +133,12 @@ export class Port extends EventEmitter<PortEvents> {
     this.#ringSize = ringSize;
     this.#keepNumBuffers = options.keepNumBuffers ?? false;
     this.#reconnect = options.reconnect ?? false;
-    this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock });
+    this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock, physical });
     this.#ownsPool = options.pool === undefined;
     this.#resources = options.resources ?? [];
     try {
-      this.pool = options.pool ?? createPool({ size: queues * 2 * ringSize + SPARE_BUFFERS, headroom, pages, lock });
+      this.pool =
+        options.pool ?? createPool({ size: queues * 2 * ringSize + SPARE_BUFFERS, headroom, pages, lock, physical });
     } catch (error) {
       this.#rings.close();
       throw error;
@@ -276,8 +280,7 @@ export class Port extends EventEmitter<PortEvents> {
         this.#macAddress = await this.#readMacAddress(negotiation.features);
         // Packets first: a device that looks regions up one by one then finds them at the first.
         for (const memory of [this.pool.memory, this.#rings]) {
-          await this.#transport.shareMemory(memory.iovas.at(0), memory.range);
-          this.#shared.push(memory);
+          await this.#share(memory);
         }
         await queues.setUp(this.#transport, negotiation.features);
       });
@@ -348,9 +351,17 @@ export class Port extends EventEmitter<PortEvents> {
     for (let queue = 0; queue < claims.length; queue++) Atomics.compareExchange(claims, queue, Claim.LEFT, Claim.FREE);
   }
 
+  async #share(memory: DmaMemory): Promise<void> {
+    const { fd, fileOffset } = memory.range;
+    for (const { offset, address, bytes } of memory.iovas.runs(memory.bytes)) {
+      await this.#transport.shareMemory(address, { fd, fileOffset: fileOffset + offset, bytes });
+      this.#shared.push({ address, bytes });
+    }
+  }
+
   async #unshareMemory(): Promise<void> {
-    for (const { iovas, bytes } of this.#shared.splice(0).reverse())
-      await this.#transport.unshareMemory(iovas.at(0), bytes);
+    for (const { address, bytes } of this.#shared.splice(0).reverse())
+      await this.#transport.unshareMemory(address, bytes);
   }
 
   #onTransportEvent(event: TransportEvent): void {
@@ -449,17 +460,18 @@ export interface CreatePoolOptions {
   readonly headroom?: number | undefined;
   readonly pages?: PageChoice | undefined;
   readonly lock?: boolean | undefined;
+  readonly physical?: boolean | undefined;
 }
 
 /** A pool in memory of its own, for several ports. Close `pool.memory` when no port uses it any more. */
 export function createPool(options: CreatePoolOptions): PacketPool {
-  const { size, bufferBytes, headroom, pages, lock } = options;
+  const { size, bufferBytes, headroom, pages, lock, physical } = options;
   const shape = {
     size,
     ...(bufferBytes === undefined ? {} : { bufferBytes }),
     ...(headroom === undefined ? {} : { headroom }),
   };
-  const memory = DmaMemory.allocate({ bytes: PacketPool.bytesNeeded(shape), pages, lock });
+  const memory = DmaMemory.allocate({ bytes: PacketPool.bytesNeeded(shape), pages, lock, physical });
   try {
     return PacketPool.create(memory, shape);
   } catch (error) {

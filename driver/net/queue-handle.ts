@@ -53,10 +53,10 @@ export function placeRing(memory: DmaMemory, size: number, indirect: boolean): R
   const parts = splitRingParts(size);
   return {
     size,
-    desc: memory.take(parts.desc.bytes, RING_ALIGNMENT),
-    driver: memory.take(parts.driver.bytes, RING_ALIGNMENT),
-    device: memory.take(parts.device.bytes, RING_ALIGNMENT),
-    indirect: indirect ? memory.take(size * INDIRECT_ENTRIES * virtqDesc.bytes, RING_ALIGNMENT) : undefined,
+    desc: memory.takeContiguous(parts.desc.bytes, RING_ALIGNMENT),
+    driver: memory.takeContiguous(parts.driver.bytes, RING_ALIGNMENT),
+    device: memory.takeContiguous(parts.device.bytes, RING_ALIGNMENT),
+    indirect: indirect ? memory.takeContiguous(size * INDIRECT_ENTRIES * virtqDesc.bytes, RING_ALIGNMENT) : undefined,
   };
 }
 

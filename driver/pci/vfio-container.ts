@@ -1,9 +1,20 @@
 /** The VFIO container: the set of devices that share one IOMMU address space (Linux, Documentation/driver-api/vfio.rst). */
 
 import { constants } from 'node:fs';
+import { native } from '../../native/index.js';
 import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
-import { VFIO_API_VERSION, VFIO_CONTAINER_PATH, VfioExtension, VfioRequest } from '../spec/vfio.js';
+import type { MemoryRange } from '../spec/pci-function.js';
+import {
+  VFIO_API_VERSION,
+  VFIO_CONTAINER_PATH,
+  VfioDmaMapFlag,
+  VfioExtension,
+  VfioRequest,
+  vfioDmaMap,
+  vfioDmaUnmap,
+} from '../spec/vfio.js';
 import { type Libc, libc } from './libc.js';
+import { type IommuInfo, readIommuInfo } from './vfio-iommu-info.js';
 
 export interface VfioContainerOptions {
   /** `/dev/vfio/vfio` unless given. */
@@ -12,9 +23,20 @@ export interface VfioContainerOptions {
   readonly libc?: Libc;
 }
 
+/** Memory that devices reach at an address. */
+interface Mapping {
+  /** This process' view of it, which VFIO takes the pages from. */
+  readonly buffer: ArrayBuffer;
+  readonly bytes: number;
+  /** Functions that share it. */
+  users: number;
+}
+
 export class VfioContainer {
   readonly #libc: Libc;
   readonly #fd: number;
+  readonly #mappings = new Map<bigint, Mapping>();
+  #info: IommuInfo | undefined;
   #isClosed = false;
 
   private constructor(calls: Libc, fd: number) {
@@ -52,11 +74,89 @@ export class VfioContainer {
     return this.#libc.ioctlValue(this.fd, VfioRequest.CHECK_EXTENSION, extension) > 0;
   }
 
-  /** Idempotent. */
+  /**
+   * Turns the IOMMU on, once the first group is in the container. Idempotent.
+   *
+   * @throws VirtioError PERMISSION_DENIED when interrupts cannot be remapped
+   */
+  setIommu(): void {
+    if (this.#info !== undefined) return;
+    try {
+      this.#libc.ioctlValue(this.fd, VfioRequest.SET_IOMMU, VfioExtension.TYPE1v2_IOMMU);
+    } catch (cause) {
+      if (!isSystemError(cause, 'EPERM')) throw cause;
+      throw new VirtioError(ErrorCode.PERMISSION_DENIED, 'VFIO refuses the IOMMU: it cannot remap interrupts', {
+        cause,
+        advice:
+          'turn interrupt remapping on (QEMU: intel-iommu,intremap=on), or load vfio_iommu_type1 with allow_unsafe_interrupts=1',
+      });
+    }
+    this.#info = readIommuInfo(this.#libc, this.#fd);
+  }
+
+  /** What the IOMMU can do; after `setIommu`. */
+  get iommu(): IommuInfo {
+    if (this.#info === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, 'the container has no IOMMU yet');
+    return this.#info;
+  }
+
+  /**
+   * Lets the devices of this container reach memory at `address`. The same memory may be mapped again by another function.
+   *
+   * @throws VirtioError INVALID_ARGUMENT for addresses that the IOMMU cannot take, NO_RESOURCES beyond the memlock limit or
+   *   the number of mappings, IN_USE when something else is mapped there
+   */
+  mapDma(address: bigint, memory: MemoryRange): void {
+    const { bytes } = memory;
+    const there = this.#mappings.get(address);
+    if (there !== undefined && there.bytes === bytes) {
+      there.users++;
+      return;
+    }
+    this.iommu.check(address, bytes);
+    const buffer = native.mapShared(memory.fd, memory.fileOffset, bytes, 0);
+    const argument = new Uint8Array(vfioDmaMap.bytes);
+    vfioDmaMap.write(new DataView(argument.buffer), {
+      argsz: argument.length,
+      flags: VfioDmaMapFlag.READ | VfioDmaMapFlag.WRITE,
+      vaddr: native.addressOf(buffer),
+      iova: address,
+      size: BigInt(bytes),
+    });
+    try {
+      this.#libc.ioctlBuffer(this.fd, VfioRequest.IOMMU_MAP_DMA, argument);
+    } catch (cause) {
+      native.unmapShared(buffer);
+      throw mapError(cause, address, bytes);
+    }
+    this.#mappings.set(address, { buffer, bytes, users: 1 });
+  }
+
+  /** Takes the memory at `address` from the devices, when no other function has it too. */
+  unmapDma(address: bigint): void {
+    const mapping = this.#mappings.get(address);
+    if (mapping === undefined || --mapping.users > 0) return;
+    this.#mappings.delete(address);
+    const argument = new Uint8Array(vfioDmaUnmap.bytes);
+    vfioDmaUnmap.write(new DataView(argument.buffer), {
+      argsz: argument.length,
+      iova: address,
+      size: BigInt(mapping.bytes),
+    });
+    try {
+      this.#libc.ioctlBuffer(this.fd, VfioRequest.IOMMU_UNMAP_DMA, argument);
+    } finally {
+      native.unmapShared(mapping.buffer);
+    }
+  }
+
+  /** Idempotent. What is still mapped goes with it. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#libc.close(this.#fd);
+    for (const { buffer } of this.#mappings.values()) native.unmapShared(buffer);
+    this.#mappings.clear();
   }
 
   [Symbol.dispose](): void {
@@ -97,6 +197,35 @@ export class VfioContainer {
       });
     }
   }
+}
+
+function mapError(cause: unknown, address: bigint, bytes: number): unknown {
+  const where = `${bytes} bytes at 0x${address.toString(16)}`;
+  if (isSystemError(cause, 'ENOMEM')) {
+    return new VirtioError(
+      ErrorCode.NO_RESOURCES,
+      `VFIO cannot map ${where} for DMA: the memlock limit is ${native.memlockLimit()} bytes`,
+      { value: bytes, cause, advice: 'raise it, with ulimit -l unlimited or LimitMEMLOCK=infinity' },
+    );
+  }
+  if (isSystemError(cause, 'ENOSPC')) {
+    return new VirtioError(ErrorCode.NO_RESOURCES, `VFIO has no mapping left for ${where}`, {
+      value: bytes,
+      cause,
+      advice: 'use hugepages: they need fewer mappings; or raise dma_entry_limit of vfio_iommu_type1',
+    });
+  }
+  if (isSystemError(cause, 'EEXIST')) {
+    return new VirtioError(ErrorCode.IN_USE, `something else is mapped within ${where}`, { value: address, cause });
+  }
+  if (isSystemError(cause, 'EINVAL')) {
+    return new VirtioError(ErrorCode.INVALID_ARGUMENT, `the IOMMU cannot map ${where}`, {
+      value: address,
+      cause,
+      advice: 'a wider IOMMU may (QEMU: intel-iommu,aw-bits=48)',
+    });
+  }
+  return cause;
 }
 
 function openPath(calls: Libc, path: string): number {
