@@ -1,6 +1,7 @@
 /** `virtio-pmd loopback` on the command line: its options, and what its help says. */
 
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { parsePciAddress } from '../../pci/pci-address.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
@@ -26,6 +27,8 @@ Examples:
       against any back-end that sends packets back unchanged, such as
       dpdk-testpmd --no-pci --vdev net_vhost0,iface=/run/vhost.sock -- \\
           --forward-mode=io --port-topology=loop --auto-start
+  virtio-pmd loopback --device 0000:00:04.0 --packets 10000
+      drives a device of this machine that is bound to vfio-pci (virtio-pmd devbind)
   virtio-pmd loopback --json | jq .pps.received
       the result for scripts
 
@@ -40,6 +43,12 @@ Exit status: 0 all came back as it was sent; 1 it did not, or something failed;
 const size = (text: string): number | 'imix' => {
   const right = `${SMALLEST_PACKET} to ${LARGEST_PACKET} bytes, or imix`;
   return text === 'imix' ? text : wholeNumber('--size', SMALLEST_PACKET, LARGEST_PACKET, right)(text);
+};
+
+const pciAddress = (text: string): string => {
+  const address = parsePciAddress(text);
+  if (address === undefined) throw new InvalidArgumentError('it is no PCI address such as 0000:00:04.0');
+  return address;
 };
 
 const traffic: readonly Option[] = [
@@ -84,6 +93,13 @@ const device: readonly Option[] = [
   new Option('--connect <PATH>', 'vhost-user: use the back-end that listens here, instead of the bundled one')
     .argParser(path('--connect'))
     .conflicts('socketPath'),
+  new Option('--device <BDF>', 'drive this PCI device, such as 0000:00:04.0; what is behind it must send packets back')
+    .argParser(pciAddress)
+    .conflicts(['socketPath', 'connect']),
+  new Option(
+    '--pci-access <HOW>',
+    'with --device: vfio, or sysfs, where nothing stands between the device and all memory',
+  ).argParser(oneOf('--pci-access', ['vfio', 'sysfs'])),
   new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on'),
 ];
 

@@ -25,6 +25,8 @@ export interface LoopbackOptions {
   readonly demand?: readonly string[];
   readonly socketPath?: string;
   readonly connect?: string;
+  readonly device?: string;
+  readonly pciAccess?: 'vfio' | 'sysfs';
   readonly reconnect?: boolean;
   readonly memory: (typeof PAGE_CHOICES)[number];
   readonly lock?: boolean;
@@ -45,15 +47,20 @@ export function packetLimit(options: LoopbackOptions, capturePackets: number | u
 
 /** Finds options that exclude each other. @throws what `wrong` makes, or VirtioError UNSUPPORTED */
 export function checkOptions(options: LoopbackOptions, wrong: (message: string) => VirtioError): void {
-  const { connect, socketPath, transport, ringSize } = options;
+  const { connect, device, socketPath, transport, ringSize } = options;
   const isVhostUser = connect !== undefined || socketPath !== undefined;
   if (isVhostUser && transport === 'pci') {
     throw wrong(`${connect === undefined ? '--socket-path' : '--connect'} is about vhost-user, and --transport is pci`);
   }
   if (options.reconnect === true && connect === undefined)
     throw wrong('--reconnect is about the back-end of --connect');
-  if (connect !== undefined && (options.lcores?.length ?? 0) > 1) {
-    throw wrong('--lcores has one processor with --connect: the back-end is not ours to pin');
+  if (device !== undefined && transport === 'vhost-user')
+    throw wrong('--device is a PCI device, and --transport is vhost-user');
+  if (options.pciAccess !== undefined && device === undefined)
+    throw wrong('--pci-access is about the device of --device');
+  if ((connect ?? device) !== undefined && (options.lcores?.length ?? 0) > 1) {
+    const which = connect === undefined ? '--device' : '--connect';
+    throw wrong(`--lcores has one processor with ${which}: the back-end is not ours to pin`);
   }
   if ((ringSize & (ringSize - 1)) !== 0) throw wrong(`--ring-size is a power of two, not ${ringSize}`);
   if (options.ring === 'packed') {

@@ -29,19 +29,21 @@ export interface Stand {
 
 /** Opens everything; on failure nothing stays. */
 export async function openStand(options: LoopbackOptions, interrupt: Interrupt): Promise<Stand> {
-  const { queues, ringSize, memory, lock, reconnect, connect } = options;
+  const { queues, ringSize, memory, lock, reconnect, connect, device, pciAccess } = options;
   const portOptions: OpenPortOptions = {
     queues,
     ringSize,
     pages: memory,
     lock,
     reconnect,
+    pciAccess,
     demand: demandedFeatures(options.demand ?? []),
     signal: interrupt.signal,
   };
   if (connect !== undefined) {
     return { port: await openPort(`vhost-user:${connect}`, portOptions), device: () => undefined };
   }
+  if (device !== undefined) return { port: await openPort(device, portOptions), device: () => undefined };
   const thread = await DeviceThread.start({ cpu: options.lcores?.[1], idle: options.idle });
   try {
     const open = transportOf(options) === 'pci' ? openPci : openVhostUser;

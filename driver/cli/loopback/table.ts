@@ -49,7 +49,7 @@ function title({ json, options, capture }: LoopbackResult): string {
         ? 'imix packets'
         : `${count(options.size)}-byte packets`
       : `${plural(capture.packets, 'captured packet')}`;
-  const reach = options.connect === undefined ? json.transport : `vhost-user, ${options.connect}`;
+  const reach = options.connect === undefined ? (options.device ?? json.transport) : `vhost-user, ${options.connect}`;
   return `${what}\n${reach}\n${plural(json.queues, 'queue')}, ${json.ring} rings of ${json.ringSize}`;
 }
 

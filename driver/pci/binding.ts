@@ -1,0 +1,152 @@
+/** Which driver has which network function, and how that is changed (Linux, Documentation/ABI/testing/sysfs-bus-pci). */
+
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
+import { PCI_VENDOR_ID } from '../spec/pci.js';
+import { PciSysfs } from './pci-address.js';
+
+const SYSFS_BUS = '/sys/bus/pci';
+const ROUTES = '/proc/net/route';
+/** High byte of a PCI class: network controllers. */
+const NETWORK_CLASS = 0x02;
+/** `flags` and `destination` of a route that is the default: up, and to anywhere. */
+const ANYWHERE = '00000000';
+
+/** A network function as `devbind --status` shows it. */
+export interface NetworkFunction {
+  readonly address: string;
+  /** `1af4:1041`. */
+  readonly id: string;
+  readonly isVirtio: boolean;
+  /** The kernel driver that has it, or undefined. */
+  readonly driver: string | undefined;
+  /** Its interfaces in the kernel. */
+  readonly interfaces: readonly string[];
+  readonly iommuGroup: string | undefined;
+  /** The default route goes over one of its interfaces. */
+  readonly carriesDefaultRoute: boolean;
+}
+
+/** Where things are; other places in tests. */
+export interface PciRoots {
+  readonly bus?: string;
+  readonly routes?: string;
+}
+
+/** All network functions of this machine, by address. */
+export function networkFunctions(roots: PciRoots = {}): NetworkFunction[] {
+  const folder = join(roots.bus ?? SYSFS_BUS, 'devices');
+  if (!existsSync(folder)) return [];
+  const functions = readdirSync(folder).sort();
+  return functions
+    .map((address) => new PciSysfs(address, folder))
+    .filter((pci) => (pci.number('class') ?? 0) >>> 16 === NETWORK_CLASS)
+    .map((pci) => describe(pci, roots));
+}
+
+/**
+ * Gives a function to a driver, from whatever has it.
+ *
+ * @throws VirtioError IN_USE when it carries the default route and `force` is not set, NOT_FOUND without the function or
+ *   the driver, PERMISSION_DENIED, DEVICE_BROKEN when the driver does not take it
+ */
+export function bindFunction(address: string, driver: string, force: boolean, roots: PciRoots = {}): void {
+  const bus = roots.bus ?? SYSFS_BUS;
+  const pci = new PciSysfs(address, join(bus, 'devices'));
+  if (pci.driver === driver) return;
+  if (!existsSync(join(bus, 'drivers', driver))) {
+    throw new VirtioError(ErrorCode.NOT_FOUND, `the kernel has no PCI driver ${driver} loaded`, {
+      value: driver,
+      advice: `modprobe ${driver}`,
+    });
+  }
+  unbindFunction(address, force, roots);
+  write(join(pci.folder, 'driver_override'), driver);
+  try {
+    write(join(bus, 'drivers_probe'), address);
+  } finally {
+    // Whoever has it, the next driver is found in the usual way again.
+    write(join(pci.folder, 'driver_override'), '\n');
+  }
+  if (pci.driver === driver) return;
+  const why =
+    driver === 'vfio-pci' && pci.iommuGroup === undefined
+      ? 'there is no IOMMU (QEMU: -device intel-iommu before other devices), or bind with --noiommu'
+      : 'see dmesg for what the driver says';
+  throw new VirtioError(ErrorCode.DEVICE_BROKEN, `the driver ${driver} does not take ${address}`, {
+    value: driver,
+    advice: why,
+  });
+}
+
+/**
+ * Takes a function from its driver, if it has one.
+ *
+ * @throws VirtioError IN_USE when it carries the default route and `force` is not set, NOT_FOUND, PERMISSION_DENIED
+ */
+export function unbindFunction(address: string, force: boolean, roots: PciRoots = {}): void {
+  const pci = new PciSysfs(address, join(roots.bus ?? SYSFS_BUS, 'devices'));
+  if (pci.driver === undefined) return;
+  const { carriesDefaultRoute, interfaces } = describe(pci, roots);
+  if (carriesDefaultRoute && !force) {
+    throw new VirtioError(
+      ErrorCode.IN_USE,
+      `${address} (${interfaces.join(', ')}) carries the default route: without it this machine may be out of reach`,
+      { value: address, advice: 'use another device, or --force' },
+    );
+  }
+  write(join(pci.folder, 'driver', 'unbind'), address);
+}
+
+function describe(pci: PciSysfs, roots: PciRoots): NetworkFunction {
+  const hex = (value: number | undefined): string => (value ?? 0).toString(16).padStart(4, '0');
+  const interfaces = interfacesOf(pci.folder);
+  const defaults = defaultRouteInterfaces(roots.routes ?? ROUTES);
+  return {
+    address: pci.address,
+    id: `${hex(pci.number('vendor'))}:${hex(pci.number('device'))}`,
+    isVirtio: pci.number('vendor') === PCI_VENDOR_ID,
+    driver: pci.driver,
+    interfaces,
+    iommuGroup: pci.iommuGroup,
+    carriesDefaultRoute: interfaces.some((name) => defaults.includes(name)),
+  };
+}
+
+/** A virtio function has its interfaces one level further down, below `virtioN`. */
+function interfacesOf(folder: string): string[] {
+  const children = readdirSync(folder).filter((name) => name.startsWith('virtio'));
+  return ['', ...children].flatMap((child) => {
+    const net = join(folder, child, 'net');
+    return existsSync(net) ? readdirSync(net) : [];
+  });
+}
+
+function defaultRouteInterfaces(path: string): string[] {
+  if (!existsSync(path)) return [];
+  const routes = readFileSync(path, 'latin1').split('\n').slice(1);
+  return routes
+    .map((line) => line.split('\t'))
+    .filter(([, destination, , , , , , mask]) => destination === ANYWHERE && mask === ANYWHERE)
+    .map(([name]) => name!);
+}
+
+function write(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (cause) {
+    if (isSystemError(cause, 'EACCES') || isSystemError(cause, 'EPERM') || isSystemError(cause, 'EROFS')) {
+      throw new VirtioError(ErrorCode.PERMISSION_DENIED, `${path} may not be written by this user`, {
+        value: path,
+        cause,
+        advice: 'run as root',
+      });
+    }
+    throw new VirtioError(ErrorCode.IO, `${path} cannot be written: ${(cause as Error).message}`, {
+      value: text,
+      cause,
+      advice: 'see dmesg',
+    });
+  }
+}
