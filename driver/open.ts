@@ -12,6 +12,9 @@ import { parsePciAddress } from './pci/pci-address.js';
 import { SysfsFunction } from './pci/sysfs-function.js';
 import { VfioFunction } from './pci/vfio-function.js';
 import { Feature } from './spec/features.js';
+import type { PciFunction } from './spec/pci-function.js';
+import type { Transport } from './spec/transport.js';
+import { PciLegacyTransport } from './transport/pci-legacy.js';
 import { PciModernTransport } from './transport/pci-modern.js';
 import { VhostUserTransport } from './transport/vhost-user.js';
 
@@ -28,11 +31,14 @@ export interface OpenPortOptions extends PortOptions {
    * needs root and hugepages, and is for machines without one.
    */
   readonly pciAccess?: 'vfio' | 'sysfs' | undefined;
+  /** A PCI address: drive a transitional device by its legacy registers. Default: only where it has no others. */
+  readonly legacy?: boolean | undefined;
   /** `loopback:`: what the embedded device does with packets. Default: echo. */
   readonly device?: LoopbackDeviceOptions | undefined;
 }
 
 export interface LoopbackDeviceOptions {
+  /** A built-in one (`echoPort()`), or the URL of a module of one's own with its options. */
   readonly port?: BackendPortSpec | undefined;
   /** Processor of its poll thread. */
   readonly cpu?: number | undefined;
@@ -54,9 +60,11 @@ export async function openPort(address: string, options: OpenPortOptions = {}): 
 
 async function openLoopback(options: OpenPortOptions): Promise<Port> {
   const { device: deviceOptions = {} } = options;
-  const thread = await DeviceThread.start({ cpu: deviceOptions.cpu, idle: deviceOptions.idle });
+  const { cpu, idle, port = echoPort() } = deviceOptions;
+  // The module may be one of the user's own.
+  const thread = await DeviceThread.start({ cpu, idle, ports: [new URL(port.module)] });
   const device = new NetDevice(thread, {
-    port: deviceOptions.port ?? echoPort(),
+    port,
     queuePairs: options.queues,
     mtu: deviceOptions.mtu,
   });
@@ -73,13 +81,24 @@ async function openLoopback(options: OpenPortOptions): Promise<Port> {
   }
 }
 
+function openPciTransport(fn: PciFunction, isLegacy: boolean): Transport {
+  if (isLegacy) return PciLegacyTransport.open(fn);
+  try {
+    return PciModernTransport.open(fn);
+  } catch (error) {
+    // No virtio capability at all: it is from before there were any.
+    if (error instanceof VirtioError && error.code === ErrorCode.UNSUPPORTED) return PciLegacyTransport.open(fn);
+    throw error;
+  }
+}
+
 /** A device of this machine. */
 async function openPci(address: string, options: OpenPortOptions): Promise<Port> {
   const isVfio = options.pciAccess !== 'sysfs';
   const fn = isVfio ? VfioFunction.open(address) : SysfsFunction.open(address);
-  let transport: PciModernTransport;
+  let transport: Transport;
   try {
-    transport = PciModernTransport.open(fn);
+    transport = openPciTransport(fn, options.legacy ?? false);
   } catch (error) {
     fn.close();
     throw error;

@@ -25,22 +25,8 @@ export async function bringUp(
     // 4. Read the feature bits, write the subset that driver and device understand.
     const negotiation = negotiate(await transport.offered(), wanted);
     await transport.accept(negotiation.features);
-    // 5. No new features from here on.
-    await addStatus(transport, Status.FEATURES_OK);
-    // 6. "Re-read device status to ensure the FEATURES_OK bit is still set."
-    const status = await transport.status();
-    if (status === STATUS_GONE) throw gone(transport);
-    if ((status & Status.FEATURES_OK) === 0) {
-      throw new VirtioError(
-        ErrorCode.NEGOTIATION_FAILED,
-        `the device at ${transport.address} refuses the features ${negotiation.features}`,
-        {
-          value: describeStatus(status),
-          requirement: 'virtio 1.2 §3.1.1 step 6',
-          advice: 'offer it fewer features, or look at its log',
-        },
-      );
-    }
+    // A legacy device has no steps 5 and 6 (virtio 1.2 §3.1.2).
+    if (transport.kind !== 'pci-legacy') await agree(transport, negotiation);
     // 7. Device-specific setup: queues, configuration.
     await setUp(negotiation);
     // 8. The device is live.
@@ -50,6 +36,24 @@ export async function bringUp(
     await giveUp(transport);
     throw error;
   }
+}
+
+/** Steps 5 and 6: no new features from here on, and the device must have agreed to these. */
+async function agree(transport: Transport, negotiation: Negotiation): Promise<void> {
+  await addStatus(transport, Status.FEATURES_OK);
+  // "Re-read device status to ensure the FEATURES_OK bit is still set."
+  const status = await transport.status();
+  if (status === STATUS_GONE) throw gone(transport);
+  if ((status & Status.FEATURES_OK) !== 0) return;
+  throw new VirtioError(
+    ErrorCode.NEGOTIATION_FAILED,
+    `the device at ${transport.address} refuses the features ${negotiation.features}`,
+    {
+      value: describeStatus(status),
+      requirement: 'virtio 1.2 §3.1.1 step 6',
+      advice: 'offer it fewer features, or look at its log',
+    },
+  );
 }
 
 /** Adds one bit; a bit is never taken back but by a reset (virtio 1.2 §2.1.1). */

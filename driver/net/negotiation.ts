@@ -45,12 +45,19 @@ export interface FeatureChoices {
   readonly demand?: readonly Feature[] | undefined;
 }
 
+const modernWishes: readonly Wish[] = [
+  { feature: Feature.VERSION_1, reason: 'this driver speaks virtio 1.0 and later', required: true },
+  { feature: Feature.ACCESS_PLATFORM, reason: 'the device must use the addresses that it is given' },
+];
+const legacyWishes: readonly Wish[] = [
+  { feature: Feature.ANY_LAYOUT, reason: 'to put header and packet into one descriptor', required: true },
+];
+
 /** The driver's wishes, each with its reason. */
-export function wishes(choices: FeatureChoices): Wish[] {
+export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   const { queuePairs, mergeable = true, eventIndex = false, indirect = true, demand = [] } = choices;
   const list: Wish[] = [
-    { feature: Feature.VERSION_1, reason: 'this driver speaks virtio 1.0 and later', required: true },
-    { feature: Feature.ACCESS_PLATFORM, reason: 'the device must use the addresses that it is given' },
+    ...(isLegacy ? legacyWishes : modernWishes),
     { feature: Feature.MAC, reason: 'to know the address of the port' },
     { feature: Feature.STATUS, reason: 'to see the link go up and down' },
     { feature: Feature.MTU, reason: 'to keep to the longest packet the network takes' },

@@ -3,19 +3,26 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { DmaMemory } from '../memory/dma-memory.js';
 import { ControlAck, ControlClass, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
+import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { controlqIndex, MTU_MIN, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import type { Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
 import { CONTROL_BUFFER_BYTES, ControlQueue } from './control-queue.js';
-import { placeRing, type QueueHandle, type RingPlace, ringAddresses, ringBytes, ringViews } from './queue-handle.js';
+import {
+  placeRing,
+  type QueueHandle,
+  type RingPlace,
+  resizeRing,
+  ringAddresses,
+  ringBytes,
+  ringViews,
+} from './queue-handle.js';
 
 const CONTROL_RING_SIZE = 64;
 const PAGE = 4096;
-/** Longest frame without an MTU from the device: 64 KiB of IP behind an Ethernet header and two VLAN tags. */
-const MAX_FRAME_BYTES = 65_562;
-const ETHERNET_OVERHEAD_BYTES = 14 + 4;
+const VLAN_TAG_BYTES = 4;
 
 /** Bytes of ring memory that a port needs. */
 export const ringMemoryBytes = (queuePairs: number, ringSize: number): number =>
@@ -127,7 +134,15 @@ export class PortQueues {
       });
     }
     // A power of two at most as large as either side wants; the memory is enough for the larger.
-    const ring = { ...place, size: Math.min(place.size, 2 ** Math.floor(Math.log2(largest))) };
+    const size = Math.min(place.size, 2 ** Math.floor(Math.log2(largest)));
+    if (transport.kind === 'pci-legacy' && size !== largest) {
+      throw new VirtioError(
+        ErrorCode.INVALID_ARGUMENT,
+        `queue ${index} of the legacy device at ${transport.address} has ${largest} entries, and cannot have ${size}`,
+        { value: size, requirement: 'virtio 1.2 §4.1.5.1.3.1', advice: `use a ring size of ${largest}` },
+      );
+    }
+    const ring = resizeRing(place, size);
     const indirect = features.has(Feature.INDIRECT_DESC) ? place.indirect : undefined;
     ringViews(this.#memory, ring).clear();
     const doorbell = await transport.setUpQueue(index, ringAddresses(this.#memory, ring));
@@ -166,10 +181,10 @@ export class PortQueues {
 
 /** Longest frame the device takes: its MTU with Ethernet header and one VLAN tag (virtio 1.2 §5.1.4.2). */
 async function frameLimit(transport: Transport, features: FeatureSet): Promise<number> {
-  if (!features.has(Feature.MTU)) return MAX_FRAME_BYTES;
+  if (!features.has(Feature.MTU)) return MAX_PACKET_BYTES;
   const { mtu } = virtioNetConfig.fields;
   const config = await transport.readConfig(mtu.offset, mtu.bytes);
   const value = new DataView(config.buffer, config.byteOffset).getUint16(0, true);
   // "The device MUST set mtu to between 68 and 65535 inclusive": what does not is no limit (virtio 1.2 §5.1.4.1).
-  return value < MTU_MIN ? MAX_FRAME_BYTES : value + ETHERNET_OVERHEAD_BYTES;
+  return value < MTU_MIN ? MAX_PACKET_BYTES : value + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
 }

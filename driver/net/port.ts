@@ -271,7 +271,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   async #start(): Promise<void> {
-    const wanted = wishes(this.#choices);
+    const wanted = wishes(this.#choices, this.#transport.kind === 'pci-legacy');
     let queues: PortQueues | undefined;
     try {
       this.#negotiation = await bringUp(this.#transport, wanted, async (negotiation) => {

@@ -5,10 +5,11 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import type { DriverRing } from '../ring/ends.js';
 import { type DriverRingOptions, type IndirectTables, splitDriverRing } from '../ring/split-driver-ring.js';
 import { SplitRingViews } from '../ring/split-views.js';
+import { LEGACY_QUEUE_ALIGNMENT } from '../spec/pci.js';
 import type { Doorbell } from '../spec/pci-function.js';
 import { splitRingParts, virtqDesc } from '../spec/ring.js';
 import type { QueueAddresses } from '../spec/transport.js';
-import { highWord, lowWord } from '../units.js';
+import { highWord, lowWord, roundUp } from '../units.js';
 
 /** Segments of a packet that go through an indirect table: 64 KiB in the smallest buffers that are usual. */
 export const INDIRECT_ENTRIES = 36;
@@ -40,24 +41,40 @@ export interface QueueHandle {
 
 /** Bytes that the ring of a queue takes at most, alignment included. */
 export function ringBytes(size: number, indirect: boolean): number {
-  const { desc, driver, device } = splitRingParts(size);
-  const tables = indirect ? size * INDIRECT_ENTRIES * virtqDesc.bytes : 0;
-  return desc.bytes + driver.bytes + device.bytes + tables + 4 * RING_ALIGNMENT;
+  const tables = indirect ? size * INDIRECT_ENTRIES * virtqDesc.bytes + TABLE_ALIGNMENT : 0;
+  return partsBytes(size) + LEGACY_QUEUE_ALIGNMENT + tables;
 }
 
-/** Parts begin on cache lines of their own: the two ends write different ones. */
-const RING_ALIGNMENT = 128;
+const TABLE_ALIGNMENT = 128;
 
 /** Takes the memory of a ring. */
 export function placeRing(memory: DmaMemory, size: number, indirect: boolean): RingPlace {
-  const parts = splitRingParts(size);
+  const start = memory.takeContiguous(partsBytes(size), LEGACY_QUEUE_ALIGNMENT);
+  const tableBytes = size * INDIRECT_ENTRIES * virtqDesc.bytes;
   return {
-    size,
-    desc: memory.takeContiguous(parts.desc.bytes, RING_ALIGNMENT),
-    driver: memory.takeContiguous(parts.driver.bytes, RING_ALIGNMENT),
-    device: memory.takeContiguous(parts.device.bytes, RING_ALIGNMENT),
-    indirect: indirect ? memory.takeContiguous(size * INDIRECT_ENTRIES * virtqDesc.bytes, RING_ALIGNMENT) : undefined,
+    ...ringPartsAt(start, size),
+    indirect: indirect ? memory.takeContiguous(tableBytes, TABLE_ALIGNMENT) : undefined,
   };
+}
+
+/** The same place for a ring of another, smaller size. */
+export const resizeRing = (place: RingPlace, size: number): RingPlace => ({
+  ...ringPartsAt(place.desc, size),
+  indirect: place.indirect,
+});
+
+/**
+ * Where the parts are from `start` on: as legacy devices take for granted (virtio 1.2 §2.7.2), which any other may have
+ * too. The used ring has pages of its own: the two ends write different lines.
+ */
+function ringPartsAt(start: number, size: number) {
+  const { desc, driver } = splitRingParts(size);
+  const device = roundUp(start + desc.bytes + driver.bytes, LEGACY_QUEUE_ALIGNMENT);
+  return { size, desc: start, driver: start + desc.bytes, device };
+}
+
+function partsBytes(size: number): number {
+  return ringPartsAt(0, size).device + splitRingParts(size).device.bytes;
 }
 
 /** The ring's addresses for the device. */

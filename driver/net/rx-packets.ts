@@ -2,13 +2,9 @@
 
 import { PacketField } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
-
-/** Shortest and longest packet that is delivered, header not counted. */
-export const MIN_PACKET_BYTES = 14;
-/** 64 KiB of IP, Ethernet header, two VLAN tags and slack. */
-export const MAX_PACKET_BYTES = 65_562;
 
 /** Sets the fields of received packets. */
 export interface RxPackets {
@@ -27,7 +23,7 @@ const NUM_BUFFERS = virtioNetHdr.fields.num_buffers.offset;
 export const rxPackets = specialize(
   function rxPackets(pool: PacketPool, headerBytes: number, mergeable: boolean, lengths: Uint32Array): RxPackets {
     const { fields, halfWords, headroom, bufferBytes } = pool;
-    const shortest = headerBytes + MIN_PACKET_BYTES;
+    const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const numBuffersAt = pool.offset + headroom - headerBytes + NUM_BUFFERS;
     let bytes = 0;
     let numBuffers = 0;
@@ -67,5 +63,5 @@ export const rxPackets = specialize(
       },
     };
   },
-  { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT, NUM_BUFFERS, MIN_PACKET_BYTES, MAX_PACKET_BYTES },
+  { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT, NUM_BUFFERS, ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES },
 );

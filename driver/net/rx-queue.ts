@@ -5,9 +5,10 @@ import { PacketField } from '../memory/packet-fields.js';
 import { readNumBuffers } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import type { DriverRing } from '../ring/ends.js';
+import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
-import { MAX_PACKET_BYTES, MIN_PACKET_BYTES, type RxPackets, rxPackets } from './rx-packets.js';
+import { type RxPackets, rxPackets } from './rx-packets.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
@@ -104,7 +105,7 @@ export class RxQueue {
     const { handles } = burst;
     const lengths = this.#lengths;
     const headerBytes = this.#headerBytes;
-    const shortest = headerBytes + MIN_PACKET_BYTES;
+    const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const headerAt = pool.offset + pool.headroom - headerBytes;
     let bytes = 0;
     let to = start;

@@ -41,11 +41,9 @@ export class FileBar implements Bar {
     this.#write(offset, bytes);
   }
 
-  doorbell(_offset: number, _width: 16 | 32, _value: number): Doorbell {
-    throw new VirtioError(ErrorCode.UNSUPPORTED, `BAR ${this.index} cannot be mapped, so no doorbell can be in it`, {
-      value: this.index,
-      advice: 'use a device with its notifications in memory',
-    });
+  doorbell(offset: number, width: 16 | 32, value: number): Doorbell {
+    this.#check(offset, width / 8);
+    return { kind: 'file', fd: this.#file.fd, position: this.#file.fileOffset + offset, width, value };
   }
 
   close(): void {}

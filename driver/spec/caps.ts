@@ -9,9 +9,9 @@ export const caps = {
   messageFds: 8,
   /** Regions of one SET_MEM_TABLE (vhost-user "Memory regions description"). */
   tableRegions: 8,
-  /** Regions that ADD_MEM_REG may bring together. */
-  memorySlots: 32,
-  /** Sum of all regions of a guest, in bytes. */
+  /** Regions that ADD_MEM_REG may bring together; each keeps a descriptor open. */
+  memorySlots: 509,
+  /** Sum of all regions of a guest, in bytes, unless the owner says otherwise. */
   memoryBytes: 1n << 40n,
   /** Entries of a ring. */
   ringSize: MAX_QUEUE_SIZE,
@@ -23,8 +23,10 @@ export const caps = {
   messageMs: 5000,
   /** Connections of one server. */
   connections: 1024,
+  /** Translations that are asked for and have not come. */
+  iotlbMisses: 2048,
+  /** Requests to the front-end that its kernel has not taken, or that it has not answered. */
+  backendRequests: 512,
   /** Milliseconds between two events of the same class from one connection. */
   eventIntervalMs: 1000,
-  /** Bytes of a packet with its header: what TCP segmentation can make, 65550 and 12. */
-  frameBytes: 65562,
 } as const;

@@ -22,6 +22,14 @@ export type Doorbell =
       readonly offset: number;
       readonly width: 16 | 32;
       readonly value: number;
+    }
+  /** The same through a file that cannot be mapped, at `position` of it: I/O ports. */
+  | {
+      readonly kind: 'file';
+      readonly fd: number;
+      readonly position: number;
+      readonly width: 16 | 32;
+      readonly value: number;
     };
 
 /** Part of a memory file, as DMA maps and vhost-user regions name it. The fd stays its owner's. */

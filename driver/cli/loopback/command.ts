@@ -100,6 +100,7 @@ const device: readonly Option[] = [
     '--pci-access <HOW>',
     'with --device: vfio, or sysfs, where nothing stands between the device and all memory',
   ).argParser(oneOf('--pci-access', ['vfio', 'sysfs'])),
+  new Option('--legacy', 'with --device: drive it by its legacy registers, whose rings are as long as it says'),
   new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on'),
 ];
 

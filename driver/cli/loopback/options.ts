@@ -27,6 +27,7 @@ export interface LoopbackOptions {
   readonly connect?: string;
   readonly device?: string;
   readonly pciAccess?: 'vfio' | 'sysfs';
+  readonly legacy?: boolean;
   readonly reconnect?: boolean;
   readonly memory: (typeof PAGE_CHOICES)[number];
   readonly lock?: boolean;
@@ -56,6 +57,7 @@ export function checkOptions(options: LoopbackOptions, wrong: (message: string) 
     throw wrong('--reconnect is about the back-end of --connect');
   if (device !== undefined && transport === 'vhost-user')
     throw wrong('--device is a PCI device, and --transport is vhost-user');
+  if (options.legacy === true && device === undefined) throw wrong('--legacy is about the device of --device');
   if (options.pciAccess !== undefined && device === undefined)
     throw wrong('--pci-access is about the device of --device');
   if ((connect ?? device) !== undefined && (options.lcores?.length ?? 0) > 1) {

@@ -29,7 +29,7 @@ export interface Stand {
 
 /** Opens everything; on failure nothing stays. */
 export async function openStand(options: LoopbackOptions, interrupt: Interrupt): Promise<Stand> {
-  const { queues, ringSize, memory, lock, reconnect, connect, device, pciAccess } = options;
+  const { queues, ringSize, memory, lock, reconnect, connect, device, pciAccess, legacy } = options;
   const portOptions: OpenPortOptions = {
     queues,
     ringSize,
@@ -37,6 +37,7 @@ export async function openStand(options: LoopbackOptions, interrupt: Interrupt):
     lock,
     reconnect,
     pciAccess,
+    legacy,
     demand: demandedFeatures(options.demand ?? []),
     signal: interrupt.signal,
   };
