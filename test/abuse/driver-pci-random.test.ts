@@ -11,7 +11,7 @@ import type { Bar } from '../../driver/spec/pci-function.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import { bringUp, FakeDeviceModel, fakeWanted, withMemory } from '../support/fake-device-model.js';
 
-export const fullTimeBoundSeconds = 900;
+export const fullTimeBoundSeconds = 3600;
 
 const test = suite('random PCI device');
 const RUNS = process.env['VIRTIO_PMD_FULL'] === undefined ? 1500 : 200_000;

