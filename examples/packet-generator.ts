@@ -68,6 +68,7 @@ async function main(): Promise<void> {
   await using generator = await launch(port, new URL(import.meta.url), { data: order });
   process.once('SIGINT', () => generator.stop());
   port.once('fault', fail).once('fault', () => generator.stop());
+  console.log(`sending through ${port.address}`);
   const [{ sent, received }] = (await generator.finished) as [ReturnType<typeof run>];
   console.log(`sent ${sent}  received ${received}  lost ${sent - received}`);
 }

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { devbind } from '../../driver/cli/devbind/command.js';
+import { devbind } from '../../driver/cli/devbind/devbind.js';
 import { VirtioError } from '../../driver/errors.js';
 import { bindFunction, networkFunctions, type PciRoots, unbindFunction } from '../../driver/pci/binding.js';
 

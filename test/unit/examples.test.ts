@@ -61,7 +61,8 @@ test('packet-generator over vhost-user: stopped by Ctrl-C, and told when its bac
   withBackends(1, async ([path = ''], [backend]) => {
     for (const signal of ['SIGINT', 'SIGKILL'] as const) {
       const cli = startCli([`vhost-user:${path}`, '--seconds', '60'], { script: example('packet-generator') });
-      await sleep(1500);
+      await cli.printed(/sending through/);
+      await sleep(1000);
       if (signal === 'SIGINT') cli.kill(signal);
       else backend?.kill(signal);
       const end = await cli.done;

@@ -1,7 +1,6 @@
 /** `virtio-pmd loopback` on the command line: its options, and what its help says. */
 
-import { Command, InvalidArgumentError, Option } from 'commander';
-import { parsePciAddress } from '../../pci/pci-address.js';
+import { Command, Option } from 'commander';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
@@ -43,12 +42,6 @@ Exit status: 0 all came back as it was sent; 1 it did not, or something failed;
 const size = (text: string): number | 'imix' => {
   const right = `${SMALLEST_PACKET} to ${LARGEST_PACKET} bytes, or imix`;
   return text === 'imix' ? text : wholeNumber('--size', SMALLEST_PACKET, LARGEST_PACKET, right)(text);
-};
-
-const pciAddress = (text: string): string => {
-  const address = parsePciAddress(text);
-  if (address === undefined) throw new InvalidArgumentError('it is no PCI address such as 0000:00:04.0');
-  return address;
 };
 
 const traffic: readonly Option[] = [
@@ -94,7 +87,7 @@ const device: readonly Option[] = [
     .argParser(path('--connect'))
     .conflicts('socketPath'),
   new Option('--device <BDF>', 'drive this PCI device, such as 0000:00:04.0; what is behind it must send packets back')
-    .argParser(pciAddress)
+    .argParser(path('--device'))
     .conflicts(['socketPath', 'connect']),
   new Option(
     '--pci-access <HOW>',

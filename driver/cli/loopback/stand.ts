@@ -14,6 +14,7 @@ import {
   openPort,
   PciModernTransport,
   Port,
+  parsePciAddress,
   VhostUserServer,
   VirtioError,
 } from '../../index.js';
@@ -44,7 +45,8 @@ export async function openStand(options: LoopbackOptions, interrupt: Interrupt):
   if (connect !== undefined) {
     return { port: await openPort(`vhost-user:${connect}`, portOptions), device: () => undefined };
   }
-  if (device !== undefined) return { port: await openPort(device, portOptions), device: () => undefined };
+  if (device !== undefined)
+    return { port: await openPort(checkedAddress(device), portOptions), device: () => undefined };
   const thread = await DeviceThread.start({ cpu: options.lcores?.[1], idle: options.idle });
   try {
     const open = transportOf(options) === 'pci' ? openPci : openVhostUser;
@@ -132,6 +134,19 @@ class TemporaryFolder implements AsyncDisposable {
     rmSync(this.path, { recursive: true, force: true });
     this.#forget();
   }
+}
+
+function checkedAddress(device: string): string {
+  const address = parsePciAddress(device);
+  if (address !== undefined) return address;
+  throw new VirtioError(
+    ErrorCode.INVALID_ARGUMENT,
+    `--device takes a PCI address such as 0000:00:04.0, not ${device}`,
+    {
+      value: device,
+      advice: 'virtio-pmd devbind --status shows those that there are',
+    },
+  );
 }
 
 /** Feature numbers by their names, as the specification has them (virtio 1.2 §5.1.3, §6), with or without VIRTIO_NET_F_. */
