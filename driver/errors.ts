@@ -26,6 +26,8 @@ export const ErrorCode = {
   RING_BROKEN: 'RING_BROKEN',
   /** The device is not what the specification says, or asks for a reset. */
   DEVICE_BROKEN: 'DEVICE_BROKEN',
+  /** An address of the guest has no translation yet; `value` is the IOVA (bigint) to ask for. */
+  NO_TRANSLATION: 'NO_TRANSLATION',
   /** The other side went away. */
   PEER_GONE: 'PEER_GONE',
   /** Something did not happen in time. */

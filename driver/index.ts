@@ -1,15 +1,35 @@
 /** The public interface of virtio-pmd. */
 
+export type { RingStatistics } from './backend/counters.js';
 export { DeviceThread, type DeviceThreadOptions } from './backend/device-thread.js';
 export { EmulatedPciFunction, type EmulatedPciOptions } from './backend/emulated-pci-function.js';
 export { NetDevice, type NetDeviceOptions } from './backend/net-device.js';
-export type { BackendPort, BackendPortContext, BackendPortSpec } from './backend/ports/backend-port.js';
-export { echoPort, pcapPort, sinkPort, sourcePort } from './backend/ports/built-in.js';
+export type {
+  BackendPort,
+  BackendPortContext,
+  BackendPortModule,
+  BackendPortSpec,
+} from './backend/ports/backend-port.js';
+export {
+  echoPort,
+  icmpEchoPort,
+  pcapPort,
+  sinkPort,
+  sourcePort,
+  switchPort,
+  switchUplinkPort,
+  tapPort,
+} from './backend/ports/built-in.js';
+export { CountedPort, countersOf } from './backend/ports/port-counters.js';
+export { createSwitchFabric, type SwitchFabric } from './backend/switch/fabric.js';
+export type { ConnectionDescription } from './backend/vhost-user-description.js';
+export type { ServerEvent } from './backend/vhost-user-events.js';
 export { VhostUserServer, type VhostUserServerOptions } from './backend/vhost-user-server.js';
 export { ErrorCode, VirtioError } from './errors.js';
 export type { IdlePolicy } from './lcore/idle.js';
 export { Burst } from './memory/burst.js';
 export { macForward, swapMacs } from './memory/ethernet.js';
+export { PacketBytes } from './memory/packet-bytes.js';
 export { PacketField, PacketFlag } from './memory/packet-fields.js';
 export { PacketPool } from './memory/packet-pool.js';
 export { PacketView } from './memory/packet-view.js';
@@ -21,6 +41,14 @@ export { createPool, Port, type PortOptions, type PortStatistics } from './net/p
 export { type OpenPortOptions, openPort } from './open.js';
 export { PcapReader } from './pcap/pcap-reader.js';
 export { PcapWriter } from './pcap/pcap-writer.js';
-export { Feature, FeatureSet } from './spec/features.js';
+export {
+  bindFunction,
+  type NetworkFunction,
+  networkFunctions,
+  type PciRoots,
+  unbindFunction,
+} from './pci/binding.js';
+export { parsePciAddress } from './pci/pci-address.js';
+export { dropUnmetRequirements, Feature, FeatureSet } from './spec/features.js';
 export { PciModernTransport } from './transport/pci-modern.js';
 export { VhostUserTransport } from './transport/vhost-user.js';

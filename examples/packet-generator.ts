@@ -1,6 +1,5 @@
 /**
  * A packet generator: sends at a rate, and counts what comes back.
- *
  *   node dist/examples/packet-generator.js                                     the embedded device, which echoes
  *   node dist/examples/packet-generator.js --rate 1000000 vhost-user:/run/a.sock --size 512 --seconds 10
  */

@@ -61,6 +61,22 @@ export const CopyJob = {
   WORDS_SHIFT: 3,
 } as const;
 
+/** Words of one buffer in the lists of `readTap` and `writeTap` (u32 each). */
+export const TapBuffer = {
+  /** Where in the pool it begins; the header comes first. */
+  OFFSET: 0,
+  /** Bytes of room, or of data. */
+  BYTES: 1,
+  /** After reading: bytes of the frame that begins here, header included. For writing: 1 where it goes on in the next. */
+  FRAME: 2,
+  WORDS: 4,
+} as const;
+/** What a frame that was refused adds to the result of `writeTap`. */
+export const TAP_REFUSED = 0x1_0000;
+
+/** What the reader of a tap does for the kernel (TUN_F_*). */
+export const TapOffload = { CHECKSUM: 1, TSO4: 2, TSO6: 4, TSO_ECN: 8 } as const;
+
 /** A region of another address space, mapped by this thread. */
 export interface RegionOptions {
   /** File to map. Not taken over: the caller still owns and closes it. */
@@ -102,30 +118,51 @@ export interface CopyEngine {
   removeRegion(number: number): void;
   /**
    * A view of `bytes` bytes at `guestAddress`, all inside one region (else RangeError). Blank when its region goes.
-   * For rings: wrap each address once.
+   * For rings: wrap each address once. Where addresses are translated, windows must allow reading and writing all of it
+   * and lead to one piece of one region; the view outlives them.
    */
   view(guestAddress: bigint, bytes: number): ArrayBuffer;
   /** From now on the addresses of jobs and views are IOVAs, or again guest addresses. Windows are forgotten either way. */
   setTranslated(isTranslated: boolean): void;
-  /** Adds a window; parts of others that it overlaps are replaced. RangeError on overflow, or beyond the most there may be. */
+  /**
+   * Adds a window; parts of others that it overlaps are replaced. RangeError on 0 bytes and on overflow of either side;
+   * Error where addresses are not translated. It may lead anywhere: that there is memory is seen when it is used.
+   * Windows are a cache: past 2048 another one, at random, is forgotten, and is missing when it is next used.
+   */
   addWindow(window: WindowOptions): void;
-  /** Forgets every window that overlaps the range. */
+  /**
+   * Forgets every window that overlaps the range, whole. A range that leaves the addresses ends with the last of them, so
+   * that no invalidation is lost; RangeError on 0 bytes.
+   */
   removeWindows(iova: bigint, bytes: bigint): void;
   /**
+   * First IOVA from `low` and `high` on for which no window allows a copy of this direction, or -1n when the `bytes` bytes
+   * are all covered (0 bytes: the address itself) or addresses are not translated. It is the byte that a status
+   * NO_TRANSLATION or NO_PERMISSION is about. IOVAs past the last one there is are not missing but OUTSIDE_MEMORY.
+   */
+  missing(low: number, high: number, bytes: number, direction: CopyDirection): bigint;
+  /**
    * Maps a dirty log (one bit a 4096-byte page of guest addresses, vhost-user "Migration"): each page a job writes is
-   * marked in it with an atomic or, after the bytes. Pages beyond the log are not marked. RangeError when the file is too short.
+   * marked in it with an atomic or, after the bytes. Pages beyond the log are not marked, but counted. RangeError when the
+   * file is too short, system errors of mmap; the log before, which it replaces, stays then. The fd stays the caller's.
    */
   setLog(log: { readonly fd: number; readonly fileOffset: number; readonly bytes: number }): void;
+  /** Unmaps the log. Idempotent. */
   clearLog(): void;
-  /** Marks the pages of a range of guest addresses, in the log's own terms; nothing without a log. Never throws, never allocates. */
+  /**
+   * Marks the pages of a range of guest addresses, in the log's own terms; nothing without a log. To be called after the
+   * range was written. Never throws, never allocates.
+   */
   markDirty(low: number, high: number, bytes: number): void;
+  /** Pages that were to be marked and lie beyond the log, since this engine is there. */
+  skippedPages(): number;
   /** The pool that jobs copy from and to; must stay mapped until `close`. */
   setPool(pool: ArrayBuffer): void;
   /** Runs jobs 0 to `count - 1`; returns how many did not end OK. Never throws, never allocates. */
   run(count: number): number;
-  /** Pages of any region that had to be replaced by zeroes because the file behind them is gone. */
+  /** Pages of any region, or of the log, that had to be replaced by zeroes because the file behind them is gone. */
   faults(): number;
-  /** Unmaps all regions, as `removeRegion` does. Idempotent. */
+  /** Unmaps all regions, as `removeRegion` does, and the log. Idempotent. */
   close(): void;
 }
 
@@ -190,6 +227,26 @@ export interface Native {
   write8(map: ArrayBuffer, offset: number, value: number): void;
   write16(map: ArrayBuffer, offset: number, value: number): void;
   write32(map: ArrayBuffer, offset: number, value: number): void;
+
+  // Taps
+  /**
+   * Opens a tap interface, and makes it where it is not there: then it goes with the descriptor. Every frame has a
+   * virtio-net header of `headerBytes` before it; `offloads` of `TapOffload` says what the reader does for the kernel.
+   * Non-blocking, close-on-exec. EPERM without CAP_NET_ADMIN, EBUSY when somebody has it, EINVAL when it is no tap.
+   */
+  openTap(name: string, headerBytes: number, offloads: number): { name: string; fd: number };
+  setTapOffloads(fd: number, offloads: number): void;
+  /**
+   * Reads frames into buffers 0 to `count - 1` of the list, one a buffer; returns how many. One that is longer than its
+   * buffer goes on in the `spares` buffers that follow these in the list (63 at most), and is the last. EBADFD when the
+   * interface is gone.
+   */
+  readTap(fd: number, pool: ArrayBuffer, buffers: Uint32Array, count: number, spares: number): number;
+  /**
+   * Writes the frames in buffers 0 to `count - 1`. Returns how many buffers it dealt with, fewer where the interface takes
+   * no more now, plus `TAP_REFUSED` times the frames that were refused and are lost.
+   */
+  writeTap(fd: number, pool: ArrayBuffer, buffers: Uint32Array, count: number): number;
 
   // Threads
   /** Pins the calling thread to these processors. EINVAL when one does not exist. */

@@ -4,9 +4,9 @@ import { type CopyEngine, CopyJob } from '../../native/index.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
-import { ETHERNET_HEADER_BYTES } from './ring-context.js';
 
 /** Completes the jobs that a ring's `pop` began. Both return the packets' bytes, or -1 when something is unusual. */
 export interface BurstJobs {

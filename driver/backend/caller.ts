@@ -3,9 +3,21 @@
 import { native } from '../../native/index.js';
 import type { DeviceRing } from '../ring/ends.js';
 import { RingCounter } from './counters.js';
+import type { RingSetup } from './device-model.js';
 
-/** Signals a ring's call descriptor when the driver wants it, once a burst. */
-export class Caller {
+/** Tells the guest, when its driver wants it, once a burst. */
+export interface Caller {
+  /** After chains were returned. Never blocks. */
+  call(ring: DeviceRing): void;
+}
+
+/** The way that the front-end has set up for a ring. @param report hands a call to the control plane */
+export function callerFor(setup: RingSetup, counters: Float64Array, report: () => void): Caller {
+  if (setup.callFd === undefined && setup.callsInBand === true) return new InBandCaller(counters, report);
+  return new EventFdCaller(setup.callFd, counters);
+}
+
+class EventFdCaller implements Caller {
   readonly #fd: number;
   readonly #counters: Float64Array;
 
@@ -15,11 +27,30 @@ export class Caller {
     this.#counters = counters;
   }
 
-  /** After chains were returned. Never blocks: a full or closed descriptor is the guest's own loss. */
+  /** A full or closed descriptor is the guest's own loss. */
   call(ring: DeviceRing): void {
     if (ring.needsCall() && this.#fd >= 0) {
       this.#counters[RingCounter.CALLS_SENT]! += 1;
       native.signalEventFd(this.#fd);
+    } else {
+      this.#counters[RingCounter.CALLS_SAVED]! += 1;
+    }
+  }
+}
+
+class InBandCaller implements Caller {
+  readonly #counters: Float64Array;
+  readonly #report: () => void;
+
+  constructor(counters: Float64Array, report: () => void) {
+    this.#counters = counters;
+    this.#report = report;
+  }
+
+  call(ring: DeviceRing): void {
+    if (ring.needsCall()) {
+      this.#counters[RingCounter.CALLS_SENT]! += 1;
+      this.#report();
     } else {
       this.#counters[RingCounter.CALLS_SAVED]! += 1;
     }

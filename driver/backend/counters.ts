@@ -25,7 +25,15 @@ export const RingCounter = {
   DROP_NO_ROOM: 12,
   /** Dropped: the guest had no buffers for it, and the host's ran low. */
   DROP_NOT_TAKEN: 13,
-  COUNT: 16,
+  /** Dropped: for another address than the guest's, or unicast where it wants none. */
+  DROP_FILTER_UNICAST: 14,
+  /** Dropped: for a group that the guest is not in, or multicast where it wants none. */
+  DROP_FILTER_MULTICAST: 15,
+  /** Dropped: broadcast where the guest wants none. */
+  DROP_FILTER_BROADCAST: 16,
+  /** Dropped: in a VLAN that the guest is not in. */
+  DROP_FILTER_VLAN: 17,
+  COUNT: 24,
 } as const;
 
 export const ringDropReasons = {
@@ -36,6 +44,10 @@ export const ringDropReasons = {
   address: RingCounter.DROP_ADDRESS,
   noRoom: RingCounter.DROP_NO_ROOM,
   notTaken: RingCounter.DROP_NOT_TAKEN,
+  filterUnicast: RingCounter.DROP_FILTER_UNICAST,
+  filterMulticast: RingCounter.DROP_FILTER_MULTICAST,
+  filterBroadcast: RingCounter.DROP_FILTER_BROADCAST,
+  filterVlan: RingCounter.DROP_FILTER_VLAN,
 } as const;
 export type RingDropReason = keyof typeof ringDropReasons;
 

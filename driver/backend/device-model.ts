@@ -39,9 +39,12 @@ export interface RingSetup {
   readonly callFd: number | undefined;
   /** Eventfd to signal once when the ring is broken, or undefined. */
   readonly errFd: number | undefined;
-  /** Where the dirty log counts the used ring's first byte, or undefined: its writes are not logged. */
+  /** Where the dirty log counts the used ring's first byte (an IOVA with ACCESS_PLATFORM), or undefined: it is not logged. */
   readonly usedLog?: bigint | undefined;
-  /** This ring's part of the region that outlives the back-end (vhost-user "Inflight I/O tracking"), or undefined. */
+  /**
+   * This ring's part of the region that outlives the back-end (vhost-user "Inflight I/O tracking"), or undefined. What it
+   * says is taken up in place of `base`; one that is not to be believed is begun anew, with a `ring-resync`.
+   */
   readonly inflight?: MemoryRange | undefined;
   /** Without a `callFd`: calls are reported as events (vhost-user "In-band notifications"). */
   readonly callsInBand?: boolean | undefined;
@@ -51,6 +54,12 @@ export interface RingSetup {
 export type DeviceEvent =
   /** A ring was broken by the guest: it stands still until it is stopped and started again. */
   | { readonly type: 'ring-broken'; readonly ring: number; readonly reason: string }
+  /** A ring was not as its set-up says, because a back-end was killed: it goes on; packets may come twice or be lost. */
+  | { readonly type: 'ring-resync'; readonly ring: number; readonly reason: string }
+  /** The device's port no longer does a part of its work (`BackendPortContext.report`); packets still move. */
+  | { readonly type: 'port-failed'; readonly reason: string }
+  /** The configuration space is another one, and the driver is to be told (virtio 1.2 §2.4). */
+  | { readonly type: 'config-changed' }
   /** Guest memory vanished under a mapping; the connection must be closed. */
   | { readonly type: 'memory-fault' }
   /** A translation is missing: what needs it waits until `updateIotlb` brings it. */
@@ -73,7 +82,11 @@ export interface DeviceModel {
   setFeatures(features: FeatureSet): Promise<void>;
   /** Replaces the whole memory table: quiesces the rings, swaps, goes on. */
   setMemory(regions: readonly GuestRegion[]): Promise<void>;
-  /** Starts a ring (it still has to be enabled). Fails with INVALID_ARGUMENT where a ring part is not wholly in memory. */
+  /**
+   * Starts a ring (it still has to be enabled). Fails with INVALID_ARGUMENT where a ring part is not wholly in memory, and
+   * with NO_TRANSLATION where a translation for it is missing: `value` is the first IOVA (bigint) without one. The ring is
+   * stopped then; start it again when `updateIotlb` has brought what was missing.
+   */
   startRing(ring: number, setup: RingSetup): Promise<void>;
   /** Enabled rings move packets; a started, disabled transmitq is consumed and dropped (vhost-user, "Ring states"). */
   enableRing(ring: number, enabled: boolean): Promise<void>;
@@ -83,7 +96,10 @@ export interface DeviceModel {
   setLog(log: MemoryRange | undefined): Promise<void>;
   /** Adds a translation, or replaces those it overlaps. Only with ACCESS_PLATFORM. */
   updateIotlb(entry: IotlbEntry): Promise<void>;
-  /** Forgets translations; resolves when no poll thread uses them any more. */
+  /**
+   * Forgets translations; resolves when no poll thread uses them any more. A ring whose own pages are among them stands
+   * still, reports an `iotlb-miss`, and goes on by itself when `updateIotlb` brings them back.
+   */
   invalidateIotlb(iova: bigint, bytes: bigint): Promise<void>;
   /** Sends a RARP packet as if the guest had sent it, so that the network learns where the guest is now. */
   sendRarp(macAddress: Uint8Array): Promise<void>;

@@ -2,6 +2,7 @@
 
 import type { IdlePolicy } from '../lcore/idle.js';
 import { Lcore } from '../lcore/lcore.js';
+import type { PageChoice } from '../memory/dma-memory.js';
 import { DEFAULT_BUFFER_BYTES } from '../memory/packet-pool.js';
 import type { DeviceEvent } from './device-model.js';
 import type { DeviceRequests, DeviceThreadData, DeviceThreadEvent } from './device-worker.js';
@@ -15,30 +16,42 @@ export interface DeviceThreadOptions {
   /** Packet buffers of the thread. Default 8192. */
   readonly poolSize?: number | undefined;
   readonly bufferBytes?: number | undefined;
+  /** Which pages the packets are on. Default `auto`. */
+  readonly pages?: PageChoice | undefined;
   /** Modules of ports of one's own that devices on this thread may have. */
   readonly ports?: readonly URL[] | undefined;
 }
 
 const DEFAULT_POOL_SIZE = 8192;
 
+interface DeviceListener {
+  event(event: DeviceEvent): void;
+  lost(): void;
+}
+
 /** Polls the rings of any number of devices. */
 export class DeviceThread {
   readonly #lcore: Lcore;
-  readonly #listeners = new Map<number, (event: DeviceEvent) => void>();
+  readonly #listeners = new Map<number, DeviceListener>();
   #nextDevice = 0;
 
   private constructor(lcore: Lcore) {
     this.#lcore = lcore;
     lcore.onEvent = (event) => {
       const { device, event: what } = event as DeviceThreadEvent;
-      this.#listeners.get(device)?.(what);
+      this.#listeners.get(device)?.event(what);
     };
+    const lost = (): void => {
+      for (const listener of [...this.#listeners.values()]) listener.lost();
+    };
+    lcore.finished.then(lost, lost);
   }
 
   static async start(options: DeviceThreadOptions = {}): Promise<DeviceThread> {
     const data: DeviceThreadData = {
       poolSize: options.poolSize ?? DEFAULT_POOL_SIZE,
       bufferBytes: options.bufferBytes ?? DEFAULT_BUFFER_BYTES,
+      pages: options.pages,
       idle: options.idle ?? 'sleep',
       modules: [...Object.values(builtInPorts), ...(options.ports ?? []).map((url) => url.href)],
     };
@@ -48,10 +61,10 @@ export class DeviceThread {
     );
   }
 
-  /** A number for a new device, whose events go to `listener`. */
-  register(listener: (event: DeviceEvent) => void): number {
+  /** A number for a new device. @param lost called once when the thread ends while the device is on it */
+  register(event: (event: DeviceEvent) => void, lost: () => void): number {
     const device = this.#nextDevice++;
-    this.#listeners.set(device, listener);
+    this.#listeners.set(device, { event, lost });
     return device;
   }
   unregister(device: number): void {

@@ -4,18 +4,23 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
-import { DmaMemory } from '../memory/dma-memory.js';
+import { DmaMemory, type PageChoice } from '../memory/dma-memory.js';
 import { PacketPool } from '../memory/packet-pool.js';
 import { FeatureSet } from '../spec/features.js';
+import type { MemoryRange } from '../spec/pci-function.js';
 import { RingCounters } from './counters.js';
-import type { DeviceEvent, GuestRegion, RingSetup } from './device-model.js';
-import { GuestDevice, SCRATCH_BYTES } from './guest-device.js';
+import type { DeviceEvent, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
+import { GuestDevice } from './guest-device.js';
+import { SCRATCH_BYTES } from './guest-queues.js';
+import type { PairOnTheMove } from './pair.js';
 import type { BackendPortModule, BackendPortSpec } from './ports/backend-port.js';
+import { SharedState } from './shared-state.js';
 
 /** What a poll thread of the back-end is started with. */
 export interface DeviceThreadData {
   readonly poolSize: number;
   readonly bufferBytes: number;
+  readonly pages: PageChoice | undefined;
   readonly idle: IdlePolicy;
   /** Modules of the ports that its devices may have: loaded at the start, for later there is no event loop. */
   readonly modules: readonly string[];
@@ -29,21 +34,39 @@ export interface DeviceThreadEvent {
 
 /** The requests of a device thread, by type: what goes in (the answer is what the handler returns). */
 export interface DeviceRequests {
-  'add-device': { device: number; port: BackendPortSpec; queuePairs: number; counters: SharedArrayBuffer };
+  'add-device': {
+    device: number;
+    port: BackendPortSpec;
+    queuePairs: number;
+    counters: SharedArrayBuffer;
+    /** The live configuration space. */
+    config: SharedArrayBuffer;
+    /** The settings of the receive filter. */
+    filter: SharedArrayBuffer;
+    shared: SharedArrayBuffer;
+    /** Those that are on this thread. */
+    pairs: readonly number[];
+  };
   'set-features': { device: number; words: number[] };
   'set-memory': { device: number; regions: readonly GuestRegion[] };
   'start-ring': { device: number; ring: number; setup: RingSetup };
   'enable-ring': { device: number; ring: number; enabled: boolean };
   'stop-ring': { device: number; ring: number };
+  'set-log': { device: number; log: MemoryRange | undefined };
+  'update-iotlb': { device: number; entry: IotlbEntry };
+  'invalidate-iotlb': { device: number; iova: bigint; bytes: bigint };
+  'send-rarp': { device: number; macAddress: Uint8Array };
+  'release-pair': { device: number; pair: number };
+  'adopt-pair': { device: number; pair: number; state: PairOnTheMove };
   'reset-device': { device: number };
   'remove-device': { device: number };
 }
 
 export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<void> {
-  const { poolSize, bufferBytes, idle: policy, modules } = data as DeviceThreadData;
+  const { poolSize, bufferBytes, pages, idle: policy, modules } = data as DeviceThreadData;
   const loaded = new Map<string, BackendPortModule>();
   for (const module of modules) loaded.set(module, (await import(module)) as BackendPortModule);
-  using memory = DmaMemory.allocate({ bytes: poolSize * bufferBytes + SCRATCH_BYTES });
+  using memory = DmaMemory.allocate({ bytes: poolSize * bufferBytes + SCRATCH_BYTES, pages });
   const pool = PacketPool.create(memory, { size: poolSize, bufferBytes });
   const scratchAt = memory.take(SCRATCH_BYTES, 64);
   const scratch = { poolOffset: scratchAt, words: new Uint32Array(memory.buffer, scratchAt, SCRATCH_BYTES / 4) };
@@ -59,11 +82,20 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
     return found;
   };
 
-  handle('add-device', ({ device: number, port, queuePairs, counters }) => {
-    const made = portModule(loaded, port.module).createPort({ pool, queuePairs }, port.options as never);
+  handle('add-device', ({ device: number, port, queuePairs, counters, config, filter, shared, pairs }) => {
     const report = (event: DeviceEvent): void => emit({ device: number, event } satisfies DeviceThreadEvent);
+    const context = { pool, queuePairs, pairs, report: (reason: string) => report({ type: 'port-failed', reason }) };
+    const made = portModule(loaded, port.module).createPort(context, port.options as never);
     try {
-      devices.set(number, new GuestDevice({ pool, scratch }, made, queuePairs, new RingCounters(counters), report));
+      devices.set(
+        number,
+        new GuestDevice({ pool, scratch }, made, queuePairs, new RingCounters(counters), report, {
+          config: new Uint8Array(config),
+          filter,
+          shared: new SharedState(shared),
+          pairs,
+        }),
+      );
     } catch (error) {
       made.close();
       throw error;
@@ -75,6 +107,12 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   handle('start-ring', ({ device: number, ring, setup }) => device(number).startRing(ring, setup));
   handle('enable-ring', ({ device: number, ring, enabled }) => device(number).enableRing(ring, enabled));
   handle('stop-ring', ({ device: number, ring }) => device(number).stopRing(ring));
+  handle('set-log', ({ device: number, log }) => device(number).setLog(log));
+  handle('update-iotlb', ({ device: number, entry }) => device(number).updateIotlb(entry));
+  handle('invalidate-iotlb', ({ device: number, iova, bytes }) => device(number).invalidateIotlb(iova, bytes));
+  handle('send-rarp', ({ device: number, macAddress }) => device(number).sendRarp(macAddress));
+  handle('release-pair', ({ device: number, pair }) => device(number).releasePair(pair));
+  handle('adopt-pair', ({ device: number, pair, state }) => device(number).adoptPair(pair, state));
   handle('reset-device', ({ device: number }) => device(number).reset());
   handle('remove-device', ({ device: number }) => {
     const removed = devices.get(number);

@@ -70,8 +70,11 @@ export class EmulatedVirtio {
       (_, index) => new EmulatedQueue(index, device.maxRingSize),
     );
     this.#sequence = new CallSequence((error) => this.#fail(error));
-    device.onEvent = (event) =>
-      this.#fail(event.type === 'ring-broken' ? `ring ${event.ring} broke: ${event.reason}` : 'guest memory is gone');
+    device.onEvent = (event) => {
+      if (event.type === 'ring-broken') this.#fail(`ring ${event.ring} broke: ${event.reason}`);
+      else if (event.type === 'memory-fault') this.#fail('guest memory is gone');
+      else if (event.type === 'config-changed' && this.isLive) this.notifyConfig();
+    };
   }
 
   /** Resolves when the device model has done everything asked of it so far. */

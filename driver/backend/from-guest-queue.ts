@@ -3,9 +3,10 @@
 import { CopyDirection, CopyJob, CopyStatus } from '../../native/index.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
+import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
-import { DEVICE_BURST, ETHERNET_HEADER_BYTES, JOB_CHAIN, MAX_PACKET_BYTES, type RingContext } from './ring-context.js';
+import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
@@ -69,8 +70,7 @@ export class FromGuestQueue {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
         this.#lengths[index] = jobs[(index << JOB_SHIFT) + LENGTH]! - headerBytes;
       }
-      this.#dropFailed(popped);
-      return this.#finish(burst, popped);
+      return this.#finish(burst, this.#standing(popped, popped));
     }
     burst.count = to + popped;
     counters[PACKETS]! += popped;
@@ -116,7 +116,12 @@ export class FromGuestQueue {
       else {
         // Every buffer of ours that begins cuts one of the guest's in two at most.
         const pieces = end - first + Math.ceil(total / pool.dataBytes) + 1;
-        if (job + pieces > capacity) break;
+        if (job + pieces > capacity) {
+          if (job > 0) break;
+          // It would never fit.
+          counters[RingCounter.DROP_TOO_LONG]! += 1;
+          continue;
+        }
         const next = this.#gather(taken, source, first, end, job);
         if (next < 0) {
           counters[NO_BUFFER]! += 1;
@@ -128,8 +133,7 @@ export class FromGuestQueue {
     }
     // Chains behind a full job list or an empty pool wait for the next turn.
     if (taken < popped) pool.free(this.#handles, taken, popped - taken);
-    if (taken === 0) return 0;
-    if (job > 0 && engine.run(job) > 0) this.#dropFailed(job);
+    if (job > 0 && engine.run(job) > 0) taken = this.#standing(job, taken);
     return this.#finish(burst, taken);
   }
 
@@ -192,6 +196,7 @@ export class FromGuestQueue {
 
   /** Hands over the packets of the first `taken` chains whose length is set, drops the others, returns all chains. */
   #finish(burst: Burst, taken: number): number {
+    if (taken === 0) return 0;
     const { ring, pool, counters } = this.#context;
     const lengths = this.#lengths;
     const handles = this.#handles;
@@ -216,17 +221,27 @@ export class FromGuestQueue {
     return taken;
   }
 
-  /** Sets the length of every packet to 0 that has a job which did not end well, among the first `jobs` jobs. */
-  #dropFailed(jobCount: number): void {
-    const { engine, counters } = this.#context;
+  /**
+   * Looks at the jobs of `taken` chains: a packet with one that failed gets length 0, which drops it. Where one waits for
+   * a translation, its chain and those behind it give their buffers back. Returns how many chains are done with.
+   */
+  #standing(jobCount: number, taken: number): number {
+    const { engine, counters, pool, onMiss } = this.#context;
     const { jobs } = engine;
     const lengths = this.#lengths;
     for (let job = 0; job < jobCount; job++) {
       const at = job << JOB_SHIFT;
       const chain = jobs[at + JOB_CHAIN]!;
-      if (jobs[at + STATUS] === CopyStatus.OK || lengths[chain] === 0) continue;
+      const status = jobs[at + STATUS];
+      if (status === CopyStatus.OK || lengths[chain] === 0) continue;
+      if (status === CopyStatus.NO_TRANSLATION) {
+        pool.free(this.#handles, chain, taken - chain);
+        onMiss(jobs[at + GUEST_LOW]!, jobs[at + GUEST_HIGH]!, jobs[at + LENGTH]!, CopyDirection.FROM_GUEST);
+        return chain;
+      }
       lengths[chain] = 0;
       counters[RingCounter.DROP_ADDRESS]! += 1;
     }
+    return taken;
   }
 }

@@ -1,72 +1,58 @@
-/** One guest's device on the poll thread: its memory, its rings, its port. */
+/** One guest's device on a poll thread: its rings, its port, and the packets between them. */
 
-import { type CopyEngine, native } from '../../native/index.js';
-import { ErrorCode, VirtioError } from '../errors.js';
+import { CopyDirection } from '../../native/index.js';
 import { Burst } from '../memory/burst.js';
-import type { PacketPool } from '../memory/packet-pool.js';
-import type { TableScratch } from '../ring/chain-walker.js';
-import type { DeviceRing } from '../ring/ends.js';
-import { jobsNeeded, splitDeviceRing } from '../ring/split-device-ring.js';
-import { Feature, type FeatureSet } from '../spec/features.js';
-import { controlqIndex, receiveqIndex } from '../spec/net-config.js';
-import { netHeaderBytes } from '../spec/net-header.js';
+import { jobsNeeded } from '../ring/split-device-ring.js';
+import { MAX_PACKET_BYTES } from '../spec/ethernet.js';
+import type { FeatureSet } from '../spec/features.js';
+import { controlqIndex, NetStatus, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
+import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
-import { Caller } from './caller.js';
-import { CONTROL_SCRATCH_BYTES, ControlQueue } from './control-queue.js';
+import { ControlCommands } from './control-commands.js';
+import type { ControlQueue } from './control-queue.js';
 import { RingCounter, type RingCounters } from './counters.js';
-import type { DeviceEvent, GuestRegion, RingSetup } from './device-model.js';
-import { FromGuestQueue } from './from-guest-queue.js';
+import type { DeviceEvent, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
+import type { FromGuestQueue } from './from-guest-queue.js';
+import { GuestMemory } from './guest-memory.js';
+import { type DeviceResources, GuestQueues } from './guest-queues.js';
+import { GuestRings } from './guest-rings.js';
+import { type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
+import { poolReserve } from './pool-reserve.js';
 import type { BackendPort } from './ports/backend-port.js';
-import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
-import { checkRingSetup, guestRingViews } from './ring-setup.js';
-import { ToGuestQueue } from './to-guest-queue.js';
+import { rarpPacket } from './rarp.js';
+import { ReceiveFilter, receiveFilterState } from './receive-filter.js';
+import { DEVICE_BURST } from './ring-context.js';
+import { SharedState } from './shared-state.js';
 
-/** What a device shares with the others of its thread. */
-export interface DeviceResources {
-  readonly pool: PacketPool;
-  /** For indirect tables and control commands; used within one call, never kept. */
-  readonly scratch: TableScratch;
-}
-
-/** Bytes of scratch memory a thread needs: the largest indirect table, and a control command. */
-export const SCRATCH_BYTES = MAX_QUEUE_SIZE * 16 + CONTROL_SCRATCH_BYTES;
-
-/** A ring and how far it has come. */
-interface RingState {
-  setup: RingSetup | undefined;
-  enabled: boolean;
-  /** Next available entry while the ring is stopped. */
-  base: number;
-  ring: DeviceRing | undefined;
-  reported: boolean;
-}
-
-interface Pair {
-  receive: ToGuestQueue | undefined;
-  transmit: FromGuestQueue | undefined;
-  /** Packets on their way to the guest that it has no buffers for yet. */
-  readonly waiting: Burst;
+export interface GuestDeviceOptions {
+  /** The live configuration space, which the front door reads in another thread. */
+  readonly config?: Uint8Array | undefined;
+  /** What `receiveFilterState` made, for all threads of the device. */
+  readonly filter?: SharedArrayBuffer | undefined;
+  /** What all threads of the device share. */
+  readonly shared?: SharedState | undefined;
+  /** Pairs that are on this thread; all unless given. */
+  readonly pairs?: readonly number[] | undefined;
 }
 
 /** Moves the packets of one guest; every call comes from its poll thread. */
 export class GuestDevice {
   readonly #resources: DeviceResources;
-  readonly #engine: CopyEngine;
-  readonly #snapshot: JobSnapshot;
+  readonly #memory: GuestMemory;
+  readonly #rings: GuestRings;
+  readonly #queues: GuestQueues;
   readonly #port: BackendPort;
   readonly #bounces: boolean;
-  readonly #counters: RingCounters;
-  readonly #emit: (event: DeviceEvent) => void;
-  readonly #states: readonly RingState[];
-  readonly #pairs: readonly Pair[];
+  readonly #polls: boolean;
+  readonly #queuePairs: number;
   readonly #burst: Burst;
-  /** Free buffers of the thread below which no guest may hold what it does not take. */
   readonly #reserve: number;
-  readonly #regions: number[] = [];
-  #control: ControlQueue | undefined;
-  #activePairs: number;
-  #features: FeatureSet | undefined;
-  #faultsSeen = 0;
+  readonly #filter: ReceiveFilter;
+  readonly #commands: ControlCommands;
+  readonly #config: Uint8Array;
+  readonly #shared: SharedState;
+  /** Packets that go to the port as if the guest had sent them, when there is room. */
+  readonly #announcements: Uint8Array[] = [];
   #turns = 0;
 
   constructor(
@@ -75,90 +61,118 @@ export class GuestDevice {
     queuePairs: number,
     counters: RingCounters,
     emit: (event: DeviceEvent) => void,
+    options: GuestDeviceOptions = {},
   ) {
+    const { pool } = resources;
+    const { config = new Uint8Array(virtioNetConfig.bytes), filter = receiveFilterState(config) } = options;
+    const rings = controlqIndex(queuePairs) + 1;
     this.#resources = resources;
-    this.#engine = new native.CopyEngine(jobsNeeded(MAX_QUEUE_SIZE, DEVICE_BURST));
-    this.#engine.setPool(resources.pool.memory.buffer);
-    this.#snapshot = new JobSnapshot(this.#engine);
     this.#port = port;
     this.#bounces = port.bounce !== undefined;
-    this.#counters = counters;
-    this.#emit = emit;
-    this.#activePairs = queuePairs;
-    this.#states = Array.from({ length: controlqIndex(queuePairs) + 1 }, () => newState());
-    this.#pairs = Array.from({ length: queuePairs }, () => ({
-      receive: undefined,
-      transmit: undefined,
-      waiting: new Burst(resources.pool, DEVICE_BURST),
-    }));
-    this.#burst = new Burst(resources.pool, DEVICE_BURST);
-    this.#reserve = resources.pool.size >>> 2;
+    this.#polls = port.poll !== undefined;
+    this.#queuePairs = queuePairs;
+    this.#burst = new Burst(pool, DEVICE_BURST);
+    this.#reserve = poolReserve(pool);
+    this.#config = config;
+    this.#shared = options.shared ?? SharedState.create(rings);
+    if (options.shared === undefined) this.#shared.activePairs = queuePairs;
+    this.#filter = new ReceiveFilter(pool, filter);
+    const setQueuePairs = (pairs: number): boolean => this.#setQueuePairs(pairs);
+    this.#commands = new ControlCommands({ filter: this.#filter, config, setQueuePairs });
+    // A packet in the host's buffers takes a job more for each of them.
+    const spill = Math.ceil(MAX_PACKET_BYTES / pool.dataBytes) + 2;
+    this.#memory = new GuestMemory(pool, jobsNeeded(MAX_QUEUE_SIZE, DEVICE_BURST) + spill);
+    this.#queues = new GuestQueues({
+      resources,
+      memory: this.#memory,
+      counters,
+      shared: this.#shared,
+      commands: this.#commands,
+      queuePairs,
+      pairs: options.pairs ?? Array.from({ length: queuePairs }, (_, pair) => pair),
+      emit,
+      miss: (ring, low, high, bytes, direction) => this.#rings.miss(ring, low, high, bytes, direction),
+    });
+    this.#rings = new GuestRings(rings, this.#memory, resources.scratch, this.#queues);
   }
 
   setFeatures(features: FeatureSet): void {
-    this.#features = features;
+    this.#rings.setFeatures(features);
+    this.#filter.setFeatures(features);
+    this.#commands.setFeatures(features);
   }
 
-  /** Swaps the memory table between two turns: rings that run are opened again over the new one. */
+  /** Swaps the memory table between two turns. */
   setMemory(regions: readonly GuestRegion[]): void {
-    for (const [index, state] of this.#states.entries()) {
-      const reason = state.ring?.broken;
-      this.#closeRing(index);
-      // A ring that is broken stays so until it is started again.
-      if (reason !== undefined) this.#breakRing(index, state, reason);
-    }
-    this.#removeRegions();
-    for (const { fd, fileOffset, guestAddress, bytes } of regions) {
-      this.#regions.push(this.#engine.addRegion({ fd, fileOffset, guestAddress, bytes }));
-    }
-    for (const [index, state] of this.#states.entries()) {
-      if (state.setup === undefined) continue;
-      try {
-        this.#openRing(index, { ...state.setup, base: state.base });
-      } catch (error) {
-        this.#breakRing(index, state, `its memory is gone: ${String(error)}`);
-      }
-    }
+    this.#rings.setMemory(regions);
   }
 
   startRing(index: number, setup: RingSetup): void {
-    const state = this.#state(index);
-    this.#closeRing(index);
-    state.setup = undefined;
-    checkRingSetup(index, setup);
-    this.#openRing(index, setup);
-    state.setup = setup;
-    state.reported = false;
+    this.#rings.start(index, setup);
     // With a control queue the driver starts with one pair (virtio 1.2 §5.1.6.5.5).
-    if (index === controlqIndex(this.#pairs.length)) this.#activePairs = 1;
+    if (index === this.#queues.controlIndex) {
+      this.#shared.activePairs = 1;
+      // A queue that goes on where it stood is of a guest that has said what it wants.
+      if (setup.base === 0) this.#forgetCommands();
+    }
   }
 
   enableRing(index: number, enabled: boolean): void {
-    this.#state(index).enabled = enabled;
+    this.#rings.enable(index, enabled);
   }
 
   /** Stops a ring; returns the index of its next available entry. Nothing of it is touched afterwards. */
   stopRing(index: number): number {
-    const state = this.#state(index);
-    this.#closeRing(index);
-    state.setup = undefined;
-    return state.base;
+    return this.#rings.stop(index);
+  }
+
+  setLog(log: MemoryRange | undefined): void {
+    this.#rings.setLog(log);
+  }
+  updateIotlb(entry: IotlbEntry): void {
+    this.#rings.addTranslation(entry);
+  }
+  invalidateIotlb(iova: bigint, bytes: bigint): void {
+    this.#rings.removeTranslations(iova, bytes);
+  }
+
+  sendRarp(macAddress: Uint8Array): void {
+    this.#announcements.push(rarpPacket(macAddress));
+    this.#announce();
+  }
+
+  /** Lets go of a pair, for a thread that goes on with it. */
+  releasePair(number: number): PairOnTheMove {
+    const pair = this.#queues.pair(number);
+    const receive = this.#rings.release(receiveqIndex(number));
+    const transmit = this.#rings.release(transmitqIndex(number));
+    const waiting = packPackets(pair.waiting);
+    pair.waiting.free();
+    this.#queues.remove(pair);
+    return { receive, transmit, waiting, port: this.#port.releasePair?.(number) };
+  }
+
+  /** Goes on with a pair. @throws VirtioError NO_RESOURCES without buffers for the packets that wait; nothing is taken then */
+  adoptPair(number: number, { receive, transmit, waiting, port }: PairOnTheMove): void {
+    const pair = this.#queues.newPair(number);
+    unpackPackets(waiting, pair.waiting);
+    this.#queues.add(pair);
+    this.#port.adoptPair?.(number, port);
+    this.#rings.adopt(receiveqIndex(number), receive);
+    this.#rings.adopt(transmitqIndex(number), transmit);
   }
 
   reset(): void {
-    for (const [index, state] of this.#states.entries()) {
-      this.#closeRing(index);
-      Object.assign(state, newState());
-    }
-    this.#removeRegions();
-    this.#features = undefined;
-    this.#activePairs = this.#pairs.length;
-    for (const { waiting } of this.#pairs) waiting.free();
+    this.#rings.reset();
+    this.#shared.activePairs = this.#queuePairs;
+    this.#forgetCommands();
+    this.#announcements.length = 0;
+    for (const { waiting } of this.#queues.pairs) waiting.free();
   }
 
   close(): void {
     this.reset();
-    this.#engine.close();
+    this.#memory.close();
     this.#port.close();
   }
 
@@ -168,50 +182,61 @@ export class GuestDevice {
       return this.#turn();
     } catch (error) {
       // A port that fails, or a defect of ours, must not take the other guests of the thread along.
-      this.#fail(error);
+      this.#rings.fail(`its device failed: ${error instanceof Error ? error.message : String(error)}`);
+      this.#burst.free();
       return 0;
     }
   }
 
   #turn(): number {
-    let moved = 0;
-    const pairs = this.#pairs;
-    for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pair, pairs[pair]!);
-    if (this.#control !== undefined) moved += this.#control.serve();
-    if ((++this.#turns & CHECK_MASK) === 0) this.#check();
+    let moved = this.#polls ? this.#port.poll!() : 0;
+    const { pairs, control } = this.#queues;
+    for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pairs[pair]!);
+    if (control !== undefined) moved += this.#serve(control);
+    if ((++this.#turns & CHECK_MASK) === 0) {
+      this.#rings.check();
+      if (this.#announcements.length > 0) this.#announce();
+    }
     return moved;
   }
 
-  #pollPair(number: number, pair: Pair): number {
-    const { transmit, receive, waiting } = pair;
+  #pollPair(pair: Pair): number {
+    const { number, transmit, receive, waiting } = pair;
     let moved = 0;
     if (transmit !== undefined) {
-      if (!this.#states[2 * number + 1]!.enabled) moved += transmit.discard();
-      else if (this.#bounces) moved += this.#takeBack(number, transmit, waiting);
+      if (!this.#rings.isEnabled(2 * number + 1)) moved += transmit.discard();
+      else if (this.#bounces) moved += this.#takeBack(pair, transmit, waiting);
       else moved += this.#takeAway(number, transmit);
     }
     // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
-    if (receive !== undefined && this.#states[2 * number]!.enabled && number < this.#activePairs) {
-      if (waiting.count < waiting.capacity) this.#port.toGuest(waiting, number);
+    if (receive !== undefined && this.#rings.isEnabled(2 * number) && number < this.#shared.activePairs) {
+      if (waiting.count < waiting.capacity) {
+        const start = waiting.count;
+        this.#port.toGuest(waiting, number);
+        if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
+      }
       if (waiting.count > 0) moved += receive.give(waiting);
     }
     // The host's buffers are for all guests: what one does not take goes when they run low.
-    if (waiting.count > 0 && this.#resources.pool.available < this.#reserve) this.#dropWaiting(number, waiting);
+    if (waiting.count > 0 && this.#resources.pool.available < this.#reserve) this.#dropWaiting(pair);
     return moved;
   }
 
-  #dropWaiting(pair: number, waiting: Burst): void {
-    this.#counters.of(receiveqIndex(pair))[RingCounter.DROP_NOT_TAKEN]! += waiting.count;
+  #dropWaiting({ counters, waiting }: Pair): void {
+    counters[RingCounter.DROP_NOT_TAKEN]! += waiting.count;
     waiting.free();
   }
 
   /** Takes packets that go back to their pair into the burst that waits for it. */
-  #takeBack(pair: number, transmit: FromGuestQueue, waiting: Burst): number {
+  #takeBack(pair: Pair, transmit: FromGuestQueue, waiting: Burst): number {
     const start = waiting.count;
     const room = waiting.capacity - start;
     if (room === 0) return 0;
     const taken = transmit.take(waiting, room);
-    if (waiting.count > start) this.#port.bounce!(waiting, start, pair);
+    if (waiting.count > start) {
+      this.#port.bounce!(waiting, start, pair.number);
+      if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
+    }
     return taken;
   }
 
@@ -227,118 +252,47 @@ export class GuestDevice {
     return taken;
   }
 
-  /** Rare looks: rings that broke, memory that vanished. */
-  #check(): void {
-    const states = this.#states;
-    // By index: an iterator is garbage, and this is in the poll loop.
-    for (let index = 0; index < states.length; index++) {
-      const reason = states[index]!.ring?.broken;
-      if (reason !== undefined) this.#report(index, states[index]!, reason);
+  #serve(control: ControlQueue): number {
+    const answered = control.serve();
+    const { missing } = control;
+    if (missing >= 0n) {
+      const [low, high] = [Number(missing & 0xffff_ffffn), Number(missing >> 32n)];
+      this.#rings.miss(this.#queues.controlIndex, low, high, 1, CopyDirection.FROM_GUEST);
     }
-    const faults = this.#engine.faults();
-    if (faults > this.#faultsSeen) {
-      this.#faultsSeen = faults;
-      for (let index = 0; index < states.length; index++) this.#closeRing(index);
-      this.#emit({ type: 'memory-fault' });
+    return answered;
+  }
+
+  /** Hands over announcements, as far as there are buffers and the port has room. */
+  #announce(): void {
+    const [pair] = this.#queues.pairs;
+    if (pair === undefined) return;
+    const burst = this.#bounces ? pair.waiting : this.#burst;
+    while (this.#announcements.length > 0) {
+      const start = burst.count;
+      if ((!this.#bounces && this.#port.room(pair.number) === 0) || burst.allocate(1) === 0) return;
+      burst.bytes(start).fill(this.#announcements.shift()!);
+      if (this.#bounces) {
+        this.#port.bounce!(burst, start, pair.number);
+      } else {
+        this.#port.fromGuest(burst, pair.number);
+        burst.free();
+      }
     }
   }
 
-  /** Has a ring stand still until it is started again. */
-  #breakRing(index: number, state: RingState, reason: string): void {
-    this.#report(index, state, reason);
-    state.setup = undefined;
-  }
-
-  /** Says, once, that a ring is broken. */
-  #report(index: number, state: RingState, reason: string): void {
-    if (state.reported) return;
-    state.reported = true;
-    if (state.setup?.errFd !== undefined) native.signalEventFd(state.setup.errFd);
-    this.#emit({ type: 'ring-broken', ring: index, reason });
-  }
-
-  #fail(error: unknown): void {
-    for (const [index, state] of this.#states.entries()) {
-      if (state.ring === undefined) continue;
-      this.#closeRing(index);
-      this.#breakRing(index, state, `its device failed: ${error instanceof Error ? error.message : String(error)}`);
-    }
-    this.#burst.free();
-  }
-
-  #openRing(index: number, setup: RingSetup): void {
-    const state = this.#state(index);
-    const features = this.#features;
-    if (features === undefined)
-      throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
-    const ring = splitDeviceRing(guestRingViews(this.#engine, index, setup), {
-      engine: this.#engine,
-      burst: DEVICE_BURST,
-      base: setup.base,
-      eventIndex: features.has(Feature.EVENT_IDX),
-      scratch: features.has(Feature.INDIRECT_DESC) ? this.#resources.scratch : undefined,
-    });
-    state.ring = ring;
-    this.#openQueue(index, ring, setup, features);
-  }
-
-  #openQueue(index: number, ring: DeviceRing, setup: RingSetup, features: FeatureSet): void {
-    const counters = this.#counters.of(index);
-    const caller = new Caller(setup.callFd, counters);
-    const { pool, scratch } = this.#resources;
-    if (index === controlqIndex(this.#pairs.length)) {
-      const at = scratch.poolOffset + MAX_QUEUE_SIZE * 16;
-      const bytes = new Uint8Array(pool.memory.buffer, at, CONTROL_SCRATCH_BYTES);
-      const setQueuePairs = (pairs: number): boolean => this.#setQueuePairs(pairs);
-      this.#control = new ControlQueue(ring, this.#engine, this.#snapshot, at, bytes, { setQueuePairs }, caller);
-      return;
-    }
-    const context: RingContext = {
-      ring,
-      engine: this.#engine,
-      pool,
-      counters,
-      caller,
-      headerBytes: netHeaderBytes(features),
-      mergeable: features.has(Feature.MRG_RXBUF),
-      snapshot: this.#snapshot,
-    };
-    const pair = this.#pairs[index >>> 1]!;
-    if ((index & 1) === 0) pair.receive = new ToGuestQueue(context);
-    else pair.transmit = new FromGuestQueue(context);
-  }
-
-  /** Lets go of a ring's memory and remembers where it stood. */
-  #closeRing(index: number): void {
-    const state = this.#state(index);
-    if (state.ring === undefined) return;
-    state.base = state.ring.base;
-    state.ring = undefined;
-    const pair = this.#pairs[index >>> 1];
-    if (pair === undefined) this.#control = undefined;
-    else if ((index & 1) === 0) pair.receive = undefined;
-    else pair.transmit = undefined;
-  }
-
-  #removeRegions(): void {
-    for (const region of this.#regions.splice(0)) this.#engine.removeRegion(region);
+  /** What commands have set is as it was at first. */
+  #forgetCommands(): void {
+    this.#filter.reset();
+    this.#filter.copyDeviceAddress(this.#config, virtioNetConfig.fields.mac.offset);
+    Atomics.and(this.#config, virtioNetConfig.fields.status.offset, ~NetStatus.ANNOUNCE);
   }
 
   #setQueuePairs(pairs: number): boolean {
-    if (pairs < 1 || pairs > this.#pairs.length) return false;
-    this.#activePairs = pairs;
+    if (pairs < 1 || pairs > this.#queuePairs) return false;
+    this.#shared.activePairs = pairs;
     return true;
   }
-
-  #state(index: number): RingState {
-    const state = this.#states[index];
-    if (state === undefined)
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${index}`, { value: index });
-    return state;
-  }
 }
-
-const newState = (): RingState => ({ setup: undefined, enabled: false, base: 0, ring: undefined, reported: false });
 
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;

@@ -1,20 +1,28 @@
 /** A virtio-net device on the host, on the control plane: what front doors configure; a `DeviceThread` runs it. */
 
+import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { caps } from '../spec/caps.js';
 import { dropUnmetRequirements, Feature, FeatureSet } from '../spec/features.js';
 import { controlqIndex, MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
 import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { RingCounters, type RingStatistics } from './counters.js';
 import type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
-import type { DeviceThread } from './device-thread.js';
+import { DevicePart } from './device-part.js';
+import { DeviceThread } from './device-thread.js';
+import type { PairOnTheMove } from './pair.js';
 import type { BackendPortSpec } from './ports/backend-port.js';
+import { receiveFilterState } from './receive-filter.js';
+import { SharedState } from './shared-state.js';
 
 export interface NetDeviceOptions {
   /** Where its packets go to and come from. */
   readonly port: BackendPortSpec;
-  /** Queue pairs. Default 1. */
+  /** Queue pairs, 128 at most; with 128 there is no control queue. Default 1. */
   readonly queuePairs?: number | undefined;
+  /** Offers ACCESS_PLATFORM: rings and descriptors hold IOVAs, which the front-end translates. Default false. */
+  readonly iommu?: boolean | undefined;
   /** Bits to offer instead of the usual ones. */
   readonly features?: FeatureSet | undefined;
   /** Bits not to offer. */
@@ -34,9 +42,20 @@ function offeredFeatures(options: NetDeviceOptions): FeatureSet {
     Feature.MRG_RXBUF,
     Feature.INDIRECT_DESC,
     Feature.EVENT_IDX,
+    Feature.CTRL_VQ,
+    Feature.CTRL_RX,
+    Feature.CTRL_RX_EXTRA,
+    Feature.CTRL_VLAN,
+    Feature.CTRL_MAC_ADDR,
+    Feature.GUEST_ANNOUNCE,
   );
-  if ((options.queuePairs ?? 1) > 1) features = features.with(Feature.CTRL_VQ, Feature.MQ);
+  const { queuePairs = 1 } = options;
+  if (queuePairs > 1) features = features.with(Feature.MQ);
+  // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
+  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ);
+  features = dropUnmetRequirements(features).features;
   if (options.mtu !== undefined) features = features.with(Feature.MTU);
+  if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);
   return (options.features ?? features).without(...(options.without ?? []));
 }
 
@@ -46,39 +65,66 @@ export class NetDevice implements DeviceModel {
   readonly maxQueuePairs: number;
   readonly maxRingSize = MAX_QUEUE_SIZE;
   readonly config: Uint8Array;
-  readonly #thread: DeviceThread;
-  readonly #device: number;
+  readonly #options: NetDeviceOptions;
   readonly #counters: RingCounters;
-  readonly #added: Promise<void>;
+  readonly #shared: SharedState;
+  /** What the guest wants to receive: for all threads. */
+  readonly #filter: SharedArrayBuffer;
+  /** One for each thread that has pairs, or had. The control queue is on the first. */
+  readonly #parts: DevicePart[] = [];
+  /** Where each pair is. */
+  readonly #partOfPair: DevicePart[] = [];
+  /** Rings that were started and not stopped. */
+  readonly #started = new Map<number, RingSetup>();
+  #features: FeatureSet | undefined;
+  #regions: readonly GuestRegion[] = [];
+  #log: MemoryRange | undefined;
+  /** Ends when everything that was asked for is done. */
+  #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  constructor(thread: DeviceThread, options: NetDeviceOptions) {
-    this.#thread = thread;
-    this.maxQueuePairs = options.queuePairs ?? 1;
+  /**
+   * A device whose pairs are spread over the threads, one after the other.
+   *
+   * @throws VirtioError INVALID_ARGUMENT for no threads, or a number of pairs that no device has
+   */
+  constructor(threads: DeviceThread | readonly DeviceThread[], options: NetDeviceOptions) {
+    const all = threads instanceof DeviceThread ? [threads] : [...new Set(threads)];
+    const { queuePairs = 1 } = options;
+    if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > caps.queuePairs || all.length === 0) {
+      throw new VirtioError(
+        ErrorCode.INVALID_ARGUMENT,
+        `a device has 1 to ${caps.queuePairs} queue pairs on one thread or more, not ${queuePairs} on ${all.length}`,
+        { value: queuePairs },
+      );
+    }
+    this.#options = options;
+    this.maxQueuePairs = queuePairs;
     this.offered = offeredFeatures(options);
-    this.config = new Uint8Array(virtioNetConfig.bytes);
+    // Shared: the poll thread writes it when the guest's commands say so.
+    this.config = new Uint8Array(new SharedArrayBuffer(virtioNetConfig.bytes));
     this.config.set((options.macAddress ?? DEFAULT_MAC).subarray(0, MAC_BYTES));
     virtioNetConfig.write(new DataView(this.config.buffer), {
       status: NetStatus.LINK_UP,
-      max_virtqueue_pairs: this.maxQueuePairs,
+      max_virtqueue_pairs: queuePairs,
       mtu: options.mtu ?? 0,
     });
-    const rings = controlqIndex(this.maxQueuePairs) + 1;
+    const rings = controlqIndex(queuePairs) + 1;
     this.#counters = RingCounters.create(rings);
-    this.#device = thread.register((event) => this.onEvent?.(event));
-    this.#added = thread.request('add-device', {
-      device: this.#device,
-      port: options.port,
-      queuePairs: this.maxQueuePairs,
-      counters: this.#counters.memory,
-    });
-    // A port that cannot be made is reported by the first call that follows.
-    this.#added.catch(() => undefined);
+    this.#shared = SharedState.create(rings);
+    this.#filter = receiveFilterState(this.config);
+    this.#shared.activePairs = queuePairs;
+    const pairs = Array.from({ length: queuePairs }, (_, pair) => pair);
+    for (const [index, thread] of all.slice(0, queuePairs).entries()) {
+      const own = pairs.filter((pair) => pair % all.length === index);
+      const part = this.#addPart(thread, own);
+      for (const pair of own) this.#partOfPair[pair] = part;
+    }
   }
 
-  /** Resolves when the device is on its thread. @throws what its port threw */
+  /** Resolves when the device is on its threads. @throws what its port threw */
   async ready(): Promise<void> {
-    await this.#added;
+    for (const { added } of this.#parts) await added;
   }
 
   /** Counters of a ring: receiveq 2i, transmitq 2i + 1. */
@@ -92,64 +138,188 @@ export class NetDevice implements DeviceModel {
     const { dropped } = dropUnmetRequirements(features);
     const [unmet] = dropped.keys();
     if (unmet !== undefined) throw badFeatures(`${FeatureSet.of(unmet)} lacks what it requires`, features);
-    await this.#request('set-features', { words: Array.from({ length: 4 }, (_, word) => features.word(word)) });
+    await this.#inTurn(async () => {
+      await this.#all((part) => part.request('set-features', { words: wordsOf(features) }));
+      this.#features = features;
+    });
   }
 
   async setMemory(regions: readonly GuestRegion[]): Promise<void> {
-    await this.#request('set-memory', { regions });
+    await this.#inTurn(async () => {
+      await this.#all((part) => part.request('set-memory', { regions }));
+      this.#regions = regions;
+    });
   }
   async startRing(ring: number, setup: RingSetup): Promise<void> {
-    await this.#request('start-ring', { ring, setup });
+    await this.#inTurn(async () => {
+      this.#started.delete(ring);
+      await this.#partOf(ring).request('start-ring', { ring, setup });
+      this.#started.set(ring, setup);
+    });
   }
   async enableRing(ring: number, enabled: boolean): Promise<void> {
-    await this.#request('enable-ring', { ring, enabled });
+    await this.#inTurn(() => this.#partOf(ring).request('enable-ring', { ring, enabled }));
   }
   async stopRing(ring: number): Promise<number> {
-    return await this.#request<number>('stop-ring', { ring });
+    return await this.#inTurn(async () => {
+      const base = await this.#partOf(ring).request<'stop-ring', number>('stop-ring', { ring });
+      this.#started.delete(ring);
+      return base;
+    });
   }
-  async setLog(_log: MemoryRange | undefined): Promise<void> {
-    throw notYet('a dirty log');
+  async setLog(log: MemoryRange | undefined): Promise<void> {
+    await this.#inTurn(async () => {
+      await this.#all((part) => part.request('set-log', { log }));
+      this.#log = log;
+    });
   }
-  async updateIotlb(_entry: IotlbEntry): Promise<void> {
-    throw notYet('address translation');
+  async updateIotlb(entry: IotlbEntry): Promise<void> {
+    await this.#inTurn(() => this.#all((part) => part.request('update-iotlb', { entry })));
   }
-  async invalidateIotlb(_iova: bigint, _bytes: bigint): Promise<void> {
-    throw notYet('address translation');
+  async invalidateIotlb(iova: bigint, bytes: bigint): Promise<void> {
+    await this.#inTurn(() => this.#all((part) => part.request('invalidate-iotlb', { iova, bytes })));
   }
-  async sendRarp(_macAddress: Uint8Array): Promise<void> {
-    throw notYet('RARP');
-  }
-  async reset(): Promise<void> {
-    if (!this.#closed) await this.#request('reset-device', {});
+  async sendRarp(macAddress: Uint8Array): Promise<void> {
+    if (macAddress.length !== MAC_BYTES) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a MAC address has ${MAC_BYTES} bytes`, { value: macAddress });
+    }
+    await this.#inTurn(() => this.#partOf(0).request('send-rarp', { macAddress }));
   }
 
-  /** Takes the device off its thread. Idempotent. @throws what its port threw when it was closed; the device is gone all the same */
+  /**
+   * Asks the driver to announce itself to the network (virtio 1.2 §5.1.6.5.4); it says when it has, and the bit in the
+   * status is cleared then. Returns whether it will: not without GUEST_ANNOUNCE.
+   */
+  announce(): boolean {
+    if (this.#features?.has(Feature.GUEST_ANNOUNCE) !== true) return false;
+    Atomics.or(this.config, virtioNetConfig.fields.status.offset, NetStatus.ANNOUNCE);
+    this.onEvent?.({ type: 'config-changed' });
+    return true;
+  }
+
+  /**
+   * Has another thread poll a pair. What waits for the guest goes along, in order; a ring that runs goes on there.
+   *
+   * @throws VirtioError NO_RESOURCES where the thread lacks buffers for what waits: the pair stays where it was then
+   */
+  async moveQueuePair(pair: number, thread: DeviceThread): Promise<void> {
+    if (!Number.isInteger(pair) || pair < 0 || pair >= this.maxQueuePairs) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no pair ${pair}`, { value: pair });
+    }
+    await this.#inTurn(async () => {
+      const from = this.#partOf(2 * pair);
+      if (from.thread === thread) return;
+      const to = this.#parts.find((part) => part.thread === thread) ?? (await this.#newPart(thread));
+      const state = await from.request<'release-pair', PairOnTheMove>('release-pair', { pair });
+      try {
+        await to.request('adopt-pair', { pair, state });
+      } catch (error) {
+        await from.request('adopt-pair', { pair, state });
+        throw error;
+      }
+      this.#partOfPair[pair] = to;
+    });
+  }
+
+  async reset(): Promise<void> {
+    if (this.#closed) return;
+    await this.#inTurn(async () => {
+      await this.#all((part) => part.request('reset-device', {}));
+      this.#started.clear();
+      this.#features = undefined;
+      this.#regions = [];
+      this.#log = undefined;
+    });
+  }
+
+  /** Takes the device off its threads. Idempotent. @throws what its port threw when it was closed; the device is gone all the same */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    try {
-      await this.#thread.request('remove-device', { device: this.#device });
-    } catch (error) {
-      // A thread that has ended has closed its devices.
-      if (this.#thread.running) throw error;
-    } finally {
-      this.#thread.unregister(this.#device);
-    }
+    await this.#turn;
+    await this.#all((part) => part.close());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  async #request<R = void>(type: Parameters<DeviceThread['request']>[0], payload: object): Promise<R> {
-    await this.#added;
-    if (this.#closed) throw new VirtioError(ErrorCode.WRONG_STATE, 'the net device is closed');
-    return await (this.#thread.request(type, { device: this.#device, ...payload } as never) as Promise<R>);
+  #addPart(thread: DeviceThread, pairs: readonly number[]): DevicePart {
+    const setup = {
+      port: this.#options.port,
+      queuePairs: this.maxQueuePairs,
+      counters: this.#counters.memory,
+      config: this.config.buffer as SharedArrayBuffer,
+      filter: this.#filter,
+      shared: this.#shared.memory,
+      pairs,
+    };
+    const part: DevicePart = new DevicePart(thread, setup, {
+      event: (event) => this.#onEvent(event),
+      lost: () => this.#onLost(part),
+    });
+    this.#parts.push(part);
+    return part;
+  }
+
+  /** A part on a thread that had none, in the state of the others. Translations come when they are missed. */
+  async #newPart(thread: DeviceThread): Promise<DevicePart> {
+    const part = this.#addPart(thread, []);
+    try {
+      await part.added;
+      if (this.#features !== undefined) await part.request('set-features', { words: wordsOf(this.#features) });
+      await part.request('set-memory', { regions: this.#regions });
+      if (this.#log !== undefined) await part.request('set-log', { log: this.#log });
+    } catch (error) {
+      this.#parts.splice(this.#parts.indexOf(part), 1);
+      await part.close().catch(() => undefined);
+      throw error;
+    }
+    return part;
+  }
+
+  /** The part that has a ring. */
+  #partOf(ring: number): DevicePart {
+    const part = ring === controlqIndex(this.maxQueuePairs) ? this.#parts[0] : this.#partOfPair[ring >>> 1];
+    if (part === undefined)
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${ring}`, { value: ring });
+    return part;
+  }
+
+  /** Does the same on every part; then fails as the first that failed. */
+  async #all(work: (part: DevicePart) => Promise<void>): Promise<void> {
+    const results = await Promise.allSettled(this.#parts.map(work));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** Does one thing after the other, so that none meets a pair on its way. */
+  async #inTurn<R>(work: () => Promise<R>): Promise<R> {
+    const turn = this.#turn.then(async () => {
+      if (this.#closed) throw new VirtioError(ErrorCode.WRONG_STATE, 'the net device is closed');
+      return await work();
+    });
+    this.#turn = turn.catch(() => undefined);
+    return await turn;
+  }
+
+  #onEvent(event: DeviceEvent): void {
+    // Before it is handled: what the ring has to say from here on is another call.
+    if (event.type === 'call') this.#shared.takeCall(event.ring);
+    this.onEvent?.(event);
+  }
+
+  /** Rings of a thread that has ended do not move any more, and nobody there can say so. */
+  #onLost(part: DevicePart): void {
+    if (this.#closed) return;
+    for (const [ring, { errFd }] of this.#started) {
+      if (this.#partOf(ring) !== part) continue;
+      if (errFd !== undefined) native.signalEventFd(errFd);
+      this.onEvent?.({ type: 'ring-broken', ring, reason: 'its poll thread has ended' });
+    }
   }
 }
 
-const notYet = (what: string): VirtioError =>
-  new VirtioError(ErrorCode.UNSUPPORTED, `the net device has not got ${what} yet`);
+const wordsOf = (features: FeatureSet): number[] => Array.from({ length: 4 }, (_, word) => features.word(word));
 
 const badFeatures = (why: string, features: FeatureSet): VirtioError =>
   new VirtioError(ErrorCode.NEGOTIATION_FAILED, `the features ${features} cannot be accepted: ${why}`, {

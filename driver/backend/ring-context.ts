@@ -3,14 +3,12 @@
 import type { CopyEngine } from '../../native/index.js';
 import { CopyJob } from '../../native/index.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { MissListener } from '../ring/chain-walker.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { Caller } from './caller.js';
 
 /** Packets a turn moves for one ring at most. */
 export const DEVICE_BURST = 64;
-/** Most bytes of a packet: 64 KiB of IP, Ethernet header, two VLAN tags and slack. */
-export const MAX_PACKET_BYTES = 65_562;
-export const ETHERNET_HEADER_BYTES = 14;
 /** A spare word of a job: the chain of the burst that it belongs to. */
 export const JOB_CHAIN = 6;
 
@@ -23,6 +21,8 @@ export interface RingContext {
   readonly caller: Caller;
   readonly headerBytes: number;
   readonly mergeable: boolean;
+  /** Told of a buffer without a translation: its chain, and those behind it, wait. */
+  readonly onMiss: MissListener;
   /** Shared by the rings of a device: used within one call, never kept. */
   readonly snapshot: JobSnapshot;
 }

@@ -72,8 +72,8 @@ export class ToGuestQueue {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
         this.#chainPacket[index] = index;
       }
-      this.#dropFailed(popped, popped);
-      return this.#finish(burst, popped, popped);
+      const standing = this.#standing(popped, popped);
+      return this.#finish(burst, standing, standing);
     }
     counters[PACKETS]! += popped;
     counters[BYTES]! += bytes;
@@ -119,12 +119,20 @@ export class ToGuestQueue {
         continue;
       }
       const pieces = firstJob[end]! - firstJob[chain]! + pool.segments(handle);
-      if (job + pieces > jobsLeft) break;
+      if (job + pieces > jobsLeft) {
+        if (job > 0) break;
+        // It would never fit.
+        counters[RingCounter.DROP_NO_ROOM]! += 1;
+        continue;
+      }
       this.#writeHeader(handle, end - chain);
       job = this.#scatter(handle, total, source, chain, end, job);
       for (; chain < end; chain++) this.#chainPacket[chain] = packet;
     }
-    if (job > 0 && engine.run(job) > 0) this.#dropFailed(job, chain);
+    if (job > 0 && engine.run(job) > 0) {
+      const standing = this.#standing(job, chain);
+      if (standing < chain) return this.#finish(burst, this.#chainPacket[standing]!, standing);
+    }
     return this.#finish(burst, packet, chain);
   }
 
@@ -238,19 +246,29 @@ export class ToGuestQueue {
     return packets;
   }
 
-  /** A chain with a job that did not end well is returned empty, and its packet counted as dropped. */
-  #dropFailed(jobCount: number, chains: number): void {
-    const { engine, counters } = this.#context;
+  /**
+   * Looks at the jobs of `chains` chains: one that failed has its packet's chains returned empty and the packet counted as
+   * dropped. Where one waits for a translation, its packet and those behind it wait too. Returns how many chains are done with.
+   */
+  #standing(jobCount: number, chains: number): number {
+    const { engine, counters, onMiss } = this.#context;
     const { jobs } = engine;
     const lengths = this.#lengths;
+    const chainPacket = this.#chainPacket;
     for (let job = 0; job < jobCount; job++) {
       const at = job << JOB_SHIFT;
       const failed = jobs[at + JOB_CHAIN]!;
-      if (jobs[at + STATUS] === CopyStatus.OK || lengths[failed] === 0) continue;
+      const status = jobs[at + STATUS];
+      if (status === CopyStatus.OK || lengths[failed] === 0) continue;
+      if (status === CopyStatus.NO_TRANSLATION) {
+        onMiss(jobs[at + GUEST_LOW]!, jobs[at + GUEST_HIGH]!, jobs[at + LENGTH]!, CopyDirection.TO_GUEST);
+        return chainPacket.indexOf(chainPacket[failed]!);
+      }
       counters[RingCounter.DROP_ADDRESS]! += 1;
       for (let chain = 0; chain < chains; chain++) {
-        if (this.#chainPacket[chain] === this.#chainPacket[failed]) lengths[chain] = 0;
+        if (chainPacket[chain] === chainPacket[failed]) lengths[chain] = 0;
       }
     }
+    return chains;
   }
 }

@@ -13,15 +13,16 @@ import {
 } from '../spec/vhost-user.js';
 import { checkFds, decodePayload, encodePayload } from '../wire/codec.js';
 import type { Message } from '../wire/message.js';
-import type { OwnedFd } from '../wire/owned-fd.js';
+import { closeAll, type OwnedFd } from '../wire/owned-fd.js';
 import { VhostUserSocket } from '../wire/vhost-user-socket.js';
 import type { DeviceEvent, DeviceModel } from './device-model.js';
-import { asVirtioError, DeviceSession } from './vhost-user-device-session.js';
-import { type ConnectionEvent, ErrorLimiter, type Outcome } from './vhost-user-events.js';
+import { describeConnection } from './vhost-user-describe.js';
+import type { ConnectionDescription } from './vhost-user-description.js';
+import { DeviceSession, type SessionOptions } from './vhost-user-device-session.js';
+import { asVirtioError, type ConnectionEvent, ErrorLimiter, type Outcome } from './vhost-user-events.js';
 import { type Handler, handlers } from './vhost-user-requests.js';
 
-export interface ConnectionOptions {
-  readonly protocolFeatures: readonly ProtocolFeature[];
+export interface ConnectionOptions extends SessionOptions {
   onEvent(event: ConnectionEvent): void;
 }
 
@@ -42,7 +43,7 @@ export class VhostUserConnection {
   constructor(socket: OwnedFd, device: DeviceModel, options: ConnectionOptions) {
     this.#socket = new VhostUserSocket(socket.release());
     this.#onEvent = options.onEvent;
-    this.#session = new DeviceSession(device, options.protocolFeatures, {
+    this.#session = new DeviceSession(device, options, {
       event: options.onEvent,
       error: (outcome, error, ring) => this.#report(outcome, error, { ring }),
     });
@@ -53,6 +54,16 @@ export class VhostUserConnection {
   /** Whether the front-end ever sent a request. */
   get wasUsed(): boolean {
     return this.#wasUsed;
+  }
+
+  /** What the front-end has set up, as it stands now. */
+  describe(): ConnectionDescription {
+    return describeConnection(this.#session);
+  }
+
+  /** Tells the front-end that the device's configuration has changed, where it can be told. */
+  configChanged(): void {
+    this.#session.configChanged();
   }
 
   /** Ends the connection; resolves when everything of it is closed. Idempotent. */
@@ -98,24 +109,36 @@ export class VhostUserConnection {
 
   async #take(message: Message): Promise<void> {
     if (message.isReply) throw closing(message, 'is a reply to nothing');
-    // What the front-end may ask for was settled before this message, which may change it.
-    const wantsAck = message.needsReply && this.#session.has(ProtocolFeature.REPLY_ACK);
+    // Settled before this message is served, which may change it.
+    const wantsAck = this.#wantsAck(message);
     const name = frontendRequestName(message.request);
     const row: RequestRow | undefined = name === undefined ? undefined : frontendRequests[name];
-    let values: unknown;
+    const attached: OwnedFd[] = [];
     try {
-      if (name === undefined || row === undefined) throw refusal(`${message.name} is unknown`, message.request);
-      values = await this.#handle(message, name, row);
-    } catch (error) {
-      await this.#refuse(message, row, wantsAck, asVirtioError(error));
-      return;
+      let values: unknown;
+      try {
+        if (name === undefined || row === undefined) throw refusal(`${message.name} is unknown`, message.request);
+        values = await this.#handle(message, name, row, attached);
+      } catch (error) {
+        await this.#refuse(message, row, wantsAck, asVirtioError(error));
+        return;
+      }
+      if (this.#session.mustEnd !== undefined) throw this.#session.mustEnd;
+      if (row.reply !== undefined) await this.#reply(message, row.reply, values, attached);
+      // The message that negotiates acknowledgements may ask for one: Linux in user mode waits for it.
+      else if (wantsAck || this.#wantsAck(message)) await this.#reply(message, payloads.u64, { u64: 0n });
+    } finally {
+      closeAll(attached);
     }
-    if (row.reply !== undefined) await this.#reply(message, row.reply, values);
-    else if (wantsAck) await this.#reply(message, payloads.u64, { u64: 0n });
   }
 
   /** Checks a request against its row of the table, and has it served. */
-  async #handle<N extends FrontendRequestName>(message: Message, name: N, row: RequestRow): Promise<unknown> {
+  async #handle<N extends FrontendRequestName>(
+    message: Message,
+    name: N,
+    row: RequestRow,
+    attached: OwnedFd[],
+  ): Promise<unknown> {
     const lacking = row.needs.find((feature) => !this.#session.has(feature));
     if (lacking !== undefined) throw refusal(`${name} needs a protocol feature that was not negotiated`, lacking);
     if (row.needsFeature !== undefined && !this.#session.hasFeature(row.needsFeature)) {
@@ -125,7 +148,10 @@ export class VhostUserConnection {
     checkFds(row.fds, values, message.fdCount);
     const handler = handlers[name] as Handler<N> | undefined;
     if (handler === undefined) throw refusal(`${name} is not supported`, message.request);
-    return handler(this.#session, values as never, message);
+    return handler(this.#session, values as never, {
+      takeFd: (index) => message.takeFd(index),
+      attach: (fd) => attached.push(fd),
+    });
   }
 
   /** Says no in the way the request has for it; where it has none, the connection ends. */
@@ -143,16 +169,40 @@ export class VhostUserConnection {
     else await this.#reply(message, payloads.u64, { u64: 1n });
   }
 
-  #reply(message: Message, shape: Payload, values: unknown): Promise<void> {
-    return this.#socket.send(message.request, HeaderFlag.REPLY, encodePayload(shape, values as never));
+  #wantsAck({ needsReply, request, payload }: Message): boolean {
+    if (!needsReply) return false;
+    if (this.#session.has(ProtocolFeature.REPLY_ACK)) return true;
+    // Linux in user mode waits for one to the very message that negotiates them.
+    if (request !== frontendRequests.SET_PROTOCOL_FEATURES.id || payload.length !== 8) return false;
+    const { u64 } = decodePayload(payloads.u64, payload);
+    return ((u64 >> BigInt(ProtocolFeature.REPLY_ACK)) & 1n) === 1n;
+  }
+
+  #reply(message: Message, shape: Payload, values: unknown, fds: readonly OwnedFd[] = []): Promise<void> {
+    const bytes = encodePayload(shape, values as never);
+    return this.#socket.send(
+      message.request,
+      HeaderFlag.REPLY,
+      bytes,
+      fds.map(({ fd }) => fd),
+    );
   }
 
   #onDeviceEvent(event: DeviceEvent): void {
+    this.#session.take(event);
     switch (event.type) {
       case 'ring-broken':
         this.#report('BROKEN', new VirtioError(ErrorCode.RING_BROKEN, event.reason, { value: event.ring }), {
           ring: event.ring,
         });
+        return;
+      case 'ring-resync':
+        this.#report('OK', new VirtioError(ErrorCode.PROTOCOL_VIOLATION, event.reason, { value: event.ring }), {
+          ring: event.ring,
+        });
+        return;
+      case 'port-failed':
+        this.#report('OK', new VirtioError(ErrorCode.DEVICE_BROKEN, event.reason));
         return;
       case 'memory-fault':
         this.#fault ??= new VirtioError(ErrorCode.PROTOCOL_VIOLATION, 'the guest took memory away that it shares', {
@@ -161,6 +211,7 @@ export class VhostUserConnection {
         this.#report('CLOSE', this.#fault);
         this.#socket.close();
         return;
+      default:
     }
   }
 

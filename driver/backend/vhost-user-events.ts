@@ -1,10 +1,10 @@
 /** What a vhost-user back-end tells its owner. */
 
-import type { VirtioError } from '../errors.js';
+import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import type { FeatureSet } from '../spec/features.js';
 
-/** What came of something that a guest or front-end should not have done. */
+/** What came of something that a guest or front-end should not have done, or that is worth a word. */
 export type Outcome =
   /** The connection was closed. */
   | 'CLOSE'
@@ -13,7 +13,9 @@ export type Outcome =
   /** One ring stands still until it is stopped and started again. */
   | 'BROKEN'
   /** One packet was dropped. */
-  | 'DROP';
+  | 'DROP'
+  /** It was taken as it is, and things go on; but somebody should know. */
+  | 'OK';
 
 /** An event of one connection. */
 export type ConnectionEvent =
@@ -33,10 +35,17 @@ export interface ErrorEvent {
   readonly outcome: Outcome;
   /** The request it was about. */
   readonly request?: string | undefined;
+  /** As the device numbers its rings. */
   readonly ring?: number | undefined;
   readonly error: VirtioError;
   /** Events of the same class that came since the last one was reported, and were not. */
   readonly suppressed: number;
+}
+
+/** How a session tells of itself. */
+export interface SessionListener {
+  event(event: ConnectionEvent): void;
+  error(outcome: Outcome, error: VirtioError, ring?: number): void;
 }
 
 /** An event of a server; `connection` counts from 1. */
@@ -66,3 +75,9 @@ export class ErrorLimiter {
     return state?.suppressed ?? 0;
   }
 }
+
+/** What went wrong as an error of this library, whatever threw it. */
+export const asVirtioError = (error: unknown): VirtioError =>
+  error instanceof VirtioError
+    ? error
+    : new VirtioError(ErrorCode.DEVICE_BROKEN, `the device failed: ${String(error)}`, { cause: error });

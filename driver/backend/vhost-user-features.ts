@@ -1,5 +1,6 @@
 /** Which of a device's feature bits go over a vhost-user connection, and which protocol features go with them. */
 
+import { ErrorCode, VirtioError } from '../errors.js';
 import { Feature, FeatureSet, featureRequirements } from '../spec/features.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { DeviceModel } from './device-model.js';
@@ -28,8 +29,11 @@ const FRONTEND_OWNED = [
   Feature.SPEED_DUPLEX,
 ];
 
-/** Bits whose messages are not served: address translation, the dirty log, and ring bases with wrap counters. */
-const NOT_SERVED = [Feature.ACCESS_PLATFORM, Feature.LOG_ALL, Feature.RING_PACKED];
+/** Bits whose messages are not served: ring bases with wrap counters. */
+const NOT_SERVED = [Feature.RING_PACKED];
+
+/** Bits that are no device's but this door's own. */
+const OWN = [Feature.PROTOCOL_FEATURES, Feature.LOG_ALL];
 
 /** Bits past 63 do not fit into a message. */
 const CARRIED = FeatureSet.fromWords([0xffff_ffff, 0xffff_ffff]);
@@ -39,18 +43,60 @@ export const offeredFeatures = (device: DeviceModel): FeatureSet =>
   device.offered
     .intersection(CARRIED)
     .without(...FRONTEND_OWNED, ...NOT_SERVED)
-    .with(Feature.PROTOCOL_FEATURES);
+    .with(...OWN);
+
+const ALWAYS = [
+  ProtocolFeature.MQ,
+  ProtocolFeature.LOG_SHMFD,
+  ProtocolFeature.RARP,
+  ProtocolFeature.REPLY_ACK,
+  ProtocolFeature.BACKEND_REQ,
+  ProtocolFeature.BACKEND_SEND_FD,
+  ProtocolFeature.CONFIG,
+  ProtocolFeature.INFLIGHT_SHMFD,
+  ProtocolFeature.RESET_DEVICE,
+  ProtocolFeature.INBAND_NOTIFICATIONS,
+  ProtocolFeature.CONFIGURE_MEM_SLOTS,
+  ProtocolFeature.STATUS,
+];
 
 /**
  * What GET_PROTOCOL_FEATURES answers, unless the owner says otherwise.
  *
- * CONFIG only with an MTU, which is all that a front-end does not know better by itself: QEMU prints a warning where it
- * is offered.
+ * CONFIG is for front-ends that know nothing of the device by themselves (user-mode Linux reads the number of its queue
+ * pairs there). QEMU knows it all, prints a warning at the offer, and leaves it.
  */
-export function offeredProtocolFeatures(device: DeviceModel): readonly ProtocolFeature[] {
-  const { MQ, REPLY_ACK, STATUS, CONFIGURE_MEM_SLOTS, CONFIG, MTU } = ProtocolFeature;
-  const always = [MQ, REPLY_ACK, STATUS, CONFIGURE_MEM_SLOTS];
-  return device.offered.has(Feature.MTU) ? [...always, CONFIG, MTU] : always;
+export const offeredProtocolFeatures = (device: DeviceModel): readonly ProtocolFeature[] =>
+  device.offered.has(Feature.MTU) ? [...ALWAYS, ProtocolFeature.MTU] : ALWAYS;
+
+/**
+ * Why a set of protocol features ends the connection, or undefined where it does not: "If this feature
+ * [VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS] is negotiated without [BACKEND_REQ and REPLY_ACK], the back-end must close
+ * the connection" (vhost-user "In-band notifications", in short).
+ */
+export function protocolRefusal(bits: bigint): VirtioError | undefined {
+  const has = (feature: ProtocolFeature): boolean => ((bits >> BigInt(feature)) & 1n) === 1n;
+  const { INBAND_NOTIFICATIONS, BACKEND_REQ, REPLY_ACK } = ProtocolFeature;
+  if (!has(INBAND_NOTIFICATIONS) || (has(BACKEND_REQ) && has(REPLY_ACK))) return undefined;
+  return new VirtioError(
+    ErrorCode.PROTOCOL_VIOLATION,
+    'INBAND_NOTIFICATIONS was negotiated without BACKEND_REQ and REPLY_ACK',
+    { value: bits, requirement: 'vhost-user "In-band notifications"' },
+  );
+}
+
+/** What is to be said of a feature bit of a connection: who offered it, who wanted it, where it was dropped and why. */
+export function explainFeature(bit: number, device: DeviceModel, accepted: FeatureSet | undefined): string {
+  const includes = (bits: readonly number[]): boolean => bits.includes(bit);
+  if (!includes(OWN)) {
+    if (!device.offered.has(bit)) return 'the device does not offer it';
+    if (includes(FRONTEND_OWNED)) return 'the device has it, but what it is about is the business of the front-end';
+    if (includes(NOT_SERVED)) return 'the device has it, but vhost-user messages for it are not served';
+    if (!CARRIED.has(bit)) return 'the device has it, but no vhost-user message can carry it';
+  }
+  const who = includes(OWN) ? 'vhost-user' : 'the device';
+  if (accepted === undefined) return `${who} offers it; the front-end has not chosen yet`;
+  return accepted.has(bit) ? `${who} offers it, the front-end accepted it` : `${who} offers it, the front-end left it`;
 }
 
 /**
@@ -60,7 +106,7 @@ export function offeredProtocolFeatures(device: DeviceModel): readonly ProtocolF
  * does with MQ. The requirement is met then, only elsewhere.
  */
 export function deviceFeatures(accepted: FeatureSet, device: DeviceModel): FeatureSet {
-  const features = accepted.without(Feature.PROTOCOL_FEATURES);
+  const features = accepted.without(...OWN);
   const needsControl = features.bits.some((bit) =>
     featureRequirements.get(bit)?.some((group) => group.includes(Feature.CTRL_VQ)),
   );

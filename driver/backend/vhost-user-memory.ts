@@ -22,6 +22,12 @@ export interface FrontendRegion extends GuestRegion {
   readonly owner: OwnedFd;
 }
 
+/** A run of guest memory. */
+export interface MemoryPiece {
+  readonly guestAddress: bigint;
+  readonly bytes: bigint;
+}
+
 const ADDRESS_SPACE = 1n << 64n;
 
 /**
@@ -61,21 +67,17 @@ export class MemoryTable {
     this.regions = regions;
   }
 
-  /** @throws VirtioError PROTOCOL_VIOLATION when regions overlap, or are too large or too many together */
-  static of(regions: readonly FrontendRegion[]): MemoryTable {
+  /** @throws VirtioError PROTOCOL_VIOLATION when regions overlap, or are too many, or larger than `most` bytes together */
+  static of(regions: readonly FrontendRegion[], most = caps.memoryBytes): MemoryTable {
     if (regions.length > caps.memorySlots) throw refusal(`${regions.length} memory regions`, regions.length);
-    regions.forEach((region, index) => {
-      for (const other of regions.slice(0, index)) {
-        if (overlap(region.guestAddress, region, other.guestAddress, other)) {
-          throw refusal('memory regions that overlap in guest addresses', region.guestAddress);
-        }
-        if (overlap(region.userAddress, region, other.userAddress, other)) {
-          throw refusal("memory regions that overlap in the front-end's addresses", region.userAddress);
-        }
-      }
-    });
+    const clash = firstOverlap(regions, (region) => region.guestAddress);
+    if (clash !== undefined) throw refusal('memory regions that overlap in guest addresses', clash);
+    const clashForFrontend = firstOverlap(regions, (region) => region.userAddress);
+    if (clashForFrontend !== undefined) {
+      throw refusal("memory regions that overlap in the front-end's addresses", clashForFrontend);
+    }
     const table = new MemoryTable(regions);
-    if (table.bytes > caps.memoryBytes) throw refusal(`${table.bytes} bytes of memory`, table.bytes);
+    if (table.bytes > most) throw refusal(`${table.bytes} bytes of memory, ${most} are allowed`, table.bytes);
     return table;
   }
 
@@ -90,6 +92,32 @@ export class MemoryTable {
       ({ userAddress, bytes: size }) => address >= userAddress && address + BigInt(bytes) <= userAddress + BigInt(size),
     );
     return region === undefined ? undefined : region.guestAddress + (address - region.userAddress);
+  }
+
+  /** Where a range of a front-end's addresses is for the guest, region by region; undefined when a byte is in none. */
+  pieces(address: bigint, bytes: bigint): readonly MemoryPiece[] | undefined {
+    const pieces: MemoryPiece[] = [];
+    for (let at = address; at < address + bytes; ) {
+      const region = this.regions.find(
+        ({ userAddress, bytes: size }) => at >= userAddress && at < userAddress + BigInt(size),
+      );
+      if (region === undefined) return undefined;
+      const offset = at - region.userAddress;
+      const left = address + bytes - at;
+      const here = BigInt(region.bytes) - offset;
+      const taken = left < here ? left : here;
+      pieces.push({ guestAddress: region.guestAddress + offset, bytes: taken });
+      at += taken;
+    }
+    return pieces;
+  }
+
+  /** Whether every region of `other` is in this table too, at the same places. */
+  covers(other: MemoryTable): boolean {
+    return other.regions.every((region) => {
+      const same = this.regions.find(({ guestAddress }) => guestAddress === region.guestAddress);
+      return same?.userAddress === region.userAddress && same.bytes === region.bytes;
+    });
   }
 
   /** The region that these fields name: by guest address, front-end's address and size ("mmap offset is ignored"). */
@@ -108,8 +136,20 @@ export class MemoryTable {
   }
 }
 
-const overlap = (a: bigint, aSize: { bytes: number }, b: bigint, bSize: { bytes: number }): boolean =>
-  a < b + BigInt(bSize.bytes) && b < a + BigInt(aSize.bytes);
+/** Where the first region begins that reaches into the one before it; by address the neighbours are the only suspects. */
+function firstOverlap(
+  regions: readonly FrontendRegion[],
+  startOf: (region: FrontendRegion) => bigint,
+): bigint | undefined {
+  const sorted = [...regions].sort((a, b) => (startOf(a) < startOf(b) ? -1 : 1));
+  let end = 0n;
+  for (const region of sorted) {
+    const start = startOf(region);
+    if (start < end) return start;
+    end = start + BigInt(region.bytes);
+  }
+  return undefined;
+}
 
 const refusal = (what: string, value: unknown): VirtioError =>
   new VirtioError(ErrorCode.PROTOCOL_VIOLATION, `the front-end shares ${what}`, {

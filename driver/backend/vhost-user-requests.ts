@@ -8,17 +8,22 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import { FeatureSet } from '../spec/features.js';
-import { MTU_MAX, MTU_MIN } from '../spec/net-config.js';
-import { type FrontendRequestName, VRING_INDEX_MASK, VRING_NO_FD } from '../spec/vhost-user.js';
+import { MAC_BYTES, MTU_MAX, MTU_MIN } from '../spec/net-config.js';
+import { type FrontendRequestName, VRING_INDEX_MASK, VRING_NO_FD, VringFlag } from '../spec/vhost-user.js';
 import type { ReplyValues, RequestValues } from '../wire/codec.js';
 import type { OwnedFd } from '../wire/owned-fd.js';
 import type { DeviceSession } from './vhost-user-device-session.js';
+import { createInflight } from './vhost-user-inflight.js';
 import { checkRegion, type FrontendRegion, type RegionFields } from './vhost-user-memory.js';
 import type { RingFd } from './vhost-user-ring.js';
+import { SharedFile } from './vhost-user-shared-file.js';
 
-/** The descriptors of a message; what a handler does not take is closed after it. */
+/** The descriptors that come with a request and go with its answer. */
 export interface MessageFds {
+  /** Hands over a descriptor of the request; what a handler does not take is closed after it. */
   takeFd(index: number): OwnedFd | undefined;
+  /** Sends a descriptor along with the request's own reply, and closes it then. */
+  attach(fd: OwnedFd): void;
 }
 
 /** Serves one request. */
@@ -32,6 +37,15 @@ export const handlers: { readonly [N in FrontendRequestName]?: Handler<N> } = {
   GET_FEATURES: (session) => ({ u64: session.offered.toU64() }),
   SET_FEATURES: (session, { u64 }) => session.setFeatures(FeatureSet.fromU64(u64)).then(nothing),
   SET_OWNER: nothing,
+  SEND_RARP: async (session, { u64 }) => {
+    await session.device.sendRarp(macOf(u64));
+    return undefined;
+  },
+  SET_BACKEND_REQ_FD: (session, _values, fds) => taking(fds, (fd) => session.setChannel(fd)),
+  RESET_DEVICE: async (session) => {
+    await session.reset();
+    return undefined;
+  },
   // "It is recommended that back-ends either ignore this message, or use it to disable all rings."
   RESET_OWNER: nothing,
   GET_PROTOCOL_FEATURES: (session) => ({ u64: session.protocolOffered }),
@@ -50,36 +64,64 @@ export const handlers: { readonly [N in FrontendRequestName]?: Handler<N> } = {
   },
   GET_MAX_MEM_SLOTS: () => ({ u64: BigInt(caps.memorySlots) }),
   ADD_MEM_REG: async (session, region, fds) => {
-    await setMemory(session, session.memory.regions, [region], fds);
+    const same = session.memory.find(region);
+    if (same === undefined) await setMemory(session, session.memory.regions, [region], fds);
+    else session.repeatRegion(same);
     return undefined;
   },
   REM_MEM_REG: async (session, region) => {
     const gone = session.memory.find(region);
     if (gone === undefined) throw refusal('there is no such memory region', region.guest_address);
-    await session.setMemory(session.memory.regions.filter((other) => other !== gone));
+    await session.removeRegion(gone);
     return undefined;
   },
 
+  IOTLB_MSG: async (session, message) => {
+    await session.iotlb(message);
+    return { u64: 0n };
+  },
+  SET_LOG_BASE: async (session, { log_size, log_offset }, fds) => {
+    await taking(fds, async (fd) => {
+      await session.setLog(SharedFile.of('a dirty log', 'Migration', fd, log_offset, log_size));
+    });
+    return { u64: 0n };
+  },
+  // Meant to be told of pages that were written; no front-end listens there, which is why it is closed again.
+  SET_LOG_FD: nothing,
+  GET_INFLIGHT_FD: (session, wanted, fds) => {
+    const { fields, fd } = createInflight(wanted, session.inflightLimits);
+    fds.attach(fd);
+    return fields;
+  },
+  SET_INFLIGHT_FD: (session, fields, fds) => taking(fds, (fd) => session.setInflight(fields, fd)),
+
   SET_VRING_NUM: async (session, { index, num }) => {
-    await session.setSize(session.ring(index), num);
+    await session.rings.setSize(session.rings.ring(index), num);
     return undefined;
   },
   SET_VRING_BASE: (session, { index, num }) => {
-    session.setBase(session.ring(index), num);
+    session.rings.setBase(session.rings.ring(index), num);
     return undefined;
   },
-  SET_VRING_ADDR: async (session, { index, descriptor, available, used }) => {
-    await session.setAddresses(session.ring(index), { descriptor, available, used });
+  SET_VRING_ADDR: async (session, { index, flags, descriptor, available, used, log }) => {
+    const unknown = flags & ~VringFlag.LOG;
+    if (unknown !== 0) throw refusal(`ring addresses with flags 0x${(unknown >>> 0).toString(16)}`, flags);
+    const usedLog = (flags & VringFlag.LOG) === 0 ? undefined : log;
+    await session.rings.setAddresses(session.rings.ring(index), { descriptor, available, used, usedLog });
     return undefined;
   },
-  GET_VRING_BASE: async (session, { index }) => ({ index, num: await session.stopRing(session.ring(index)) }),
+  GET_VRING_BASE: async ({ rings }, { index }) => ({ index, num: await rings.stop(rings.ring(index)) }),
+  VRING_KICK: async ({ rings }, { index }) => {
+    await rings.kick(rings.ring(index));
+    return undefined;
+  },
   SET_VRING_KICK: (session, { u64 }, fds) => setFd(session, 'kick', u64, fds),
   SET_VRING_CALL: (session, { u64 }, fds) => setFd(session, 'call', u64, fds),
   SET_VRING_ERR: (session, { u64 }, fds) => setFd(session, 'err', u64, fds),
   SET_VRING_ENABLE: async (session, { index, num }) => {
-    const ring = session.ring(index);
+    const ring = session.rings.ring(index);
     if (num > 1) throw refusal(`ring ${index} cannot be enabled with ${num}, only with 0 or 1`, num);
-    await session.enableRing(ring, num === 1);
+    await session.rings.enable(ring, num === 1);
     return undefined;
   },
 
@@ -113,6 +155,23 @@ function nothing(): undefined {
   return undefined;
 }
 
+/** Hands the one descriptor of a message over; it is closed where that fails. */
+async function taking(fds: MessageFds, body: (fd: OwnedFd) => void | Promise<void>): Promise<undefined> {
+  // The table has checked that there is one.
+  const fd = fds.takeFd(0)!;
+  try {
+    await body(fd);
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+  return undefined;
+}
+
+/** The address in the low 6 bytes of a word, first byte lowest. */
+const macOf = (u64: bigint): Uint8Array =>
+  Uint8Array.from({ length: MAC_BYTES }, (_, index) => Number((u64 >> BigInt(8 * index)) & 0xffn));
+
 /** Checks the regions that a message brings and puts them, after those to keep, in the place of the table. */
 async function setMemory(
   session: DeviceSession,
@@ -142,9 +201,9 @@ async function setMemory(
 async function setFd(session: DeviceSession, which: RingFd, u64: bigint, fds: MessageFds): Promise<undefined> {
   const reserved = u64 & ~(VRING_INDEX_MASK | VRING_NO_FD);
   if (reserved !== 0n) throw refusal(`a ring index of 0x${u64.toString(16)} has reserved bits`, u64);
-  const ring = session.ring(Number(u64 & VRING_INDEX_MASK));
+  const ring = session.rings.ring(Number(u64 & VRING_INDEX_MASK));
   // The table has checked that there is one, or the word that there is none.
-  await session.setFd(ring, which, fds.takeFd(0));
+  await session.rings.setFd(ring, which, fds.takeFd(0));
   return undefined;
 }
 

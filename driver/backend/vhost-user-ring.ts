@@ -3,6 +3,7 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { le16 } from '../spec/layout.js';
+import type { MemoryRange } from '../spec/pci-function.js';
 import { type RingPart, splitRingParts } from '../spec/ring.js';
 import { closeAll, type OwnedFd } from '../wire/owned-fd.js';
 import type { RingSetup } from './device-model.js';
@@ -13,6 +14,15 @@ export interface RingAddresses {
   readonly descriptor: bigint;
   readonly available: bigint;
   readonly used: bigint;
+  /** Where the dirty log counts the used ring, or undefined: its writes are not logged. */
+  readonly usedLog?: bigint | undefined;
+}
+
+/** What a ring is started with beside its own set-up. */
+export interface RingExtras {
+  readonly inflight: MemoryRange | undefined;
+  /** Calls go as messages where there is no descriptor for them. */
+  readonly callsInBand: boolean;
 }
 
 export type RingFd = 'kick' | 'call' | 'err';
@@ -28,6 +38,10 @@ export class VhostUserRing {
   isEnabled = false;
   /** Whether the device runs it. */
   isRunning = false;
+  /** Whether only a translation keeps it from running. */
+  isWaiting = false;
+  /** Why the device stopped it, if it did. */
+  broken: string | undefined;
   /** Whether its start was told of: a short stop on the way to another memory table or descriptor is not. */
   isAnnounced = false;
   /** Whether it was kicked off: by a kick descriptor, or by the word that none will come. */
@@ -62,19 +76,22 @@ export class VhostUserRing {
   }
 
   /**
-   * Everything the device needs, in guest addresses. Size and addresses must be known.
+   * Everything the device needs, in guest addresses; where ACCESS_PLATFORM was accepted, in IOVAs, which nobody here can
+   * look at. Size and addresses must be known.
    *
    * @throws VirtioError PROTOCOL_VIOLATION when a part is not, from its first byte to its last, inside one region
    */
-  resolve(memory: MemoryTable, features: FeatureSet): RingSetup {
+  resolve(memory: MemoryTable, features: FeatureSet, extras: RingExtras): RingSetup {
     const { addresses } = this;
     if (addresses === undefined || this.size === 0) throw this.#refusal('has no size or no addresses', this.index);
     const parts = splitRingParts(this.size);
+    const isTranslated = features.has(Feature.ACCESS_PLATFORM);
     // The event words are there, and touched, with EVENT_IDX only.
     const eventBytes = features.has(Feature.EVENT_IDX) ? 0 : le16.bytes;
     const place = ([what, address, part]: PlacedPart): bigint => {
       const bytes = part === parts.desc ? part.bytes : part.bytes - eventBytes;
-      const guestAddress = memory.translate(address, bytes);
+      if (isTranslated && address + BigInt(bytes) <= ADDRESSES_END) return address;
+      const guestAddress = isTranslated ? undefined : memory.translate(address, bytes);
       if (guestAddress !== undefined) return guestAddress;
       throw this.#refusal(
         `has its ${what}, ${bytes} bytes at 0x${address.toString(16)}, outside shared memory`,
@@ -82,6 +99,7 @@ export class VhostUserRing {
       );
     };
     const [desc, avail, used] = pairUp(addresses, parts);
+    const callFd = this.#fds.call?.fd;
     return {
       size: this.size,
       desc: place(desc),
@@ -89,9 +107,26 @@ export class VhostUserRing {
       used: place(used),
       base: this.base,
       kickFd: this.#fds.kick?.fd,
-      callFd: this.#fds.call?.fd,
+      callFd,
       errFd: this.#fds.err?.fd,
+      ...(addresses.usedLog !== undefined && { usedLog: addresses.usedLog }),
+      ...(extras.inflight !== undefined && { inflight: extras.inflight }),
+      ...(extras.callsInBand && callFd === undefined && { callsInBand: true }),
     };
+  }
+
+  hasFd(which: RingFd): boolean {
+    return this.#fds[which] !== undefined;
+  }
+
+  /** Forgets what was set up, as at the very beginning, but the descriptors that tell the front-end things. */
+  forget(): void {
+    this.unkick();
+    this.size = 0;
+    this.base = 0;
+    this.addresses = undefined;
+    this.isWaiting = false;
+    this.broken = undefined;
   }
 
   /** Forgets the kick: the ring starts again only with a new one. */
@@ -113,6 +148,8 @@ export class VhostUserRing {
     });
   }
 }
+
+const ADDRESSES_END = 1n << 64n;
 
 type PlacedPart = readonly [what: string, address: bigint, part: RingPart];
 

@@ -8,8 +8,8 @@ import { BackOff, connectUntilThere } from '../wire/reconnect.js';
 import { checkSocketPath, connectUnix, UnixListener } from '../wire/unix-endpoint.js';
 import type { DeviceModel } from './device-model.js';
 import { VhostUserConnection } from './vhost-user-connection.js';
-import { asVirtioError } from './vhost-user-device-session.js';
-import { ErrorLimiter, type ServerEvent } from './vhost-user-events.js';
+import type { ConnectionDescription } from './vhost-user-description.js';
+import { asVirtioError, ErrorLimiter, type ServerEvent } from './vhost-user-events.js';
 import { offeredProtocolFeatures } from './vhost-user-features.js';
 
 export interface VhostUserServerOptions {
@@ -21,6 +21,8 @@ export interface VhostUserServerOptions {
   readonly maxConnections?: number;
   /** Protocol features to offer in place of the usual ones. */
   readonly protocolFeatures?: readonly ProtocolFeature[];
+  /** Bytes of memory that one front-end may share. 1 TiB without it. */
+  readonly maxMemoryBytes?: bigint | undefined;
 }
 
 export interface VhostUserClientOptions extends VhostUserServerOptions {
@@ -31,7 +33,8 @@ export interface VhostUserClientOptions extends VhostUserServerOptions {
 export class VhostUserServer {
   readonly #options: VhostUserServerOptions;
   readonly #stop = new AbortController();
-  readonly #connections = new Set<VhostUserConnection>();
+  /** By number, as events have it. */
+  readonly #connections = new Map<number, VhostUserConnection>();
   readonly #limiter = new ErrorLimiter();
   #listener: UnixListener | undefined;
   #running: Promise<void> = Promise.resolve();
@@ -81,6 +84,16 @@ export class VhostUserServer {
     return this.#connections.size;
   }
 
+  /** What the front-end of a connection has set up, as it stands now; undefined where there is no such connection. */
+  describe(connection: number): ConnectionDescription | undefined {
+    return this.#connections.get(connection)?.describe();
+  }
+
+  /** Tells the front-end of a connection that its device's configuration has changed, where it can be told. */
+  configChanged(connection: number): void {
+    this.#connections.get(connection)?.configChanged();
+  }
+
   /** Closes every connection and its device, and removes the socket file. Idempotent. */
   async close(): Promise<void> {
     this.#stop.abort();
@@ -96,7 +109,7 @@ export class VhostUserServer {
   }
 
   async #closeConnections(): Promise<void> {
-    await Promise.all([...this.#connections].map((connection) => connection.close()));
+    await Promise.all([...this.#connections.values()].map((connection) => connection.close()));
   }
 
   async #acceptAll(listener: UnixListener): Promise<void> {
@@ -158,11 +171,12 @@ export class VhostUserServer {
     this.#emit({ type: 'connected', connection: number });
     const connection = new VhostUserConnection(socket, device, {
       protocolFeatures: this.#options.protocolFeatures ?? offeredProtocolFeatures(device),
+      memoryBytes: this.#options.maxMemoryBytes,
       onEvent: (event) => this.#emit({ ...event, connection: number }),
     });
-    this.#connections.add(connection);
+    this.#connections.set(number, connection);
     void connection.done.then((reason) => {
-      this.#connections.delete(connection);
+      this.#connections.delete(number);
       this.#emit({ type: 'disconnected', connection: number, reason });
     });
     return connection;

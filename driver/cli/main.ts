@@ -3,6 +3,8 @@
 
 import { Command, CommanderError } from 'commander';
 import { ErrorCode, type VirtioError } from '../errors.js';
+import { backendCommand } from './backend/command.js';
+import { devbindCommand } from './devbind/command.js';
 import { asVirtioError, ExitStatus, printError, statusOf, wrongUsage } from './failure.js';
 import { Interrupt } from './interrupt.js';
 import { loopbackCommand } from './loopback/command.js';
@@ -15,6 +17,8 @@ Examples:
       a million packets through the driver and the bundled back-end
   virtio-pmd loopback --help
       everything that this command can do
+  virtio-pmd backend --socket-path=/run/vm1.sock
+      serves a guest's network device over a vhost-user socket
 
 Exit status: 0 done, 1 it failed while it ran, 2 wrong usage, 130 stopped by Ctrl-C.
 Errors are one line on standard error: virtio-pmd: CODE: what is wrong (what to do)`;
@@ -28,6 +32,8 @@ function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Co
     .helpCommand(false)
     .addHelpText('after', EXAMPLES);
   program.addCommand(loopbackCommand(interrupt, finish));
+  program.addCommand(devbindCommand(finish));
+  program.addCommand(backendCommand(interrupt, finish));
   for (const command of [program, ...program.commands]) {
     // Errors come back as exceptions, so that all of them are printed in one form.
     command

@@ -1,6 +1,7 @@
 /** A handful of packets on their way: an array of handles and a count. */
 
 import { ErrorCode, VirtioError } from '../errors.js';
+import { PacketField } from './packet-fields.js';
 import type { PacketPool } from './packet-pool.js';
 import { PacketView } from './packet-view.js';
 
@@ -43,10 +44,30 @@ export class Burst {
     return this.#view.move(this.handles[index]!);
   }
 
+  /** Bytes of all packets. */
+  get bytesTotal(): number {
+    const { fields } = this.pool;
+    let bytes = 0;
+    for (let index = 0; index < this.count; index++) {
+      bytes += fields[this.handles[index]! * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
+    }
+    return bytes;
+  }
+
   /** Forgets the first `count` packets (somebody else owns them now) and moves the rest to the front. */
   removeFirst(count: number): void {
     this.handles.copyWithin(0, count, this.count);
     this.count -= count;
+  }
+
+  /** Gives packet `index` back to the pool, counts it as dropped, and moves those behind it up. */
+  drop(index: number): void {
+    if (!(index >= 0 && index < this.count))
+      throw new RangeError(`packet ${index} is outside the burst of ${this.count}`);
+    this.pool.free(this.handles, index, 1);
+    this.handles.copyWithin(index, index + 1, this.count);
+    this.count--;
+    this.dropped++;
   }
 
   /** Gives all packets back to the pool and counts them as dropped. */

@@ -1,6 +1,6 @@
 /** Walks the chains of a split ring that are more than one buffer: the device's end, and the driver is not trusted. */
 
-import { CopyDirection, type CopyEngine, CopyJob } from '../../native/index.js';
+import { CopyDirection, type CopyEngine, CopyJob, CopyStatus } from '../../native/index.js';
 import { DescFlag, virtqDesc } from '../spec/ring.js';
 import { DESC_WORDS_SHIFT, type SplitRingViews } from './split-views.js';
 
@@ -12,6 +12,9 @@ export interface TableScratch {
   readonly words: Uint32Array;
 }
 
+/** Told of a range of addresses without a translation, and what is wanted of it (`CopyDirection`). */
+export type MissListener = (low: number, high: number, bytes: number, direction: CopyDirection) => void;
+
 const DESC_SHIFT = DESC_WORDS_SHIFT;
 const { WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 
@@ -21,15 +24,22 @@ export class ChainWalker {
   tableEntries = 0;
   /** Why the ring is broken, or undefined. */
   broken: string | undefined;
+  /** Whether the last chain ended at a table whose address has no translation. */
+  missed = false;
   readonly #views: SplitRingViews;
   readonly #engine: CopyEngine;
   readonly #scratch: TableScratch | undefined;
+  readonly #onMiss: MissListener | undefined;
 
-  /** @param scratch room for a table of `views.size` descriptors, where INDIRECT_DESC was accepted */
-  constructor(views: SplitRingViews, engine: CopyEngine, scratch: TableScratch | undefined) {
+  /**
+   * @param scratch room for a table of `views.size` descriptors, where INDIRECT_DESC was accepted
+   * @param onMiss told of tables that wait for a translation, where addresses are translated
+   */
+  constructor(views: SplitRingViews, engine: CopyEngine, scratch: TableScratch | undefined, onMiss?: MissListener) {
     this.#views = views;
     this.#engine = engine;
     this.#scratch = scratch;
+    this.#onMiss = onMiss;
   }
 
   /** Writes the jobs of the chain at `head`, whose flags were read, from job `job` on; returns the next free job. */
@@ -39,6 +49,7 @@ export class ChainWalker {
     let at = head;
     let flagsAndNext = flags;
     let to = job;
+    this.missed = false;
     for (let hops = 0; hops < size; hops++) {
       const word = at << DESC_SHIFT;
       const low = desc[word]!;
@@ -68,7 +79,13 @@ export class ChainWalker {
     if (entries > this.#views.size)
       return this.#break(`an indirect table has ${entries} descriptors, the ring ${this.#views.size}`);
     this.tableEntries += entries;
-    if (!this.#copyTable(low, high, bytes, job)) return this.#break('an indirect table is not in guest memory');
+    const status = this.#copyTable(low, high, bytes, job);
+    if (status === CopyStatus.NO_TRANSLATION && this.#onMiss !== undefined) {
+      this.missed = true;
+      this.#onMiss(low, high, bytes, CopyDirection.FROM_GUEST);
+      return job;
+    }
+    if (status !== CopyStatus.OK) return this.#break('an indirect table is not in guest memory');
     const { words } = scratch;
     let at = 0;
     let to = job;
@@ -85,16 +102,17 @@ export class ChainWalker {
     return this.#break(`a chain has more than ${this.#views.size} descriptors`);
   }
 
-  /** Runs one copy through job 0, whose words are put back afterwards. */
-  #copyTable(low: number, high: number, bytes: number, job: number): boolean {
+  /** Runs one copy through job 0, whose words are put back afterwards; returns its `CopyStatus`. */
+  #copyTable(low: number, high: number, bytes: number, job: number): number {
     const { jobs } = this.#engine;
     const saved = this.#savedJob;
     if (job > 0) saved.set(jobs.subarray(0, JOB_WORDS));
     this.#writeJob(0, low, high, bytes, 0);
     jobs[CopyJob.POOL_OFFSET] = this.#scratch!.poolOffset;
-    const failed = this.#engine.run(1);
+    this.#engine.run(1);
+    const status = jobs[CopyJob.STATUS]!;
     if (job > 0) jobs.set(saved);
-    return failed === 0;
+    return status;
   }
   readonly #savedJob = new Uint32Array(JOB_WORDS);
 

@@ -40,6 +40,10 @@ export interface DeviceRing {
   readonly broken: string | undefined;
   /** Index of the next available entry, 0 to 65535. */
   readonly base: number;
+  /** Index of the next used entry, 0 to 65535. */
+  readonly usedIndex: number;
+  /** Heads of the chains of the last `pop`. */
+  readonly heads: Uint16Array;
   /** Chains of the last `pop` that have not been returned. */
   readonly popped: number;
   /** Whether every chain of the last `pop` is one buffer that the device may read (write): chain `i` has job `i`. */

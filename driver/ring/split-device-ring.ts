@@ -3,7 +3,7 @@
 import { type CopyEngine, CopyJob } from '../../native/index.js';
 import { AvailFlag, DescFlag, UsedFlag } from '../spec/ring.js';
 import { specialize } from '../specialize.js';
-import { ChainWalker, type TableScratch } from './chain-walker.js';
+import { ChainWalker, type MissListener, type TableScratch } from './chain-walker.js';
 import type { DeviceRing } from './ends.js';
 import {
   AVAIL_FLAGS,
@@ -27,6 +27,8 @@ export interface DeviceRingOptions {
   readonly eventIndex: boolean;
   /** INDIRECT_DESC was accepted; room for `size` descriptors. */
   readonly scratch?: TableScratch | undefined;
+  /** Told of the table whose address has no translation: `pop` ends before its chain, which is looked at again. */
+  readonly onMiss?: MissListener | undefined;
 }
 
 const { GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, WORDS: JOB_WORDS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
@@ -64,7 +66,7 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
   const { engine, eventIndex } = options;
   const { jobs } = engine;
   const mask = size - 1;
-  const walker = new ChainWalker(views, engine, options.scratch);
+  const walker = new ChainWalker(views, engine, options.scratch, options.onMiss);
   const heads = new Uint16Array(options.burst);
   const firstJob = Uint32Array.from({ length: options.burst + 1 }, (_, chain) => chain);
   /** What our used ring holds: an entry that would not change is not written, and its cache line stays put. */
@@ -155,7 +157,7 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
       const flags = index === first ? firstFlags : desc[(head << DESC_WORDS_SHIFT) + 3]!;
       const next = walker.walk(head, flags, job);
       broken = walker.broken;
-      if (broken !== undefined) break;
+      if (broken !== undefined || walker.missed) break;
       job = next;
     }
     firstJob[index] = job;
@@ -240,11 +242,15 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
   return {
     size,
     firstJob,
+    heads,
     get broken() {
       return broken;
     },
     get base() {
       return availIndex;
+    },
+    get usedIndex() {
+      return usedIndex;
     },
     get popped() {
       return popped;

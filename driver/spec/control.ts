@@ -77,6 +77,9 @@ export function controlCommandName(commandClass: number, command: number): strin
 /** Half a MAC table: the number of addresses, which follow. TABLE_SET has two: unicast, then multicast. */
 export const virtioNetCtrlMac = layout('virtio_net_ctrl_mac', 4, { entries: le32 });
 
+/** Data of class VLAN. */
+export const virtioNetCtrlVlan = layout('VIRTIO_NET_CTRL_VLAN data', 2, { vlan_id: le16 });
+
 /** Data of VQ_PAIRS_SET. */
 export const virtioNetCtrlMq = layout('virtio_net_ctrl_mq', 2, { virtqueue_pairs: le16 });
 

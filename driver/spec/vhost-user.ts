@@ -106,6 +106,7 @@ export const VRING_INDEX_MASK = 0xffn;
 export const VRING_NO_FD = 1n << 8n;
 /** Bit of `flags` in SET_VRING_ADDR: log the writes to the used ring. */
 export const VringFlagBit = { LOG: 0 } as const;
+export const VringFlag = masksOf(VringFlagBit);
 export const IotlbType = { MISS: 1, UPDATE: 2, INVALIDATE: 3, ACCESS_FAIL: 4 } as const;
 export const IotlbPermission = { NONE: 0, READ: 1, WRITE: 2, READ_WRITE: 3 } as const;
 export const ConfigFlag = { WRITABLE: 0, MIGRATION: 1 } as const;

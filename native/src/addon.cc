@@ -15,6 +15,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportMmio(env, exports);
   exportThreads(env, exports);
   exportCopyEngine(env, exports);
+  exportTap(env, exports);
   return exports;
 }
 

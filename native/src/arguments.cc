@@ -78,6 +78,48 @@ bool readAddress(const Napi::Value& value, const char* name, uint64_t* address) 
   return false;
 }
 
+bool readSpan(const Napi::Value& value, const char* name, uint64_t* lastOffset) {
+  if (!value.IsBigInt()) {
+    throwTypeError(value.Env(), std::string(name) + " must be a bigint");
+    return false;
+  }
+  int sign = 0;
+  // In: how many there is room for. Out: how many the number has.
+  size_t count = 2;
+  uint64_t words[2] = {0, 0};
+  value.As<Napi::BigInt>().ToWords(&sign, &count, words);
+  const bool isWhole = count == 2 && words[0] == 0 && words[1] == 1;
+  if (sign != 0 || !(isWhole || (count == 1 && words[0] != 0))) {
+    throwRangeError(value.Env(), std::string(name) + " must be from 1 to 2^64");
+    return false;
+  }
+  *lastOffset = words[0] - 1;
+  return true;
+}
+
+bool readBoolean(const Napi::Value& value, const char* name, bool* result) {
+  if (!value.IsBoolean()) {
+    throwTypeError(value.Env(), std::string(name) + " must be a boolean");
+    return false;
+  }
+  *result = value.As<Napi::Boolean>().Value();
+  return true;
+}
+
+bool readFields(const Napi::Value& value, const char* name, std::initializer_list<const char*> fields,
+                Napi::Value* values) {
+  if (!value.IsObject()) {
+    throwTypeError(value.Env(), std::string(name) + " must be an object");
+    return false;
+  }
+  const Napi::Object object = value.As<Napi::Object>();
+  for (const char* const field : fields) {
+    *values++ = object.Get(field);
+    if (value.Env().IsExceptionPending()) return false;
+  }
+  return true;
+}
+
 bool readString(const Napi::Value& value, const char* name, std::string* result) {
   if (!value.IsString()) {
     throwTypeError(value.Env(), std::string(name) + " must be a string");

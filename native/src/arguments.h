@@ -7,6 +7,7 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,13 @@ bool readInteger(const Napi::Value& value, const char* name, uint64_t max, uint6
 bool readFd(const Napi::Value& value, const char* name, int* fd);
 bool readU32(const Napi::Value& value, const char* name, uint32_t* result);
 bool readAddress(const Napi::Value& value, const char* name, uint64_t* address);
+// A count of bytes from 1 to 2^64; the result is the offset of the last one.
+bool readSpan(const Napi::Value& value, const char* name, uint64_t* lastOffset);
+bool readBoolean(const Napi::Value& value, const char* name, bool* result);
+// The named properties of an object, into `values`. Getters may run JavaScript, which may do anything to whoever asks:
+// read first, and look at one's own state after.
+bool readFields(const Napi::Value& value, const char* name, std::initializer_list<const char*> fields,
+                Napi::Value* values);
 bool readString(const Napi::Value& value, const char* name, std::string* result);
 // An array of integers of at most `maxLength` elements. May run JavaScript (getters), so read it before taking
 // pointers.

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <new>
 
 #include "short_copy.h"
@@ -33,6 +34,22 @@ inline void prefetch(const CopyJob& job, const Region& region) {
     __builtin_prefetch(address, 0);
     if (twoLines) __builtin_prefetch(address + kCacheLine, 0);
   }
+}
+
+// Copies and returns whether a page behind the region was gone.
+// SAFETY: the caller gives `bytes` bytes at both addresses, those of the guest inside `region`.
+inline __attribute__((always_inline)) bool copyFaulted(const Region& region, uint8_t* guest, uint8_t* pool,
+                                                       uint32_t bytes, bool toGuest) {
+  const uint64_t faultsBefore = region.faults->load(std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (toGuest) {
+    copyBytes(guest, pool, bytes);
+  } else {
+    copyBytes(pool, guest, bytes);
+  }
+  // The SIGBUS handler runs on this thread, between these two fences.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  return region.faults->load(std::memory_order_relaxed) != faultsBefore;
 }
 
 }  // namespace
@@ -75,6 +92,7 @@ uint32_t CopyEngine::run(uint32_t count) noexcept {
     failed = count - list_->capacity();
     count = list_->capacity();
   }
+  if (__builtin_expect(isExtended_, 0)) return failed + runExtended(count);
   const Region* region = lastRegion_;
   for (uint32_t i = 0; i < kPrefetchDistance && i < count; i++) prefetch(jobs[i], *region);
 
@@ -94,19 +112,10 @@ uint32_t CopyEngine::run(uint32_t count) noexcept {
       if (!runOutOfLine(job, region)) failed++;
       continue;
     }
-    const uint64_t faultsBefore = region->faults->load(std::memory_order_relaxed);
     // SAFETY: [offset, offset + length) is inside the region and [poolOffset, poolOffset + length) inside the pool.
     uint8_t* const guest = region->host + offset;
     uint8_t* const pool = pool_ + poolOffset;
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (job.direction == kFromGuest) {
-      copyBytes(pool, guest, job.length);
-    } else {
-      copyBytes(guest, pool, job.length);
-    }
-    // The SIGBUS handler runs on this thread, between these two fences.
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    const bool faulted = region->faults->load(std::memory_order_relaxed) != faultsBefore;
+    const bool faulted = copyFaulted(*region, guest, pool, job.length, job.direction == kToGuest);
     job.status = faulted ? kFault : kCopyOk;
     failed += faulted ? 1 : 0;
   }
@@ -114,51 +123,169 @@ uint32_t CopyEngine::run(uint32_t count) noexcept {
   return failed;
 }
 
-// Everything but a valid job in the region of the one before: other regions, several of them, and bad jobs.
-__attribute__((noinline)) bool CopyEngine::runOutOfLine(CopyJob& job, const Region*& region) noexcept {
-  const uint64_t length = job.length;
-  uint64_t guestAddress = guestAddressOf(job);
-  const uint64_t poolOffset = job.poolOffset;
-  bool writable = false;
-  if (!memory_.covers(guestAddress, length, &writable)) {
-    job.status = kOutsideMemory;
-    return false;
+// The same with addresses translated or writes logged.
+__attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count) noexcept {
+  CopyJob* const jobs = list_->jobs();
+  uint32_t failed = 0;
+  const Region* region = lastRegion_;
+  for (uint32_t i = 0; i < count; i++) {
+    // SAFETY: i < count <= capacity of the list.
+    CopyJob& job = jobs[i];
+    const uint64_t length = job.length;
+    const uint64_t poolOffset = job.poolOffset;
+    Piece piece;
+    const bool isPlain = job.direction <= kToGuest && locate(guestAddressOf(job), region, &piece) &&
+                         length <= piece.bytes && poolOffset <= poolBytes_ && length <= poolBytes_ - poolOffset &&
+                         (piece.access >> job.direction & 1) != 0 &&
+                         (job.direction == kFromGuest || !piece.region->readOnly);
+    if (!isPlain) {
+      if (!runOutOfLine(job, region)) failed++;
+      continue;
+    }
+    region = piece.region;
+    // SAFETY: `length` bytes from the piece's offset on are inside its region, and those from poolOffset on inside the
+    // pool.
+    uint8_t* const guest = region->host + piece.offset;
+    uint8_t* const pool = pool_ + poolOffset;
+    const bool toGuest = job.direction == kToGuest;
+    const bool faulted = copyFaulted(*region, guest, pool, job.length, toGuest);
+    if (toGuest) log_.mark(piece.guestAddress, length);
+    job.status = faulted ? kFault : kCopyOk;
+    failed += faulted ? 1 : 0;
   }
-  if (poolOffset > poolBytes_ || length > poolBytes_ - poolOffset || job.direction > kToGuest) {
-    job.status = kOutsidePool;
-    return false;
-  }
-  const bool toGuest = job.direction == kToGuest;
-  if (toGuest && !writable) {
-    job.status = kReadOnly;
-    return false;
-  }
+  lastRegion_ = region;
+  return failed;
+}
 
+// Everything but a valid job in one piece: several regions or windows, and bad jobs. `region` becomes the last one.
+__attribute__((noinline)) bool CopyEngine::runOutOfLine(CopyJob& job, const Region*& region) noexcept {
+  job.status = check(job);
+  if (job.status != kCopyOk) return false;
+  // Into locals: where the pool is the job list itself, a copy may change the job.
+  const bool toGuest = job.direction == kToGuest;
+  const uint64_t address = guestAddressOf(job);
+  const uint64_t length = job.length;
+  const uint64_t poolOffset = job.poolOffset;
   bool faulted = false;
   uint64_t done = 0;
   do {
-    region = memory_.find(guestAddress);
-    const uint64_t offset = guestAddress - region->guestAddress;
-    const uint64_t available = region->bytes - offset;
-    const uint64_t part = available < length - done ? available : length - done;
-    // SAFETY: covers() found every byte of the range in a region, `part` ends at this one's end at the latest, and
-    // [poolOffset, poolOffset + length) is inside the pool.
-    uint8_t* const guest = region->host + offset;
-    uint8_t* const pool = pool_ + poolOffset + done;
-    const uint64_t faultsBefore = region->faults->load(std::memory_order_relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (toGuest) {
-      copyBytes(guest, pool, static_cast<uint32_t>(part));
-    } else {
-      copyBytes(pool, guest, static_cast<uint32_t>(part));
+    Piece piece;
+    // Never fails after check(); a job that did would end here, and not well.
+    if (!locate(address + done, region, &piece)) {
+      job.status = kOutsideMemory;
+      return false;
     }
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    if (region->faults->load(std::memory_order_relaxed) != faultsBefore) faulted = true;
+    region = piece.region;
+    const uint64_t part = std::min(piece.bytes, length - done);
+    // SAFETY: the part is inside the piece, which is inside the region, and [poolOffset, poolOffset + length) is inside
+    // the pool.
+    uint8_t* const guest = region->host + piece.offset;
+    uint8_t* const pool = pool_ + poolOffset + done;
+    if (copyFaulted(*region, guest, pool, static_cast<uint32_t>(part), toGuest)) faulted = true;
+    if (toGuest) log_.mark(piece.guestAddress, part);
     done += part;
-    guestAddress += part;
   } while (done < length);
   job.status = faulted ? kFault : kCopyOk;
   return !faulted;
+}
+
+// The status of a job before anything is copied.
+uint32_t CopyEngine::check(const CopyJob& job) const noexcept {
+  const uint64_t address = guestAddressOf(job);
+  const uint64_t length = job.length;
+  const uint64_t poolOffset = job.poolOffset;
+  bool writable = false;
+  if (!isTranslated_) {
+    if (!memory_.covers(address, length, &writable)) return kOutsideMemory;
+  } else {
+    uint64_t last;
+    if (length != 0 && __builtin_add_overflow(address, length - 1, &last)) return kOutsideMemory;
+    uint64_t bad;
+    bool isKnown;
+    const uint32_t access = job.direction > kToGuest ? 0 : 1u << job.direction;
+    if (!windows_.allow(address, length, access, &bad, &isKnown)) return isKnown ? kNoPermission : kNoTranslation;
+    if (!isCovered(address, length, &writable)) return kOutsideMemory;
+  }
+  if (poolOffset > poolBytes_ || length > poolBytes_ - poolOffset || job.direction > kToGuest) return kOutsidePool;
+  return job.direction == kToGuest && !writable ? kReadOnly : kCopyOk;
+}
+
+// Whether every byte of a translated range is in some region; `*writable` tells whether all of them may be written.
+bool CopyEngine::isCovered(uint64_t address, uint64_t bytes, bool* writable) const noexcept {
+  *writable = true;
+  const Region* region = &kNoRegion;
+  for (;;) {
+    Piece piece;
+    if (!locate(address, region, &piece)) return false;
+    region = piece.region;
+    if (region->readOnly) *writable = false;
+    if (bytes <= piece.bytes) return true;
+    bytes -= piece.bytes;
+    address += piece.bytes;
+  }
+}
+
+// Where an address is, and how far it goes on from there. `hint` is the region to look at first.
+bool CopyEngine::locate(uint64_t address, const Region* hint, Piece* piece) const noexcept {
+  // Less one, for it may be 2^64.
+  uint64_t available = UINT64_MAX;
+  piece->access = kWindowReadable | kWindowWritable;
+  if (isTranslated_) {
+    const Window* const window = windows_.find(address);
+    if (window == nullptr) return false;
+    const uint64_t inside = address - window->iova;
+    available = window->lastOffset - inside;
+    piece->access = window->access;
+    address = window->guestAddress + inside;
+  }
+  piece->region = address - hint->guestAddress < hint->bytes ? hint : memory_.find(address);
+  if (piece->region == nullptr) return false;
+  piece->guestAddress = address;
+  piece->offset = address - piece->region->guestAddress;
+  piece->bytes = std::min(available, piece->region->bytes - piece->offset - 1) + 1;
+  return true;
+}
+
+const Region* CopyEngine::inOneRegion(uint64_t address, uint64_t bytes, uint64_t* offset) const {
+  uint64_t last;
+  if (bytes == 0 || __builtin_add_overflow(address, bytes - 1, &last)) return nullptr;
+  uint64_t bad;
+  bool isKnown;
+  const uint32_t access = kWindowReadable | kWindowWritable;
+  if (isTranslated_ && !windows_.allow(address, bytes, access, &bad, &isKnown)) return nullptr;
+  Piece piece;
+  if (!locate(address, &kNoRegion, &piece)) return nullptr;
+  const Region* const region = piece.region;
+  *offset = piece.offset;
+  while (bytes > piece.bytes) {
+    const uint64_t next = piece.offset + piece.bytes;
+    bytes -= piece.bytes;
+    address += piece.bytes;
+    if (!locate(address, region, &piece) || piece.region != region || piece.offset != next) return nullptr;
+  }
+  return region;
+}
+
+bool CopyEngine::missing(uint64_t iova, uint64_t bytes, uint32_t direction, uint64_t* first) const {
+  bool isKnown;
+  return isTranslated_ && !windows_.allow(iova, bytes, 1u << direction, first, &isKnown);
+}
+
+void CopyEngine::setTranslated(bool isTranslated) {
+  windows_.clear();
+  isTranslated_ = isTranslated;
+  updateExtended();
+}
+
+Outcome CopyEngine::setLog(int fd, uint64_t fileOffset, uint64_t bytes) {
+  const Outcome outcome = log_.open(fd, fileOffset, bytes);
+  updateExtended();
+  return outcome;
+}
+
+void CopyEngine::clearLog() {
+  log_.close();
+  updateExtended();
 }
 
 }  // namespace virtio_pmd

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <memory>
 
+#include "dirty_log.h"
 #include "memory_table.h"
+#include "translation_windows.h"
 
 namespace virtio_pmd {
 
@@ -29,6 +31,7 @@ static_assert(offsetof(CopyJob, status) == 4 * 5, "CopyJob.STATUS");
 // `CopyDirection` of native/index.ts.
 constexpr uint32_t kFromGuest = 0;
 constexpr uint32_t kToGuest = 1;
+static_assert(kWindowReadable == 1u << kFromGuest && kWindowWritable == 1u << kToGuest, "a bit a direction");
 
 // `CopyStatus` of native/index.ts.
 enum CopyStatus : uint32_t {
@@ -38,6 +41,8 @@ enum CopyStatus : uint32_t {
   kOutsidePool = 2,
   kFault = 3,
   kReadOnly = 4,
+  kNoTranslation = 5,
+  kNoPermission = 6,
 };
 
 // The job list: on its own pages, so that nothing shares its cache lines.
@@ -73,18 +78,54 @@ class CopyEngine {
     pool_ = pool;
     poolBytes_ = bytes;
   }
+  // From now on the addresses of jobs and of inOneRegion() go through windows, or no more. None is left either way.
+  void setTranslated(bool isTranslated);
+  bool isTranslated() const { return isTranslated_; }
+  // Without effect on anything while addresses are not translated.
+  TranslationWindows& windows() { return windows_; }
+  Outcome setLog(int fd, uint64_t fileOffset, uint64_t bytes);
+  void clearLog();
+  DirtyLog& log() { return log_; }
+  // Pages of regions and logs, those that are gone included, that had to be replaced.
+  uint64_t faults() const { return memory_.faults() + log_.faults(); }
+  // The region that holds the whole range, which begins `*offset` into it, in one piece and, where addresses are
+  // translated, for reading and writing; null when there is none. The pointer is good until regions change.
+  const Region* inOneRegion(uint64_t address, uint64_t bytes, uint64_t* offset) const;
+  // Whether a job of this direction over the range lacks a window, and the first address that does.
+  bool missing(uint64_t iova, uint64_t bytes, uint32_t direction, uint64_t* first) const;
   // Runs jobs 0 to count - 1 and returns how many did not end OK; jobs beyond the list count as such.
   uint32_t run(uint32_t count) noexcept;
 
  private:
+  // What of a range lies in one window and one region.
+  struct Piece {
+    const Region* region;
+    uint64_t guestAddress;
+    uint64_t offset;
+    // From the offset on; at least 1.
+    uint64_t bytes;
+    // What the window allows.
+    uint32_t access;
+  };
+
+  uint32_t runExtended(uint32_t count) noexcept;
   bool runOutOfLine(CopyJob& job, const Region*& region) noexcept;
+  uint32_t check(const CopyJob& job) const noexcept;
+  bool isCovered(uint64_t address, uint64_t bytes, bool* writable) const noexcept;
+  bool locate(uint64_t address, const Region* hint, Piece* piece) const noexcept;
+  void updateExtended() { isExtended_ = isTranslated_ || log_.isOpen(); }
 
   std::shared_ptr<JobList> list_;
   uint8_t* pool_ = nullptr;
   uint64_t poolBytes_ = 0;
   // The region that the last job was in, or one that holds no address.
   const Region* lastRegion_ = &kNoRegion;
+  // Whether a run has more to do than to copy.
+  bool isExtended_ = false;
+  bool isTranslated_ = false;
   MemoryTable memory_;
+  TranslationWindows windows_;
+  DirtyLog log_;
   static const Region kNoRegion;
 };
 

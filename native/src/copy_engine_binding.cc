@@ -1,6 +1,8 @@
 // The CopyEngine class.
 #include <napi.h>
 
+#include <string>
+
 #include "arguments.h"
 #include "copy_engine.h"
 #include "state.h"
@@ -63,6 +65,28 @@ napi_value run(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// A word of a 64-bit number, modulo 2^32; 0 for what is no number.
+uint32_t readWord(napi_env env, napi_value value) {
+  uint32_t word = 0;
+  napi_get_value_uint32(env, value, &word);
+  return word;
+}
+
+// Called once a burst too, while there is a log.
+napi_value markDirty(napi_env env, napi_callback_info info) {
+  size_t argumentCount = 3;
+  napi_value arguments[3] = {};
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &argumentCount, arguments, nullptr, &data);
+  int64_t bytes = 0;
+  napi_get_value_int64(env, arguments[2], &bytes);
+  if (bytes <= 0) return nullptr;
+  const uint64_t address = readWord(env, arguments[0]) | static_cast<uint64_t>(readWord(env, arguments[1])) << 32;
+  // SAFETY: the function holds a share of its state until it is collected.
+  (*static_cast<std::shared_ptr<RunState>*>(data))->engine.log().mark(address, static_cast<uint64_t>(bytes));
+  return nullptr;
+}
+
 void releaseRunState(napi_env, void* data, void*) {
   delete static_cast<std::shared_ptr<RunState>*>(data);
 }
@@ -77,6 +101,12 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
         env, "CopyEngine",
         {InstanceMethod<&CopyEngineClass::addRegion>("addRegion"),
          InstanceMethod<&CopyEngineClass::removeRegion>("removeRegion"), InstanceMethod<&CopyEngineClass::view>("view"),
+         InstanceMethod<&CopyEngineClass::setTranslated>("setTranslated"),
+         InstanceMethod<&CopyEngineClass::addWindow>("addWindow"),
+         InstanceMethod<&CopyEngineClass::removeWindows>("removeWindows"),
+         InstanceMethod<&CopyEngineClass::missing>("missing"), InstanceMethod<&CopyEngineClass::setLog>("setLog"),
+         InstanceMethod<&CopyEngineClass::clearLog>("clearLog"),
+         InstanceMethod<&CopyEngineClass::skippedPages>("skippedPages"),
          InstanceMethod<&CopyEngineClass::setPool>("setPool"), InstanceMethod<&CopyEngineClass::faults>("faults"),
          InstanceMethod<&CopyEngineClass::close>("close")});
   }
@@ -98,10 +128,13 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     const Napi::Value jobs = makeJobs(env, list);
     if (env.IsExceptionPending()) return;
     state_ = std::make_shared<RunState>(env, std::move(list));
-    const Napi::Value runFunction = makeRun(env);
+    const Napi::Value runFunction = makeFunction(env, "run", run);
+    if (env.IsExceptionPending()) return;
+    const Napi::Value markFunction = makeFunction(env, "markDirty", markDirty);
     if (env.IsExceptionPending()) return;
     self.DefineProperties({Napi::PropertyDescriptor::Value("jobs", jobs, napi_enumerable),
-                           Napi::PropertyDescriptor::Value("run", runFunction, napi_enumerable)});
+                           Napi::PropertyDescriptor::Value("run", runFunction, napi_enumerable),
+                           Napi::PropertyDescriptor::Value("markDirty", markFunction, napi_enumerable)});
   }
 
  private:
@@ -126,13 +159,15 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     return Napi::Value(env, array);
   }
 
-  Napi::Value makeRun(Napi::Env env) {
+  // A function that gets a share of the state as its data.
+  Napi::Value makeFunction(Napi::Env env, const char* name, napi_callback callback) {
     auto* const share = new std::shared_ptr<RunState>(state_);
     napi_value function = nullptr;
-    if (napi_create_function(env, "run", NAPI_AUTO_LENGTH, run, share, &function) != napi_ok ||
+    if (napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, share, &function) != napi_ok ||
         napi_add_finalizer(env, function, share, releaseRunState, nullptr, nullptr) != napi_ok) {
       delete share;
-      if (!env.IsExceptionPending()) Napi::Error::New(env, "no function for run").ThrowAsJavaScriptException();
+      if (!env.IsExceptionPending())
+        Napi::Error::New(env, std::string("no function for ") + name).ThrowAsJavaScriptException();
       return Napi::Value();
     }
     return Napi::Value(env, function);
@@ -144,19 +179,18 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     return false;
   }
 
+  bool requireTranslated(Napi::Env env) const {
+    if (!requireOpen(env)) return false;
+    if (state_->engine.isTranslated()) return true;
+    Napi::Error::New(env, "addresses are not translated").ThrowAsJavaScriptException();
+    return false;
+  }
+
   Napi::Value addRegion(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    if (!info[0].IsObject()) {
-      throwTypeError(env, "region must be an object");
-      return Napi::Value();
-    }
-    // Getters may run JavaScript, which may close this engine: read everything first, look at the engine after.
-    const Napi::Object options = info[0].As<Napi::Object>();
-    const char* const names[] = {"fd", "fileOffset", "guestAddress", "bytes", "readOnly"};
     Napi::Value values[5];
-    for (size_t i = 0; i < 5; i++) {
-      values[i] = options.Get(names[i]);
-      if (env.IsExceptionPending()) return Napi::Value();
+    if (!readFields(info[0], "region", {"fd", "fileOffset", "guestAddress", "bytes", "readOnly"}, values)) {
+      return Napi::Value();
     }
     MappingRequest request;
     request.foreign = true;
@@ -167,11 +201,7 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
         !readInteger(values[3], "bytes", kMaxSafeInteger, &request.bytes)) {
       return Napi::Value();
     }
-    if (!values[4].IsUndefined() && !values[4].IsBoolean()) {
-      throwTypeError(env, "readOnly must be a boolean");
-      return Napi::Value();
-    }
-    request.readOnly = values[4].IsBoolean() && values[4].As<Napi::Boolean>().Value();
+    if (!values[4].IsUndefined() && !readBoolean(values[4], "readOnly", &request.readOnly)) return Napi::Value();
     uint32_t number;
     if (!requireOpen(env) || !throwUnlessOk(env, state_->engine.addRegion(request, guestAddress, &number)))
       return Napi::Value();
@@ -199,14 +229,99 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
         !readInteger(info[1], "bytes", kMaxSafeInteger, &bytes) || !requireOpen(env)) {
       return Napi::Value();
     }
-    const Region* const region = state_->engine.memory().find(guestAddress);
-    const uint64_t offset = region == nullptr ? 0 : guestAddress - region->guestAddress;
-    if (region == nullptr || bytes == 0 || bytes > region->bytes - offset) {
-      throwRangeError(env, "the range must be inside one region");
+    uint64_t offset;
+    const Region* const region = state_->engine.inOneRegion(guestAddress, bytes, &offset);
+    if (region == nullptr) {
+      throwRangeError(env, state_->engine.isTranslated()
+                               ? "the range must be translated for both ways, into one piece of one region"
+                               : "the range must be inside one region");
       return Napi::Value();
     }
-    // SAFETY: [offset, offset + bytes) is inside the region, checked above.
+    // SAFETY: [offset, offset + bytes) is inside the region, says inOneRegion().
     return State::of(env).views->wrap(env, region->mapping, region->host + offset, bytes, false);
+  }
+
+  Napi::Value setTranslated(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    bool isTranslated;
+    if (!readBoolean(info[0], "isTranslated", &isTranslated) || !requireOpen(env)) return Napi::Value();
+    state_->engine.setTranslated(isTranslated);
+    return env.Undefined();
+  }
+
+  Napi::Value addWindow(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    Napi::Value values[5];
+    if (!readFields(info[0], "window", {"iova", "bytes", "guestAddress", "readable", "writable"}, values)) {
+      return Napi::Value();
+    }
+    Window window;
+    bool readable;
+    bool writable;
+    if (!readAddress(values[0], "iova", &window.iova) || !readSpan(values[1], "bytes", &window.lastOffset) ||
+        !readAddress(values[2], "guestAddress", &window.guestAddress) ||
+        !readBoolean(values[3], "readable", &readable) || !readBoolean(values[4], "writable", &writable) ||
+        !requireTranslated(env)) {
+      return Napi::Value();
+    }
+    window.access = (readable ? kWindowReadable : 0) | (writable ? kWindowWritable : 0);
+    throwUnlessOk(env, state_->engine.windows().add(window));
+    return env.Undefined();
+  }
+
+  Napi::Value removeWindows(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    uint64_t iova;
+    uint64_t lastOffset;
+    if (!readAddress(info[0], "iova", &iova) || !readSpan(info[1], "bytes", &lastOffset) || !requireOpen(env)) {
+      return Napi::Value();
+    }
+    state_->engine.windows().remove(iova, lastOffset);
+    return env.Undefined();
+  }
+
+  Napi::Value missing(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    uint32_t low;
+    uint32_t high;
+    uint64_t bytes;
+    uint64_t direction;
+    if (!readU32(info[0], "low", &low) || !readU32(info[1], "high", &high) ||
+        !readInteger(info[2], "bytes", kMaxSafeInteger, &bytes) ||
+        !readInteger(info[3], "direction", kToGuest, &direction) || !requireOpen(env)) {
+      return Napi::Value();
+    }
+    const uint64_t iova = low | static_cast<uint64_t>(high) << 32;
+    uint64_t first;
+    if (!state_->engine.missing(iova, bytes, static_cast<uint32_t>(direction), &first)) {
+      return Napi::BigInt::New(env, int64_t{-1});
+    }
+    return Napi::BigInt::New(env, first);
+  }
+
+  Napi::Value setLog(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    Napi::Value values[3];
+    if (!readFields(info[0], "log", {"fd", "fileOffset", "bytes"}, values)) return Napi::Value();
+    int fd;
+    uint64_t fileOffset;
+    uint64_t bytes;
+    if (!readFd(values[0], "fd", &fd) || !readInteger(values[1], "fileOffset", kMaxSafeInteger, &fileOffset) ||
+        !readInteger(values[2], "bytes", kMaxSafeInteger, &bytes) || !requireOpen(env)) {
+      return Napi::Value();
+    }
+    throwUnlessOk(env, state_->engine.setLog(fd, fileOffset, bytes));
+    return env.Undefined();
+  }
+
+  Napi::Value clearLog(const Napi::CallbackInfo& info) {
+    if (state_ != nullptr) state_->engine.clearLog();
+    return info.Env().Undefined();
+  }
+
+  Napi::Value skippedPages(const Napi::CallbackInfo& info) {
+    const double count = state_ == nullptr ? 0 : static_cast<double>(state_->engine.log().skipped());
+    return Napi::Number::New(info.Env(), count);
   }
 
   Napi::Value setPool(const Napi::CallbackInfo& info) {
@@ -235,7 +350,7 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
   }
 
   Napi::Value faults(const Napi::CallbackInfo& info) {
-    const double count = state_ == nullptr ? 0 : static_cast<double>(state_->engine.memory().faults());
+    const double count = state_ == nullptr ? 0 : static_cast<double>(state_->engine.faults());
     return Napi::Number::New(info.Env(), count);
   }
 
@@ -245,6 +360,8 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     isClosed_ = true;
     const std::vector<std::shared_ptr<Mapping>> mappings = state_->engine.removeAllRegions();
     for (const std::shared_ptr<Mapping>& mapping : mappings) State::of(env).views->retire(env, mapping);
+    state_->engine.setTranslated(false);
+    state_->engine.clearLog();
     state_->dropPool();
     return env.Undefined();
   }

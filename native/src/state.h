@@ -24,6 +24,7 @@ void exportFdPoll(Napi::Env env, Napi::Object exports);
 void exportMmio(Napi::Env env, Napi::Object exports);
 void exportThreads(Napi::Env env, Napi::Object exports);
 void exportCopyEngine(Napi::Env env, Napi::Object exports);
+void exportTap(Napi::Env env, Napi::Object exports);
 
 inline void exportFunction(Napi::Env env, Napi::Object exports, const char* name,
                            Napi::Value (*function)(const Napi::CallbackInfo&)) {

@@ -1,7 +1,7 @@
 // How long a burst of copies takes: warm, and with the packets fresh from another core's cache.
 //
 //   g++ -O2 -std=c++17 -I../src copy_bench.cc ../src/copy_engine.cc ../src/memory_table.cc ../src/mapping.cc
-//       ../src/sigbus_guard.cc -lpthread -o /tmp/copy_bench && /tmp/copy_bench
+//       ../src/sigbus_guard.cc ../src/dirty_log.cc ../src/translation_windows.cc -lpthread -o /tmp/copy_bench && /tmp/copy_bench
 #include <sched.h>
 
 #include <algorithm>

@@ -2,48 +2,18 @@
 // a model that copies byte by byte.
 #include "copy_engine.h"
 
-#include <sys/mman.h>
-#include <sys/resource.h>
-
 #include <cstring>
 #include <map>
 #include <random>
 #include <vector>
 
 #include "check.h"
+#include "engine.h"
 #include "short_copy.h"
 
 using namespace virtio_pmd;
 
 namespace {
-
-UniqueFd memory(uint64_t bytes) {
-  UniqueFd fd;
-  CHECK(createMemory("test", bytes, 0, &fd).ok());
-  return fd;
-}
-
-MappingRequest foreign(int fd, uint64_t offset, uint64_t bytes, bool readOnly = false) {
-  MappingRequest request;
-  request.fd = fd;
-  request.fileOffset = offset;
-  request.bytes = bytes;
-  request.readOnly = readOnly;
-  request.foreign = true;
-  return request;
-}
-
-CopyJob job(uint64_t guest, uint32_t pool, uint32_t length, uint32_t direction) {
-  return {static_cast<uint32_t>(guest), static_cast<uint32_t>(guest >> 32), pool, length, direction, 99, {0, 0}};
-}
-
-uint32_t runOne(CopyEngine& engine, const CopyJob& one) {
-  engine.list()->jobs()[0] = one;
-  const uint32_t failed = engine.run(1);
-  const uint32_t status = engine.list()->jobs()[0].status;
-  CHECK(failed == (status == kCopyOk ? 0 : 1));
-  return status;
-}
 
 // Every length and alignment of the inline moves, on exact allocations so that a byte too many is an ASan error.
 void copiesEveryLength() {

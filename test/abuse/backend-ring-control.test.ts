@@ -2,7 +2,15 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ControlAck, ControlClass, MacCommand, MqCommand, RxCommand, VlanCommand } from '../../driver/spec/control.js';
+import {
+  AnnounceCommand,
+  ControlAck,
+  ControlClass,
+  MacCommand,
+  MqCommand,
+  RxCommand,
+  VlanCommand,
+} from '../../driver/spec/control.js';
 import { Feature } from '../../driver/spec/features.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import {
@@ -23,6 +31,15 @@ const CONTROL = 2 * PAIRS;
 const COMMAND = BUFFERS;
 const ACK = BUFFERS + 8192n;
 const UNTOUCHED = 0xee;
+const COMMAND_FEATURES = [
+  Feature.CTRL_VQ,
+  Feature.MQ,
+  Feature.CTRL_RX,
+  Feature.CTRL_RX_EXTRA,
+  Feature.CTRL_VLAN,
+  Feature.CTRL_MAC_ADDR,
+  Feature.GUEST_ANNOUNCE,
+];
 const SET_PAIRS = (pairs: number): number[] => [ControlClass.MQ, MqCommand.VQ_PAIRS_SET, pairs & 0xff, pairs >>> 8];
 
 function withGuest(body: (guest: HandGuest, ring: RawRing) => void): void {
@@ -30,7 +47,7 @@ function withGuest(body: (guest: HandGuest, ring: RawRing) => void): void {
   const { available } = thread.pool;
   using witness = new Witness(thread);
   {
-    const features = GUEST_FEATURES.with(Feature.MQ, Feature.CTRL_VQ);
+    const features = GUEST_FEATURES.with(...COMMAND_FEATURES);
     using guest = new HandGuest(thread, { features, queuePairs: PAIRS });
     const ring = guest.start(CONTROL, 64);
     body(guest, ring);
@@ -71,9 +88,26 @@ test('spec-E20: what is known is done, everything else is answered with ERR; one
       [[ControlClass.MQ], ControlAck.ERR],
       [[ControlClass.MQ, 0x77, 1, 0], ControlAck.ERR],
       [[ControlClass.MQ, MqCommand.RSS_CONFIG, ...new Array(60).fill(0xff)], ControlAck.ERR],
-      [[ControlClass.RX, RxCommand.PROMISC, 1], ControlAck.ERR],
-      [[ControlClass.MAC, MacCommand.TABLE_SET, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], ControlAck.ERR],
+      [[ControlClass.RX, RxCommand.PROMISC, 1], ControlAck.OK],
+      [[ControlClass.RX, RxCommand.PROMISC, 0], ControlAck.OK],
+      [[ControlClass.RX, RxCommand.PROMISC], ControlAck.ERR],
+      [[ControlClass.RX, RxCommand.PROMISC, 2], ControlAck.ERR],
+      [[ControlClass.RX, RxCommand.NOBCAST, 1, 0], ControlAck.ERR],
+      [[ControlClass.RX, RxCommand.NOBCAST + 1, 1], ControlAck.ERR],
+      [[ControlClass.VLAN, VlanCommand.ADD, 0xff, 0x0f], ControlAck.OK],
+      [[ControlClass.VLAN, VlanCommand.ADD, 0x00, 0x10], ControlAck.ERR],
       [[ControlClass.VLAN, VlanCommand.ADD, 0xff, 0xff], ControlAck.ERR],
+      [[ControlClass.VLAN, VlanCommand.DEL, 0xff], ControlAck.ERR],
+      [[ControlClass.VLAN, 2, 1, 0], ControlAck.ERR],
+      [[ControlClass.MAC, MacCommand.ADDR_SET, 2, 0, 0, 0, 0, 9], ControlAck.OK],
+      [[ControlClass.MAC, MacCommand.ADDR_SET, 2, 0, 0, 0, 0], ControlAck.ERR],
+      [[ControlClass.MAC, MacCommand.ADDR_SET, 2, 0, 0, 0, 0, 9, 0], ControlAck.ERR],
+      [[ControlClass.MAC, MacCommand.ADDR_SET, 3, 0, 0, 0, 0, 9], ControlAck.ERR],
+      [[ControlClass.MAC, 2, 2, 0, 0, 0, 0, 9], ControlAck.ERR],
+      [[ControlClass.ANNOUNCE, AnnounceCommand.ACK], ControlAck.OK],
+      [[ControlClass.ANNOUNCE, AnnounceCommand.ACK, 0], ControlAck.ERR],
+      [[ControlClass.ANNOUNCE, 1], ControlAck.ERR],
+      [[ControlClass.GUEST_OFFLOADS, 0, 0, 0, 0, 0, 0, 0, 0, 0], ControlAck.ERR],
       [[0xff, 0xff], ControlAck.ERR],
       [new Array(4096).fill(4), ControlAck.ERR],
       [new Array(4097).fill(4), ControlAck.ERR],
@@ -82,6 +116,85 @@ test('spec-E20: what is known is done, everything else is answered with ERR; one
       expectAnswer(guest, ring, ack, 1, `${bytes.slice(0, 8)}`);
     }
   });
+});
+
+/** TABLE_SET of two tables that say they have so many addresses, with `addresses` of them. */
+function setTables(unicast: number, multicast: number, addresses = unicast + multicast): number[] {
+  const bytes: number[] = [ControlClass.MAC, MacCommand.TABLE_SET];
+  const count = (value: number): number[] => [0, 8, 16, 24].map((shift) => (value >>> shift) & 0xff);
+  const first = Math.min(unicast, addresses);
+  bytes.push(...count(unicast), ...new Array(6 * first).fill(0x02));
+  bytes.push(...count(multicast), ...new Array(6 * (addresses - first)).fill(0x03));
+  return bytes;
+}
+
+test('tables of addresses whose numbers are not those of the addresses that follow', () => {
+  withGuest((guest, ring) => {
+    for (const [unicast, multicast, addresses, ack] of [
+      [0, 0, 0, ControlAck.OK],
+      [3, 2, 5, ControlAck.OK],
+      [3, 2, 4, ControlAck.ERR],
+      [3, 2, 6, ControlAck.ERR],
+      [5, 0, 4, ControlAck.ERR],
+      [0xffff_ffff, 0, 4, ControlAck.ERR],
+      // Six times as many wrap to four bytes.
+      [0x2aaa_aaab, 0, 1, ControlAck.ERR],
+      [0, 0xffff_ffff, 4, ControlAck.ERR],
+      [0, 0x8000_0000, 0, ControlAck.ERR],
+      // More than are kept, and more than are read.
+      [256, 256, 512, ControlAck.OK],
+      [1000, 1000, 2000, ControlAck.OK],
+      [1000, 1000, 1999, ControlAck.ERR],
+    ] as const) {
+      const bytes = setTables(unicast, multicast, addresses);
+      guest.write(ACK + 16_384n, bytes);
+      guest.write(ACK, new Array(16).fill(UNTOUCHED));
+      ring.describe(0, ACK + 16_384n, bytes.length, NEXT, 1);
+      ring.describe(1, ACK, 1, WRITE);
+      expectAnswer(guest, ring, ack, 1, `${unicast} and ${multicast} of ${addresses}`);
+    }
+    for (const length of [2, 5, 6, 9]) {
+      write(guest, ring, setTables(0, 0).slice(0, length));
+      expectAnswer(guest, ring, ControlAck.ERR, 1, `${length} bytes`);
+    }
+  });
+});
+
+test('a table with bytes that are not in guest memory changes nothing', () => {
+  withGuest((guest, ring) => {
+    for (const nowhere of [REGIONS_END - 2n, REGIONS_END]) {
+      write(guest, ring, setTables(4, 0));
+      ring.describe(0, COMMAND, 6, NEXT, 1);
+      ring.describe(1, nowhere, 24, NEXT, 2);
+      ring.describe(2, COMMAND + 30n, 4, NEXT, 3);
+      ring.describe(3, ACK, 1, WRITE);
+      expectAnswer(guest, ring, ControlAck.ERR, 1, `${nowhere}`);
+    }
+  });
+});
+
+test('commands whose feature was not accepted', () => {
+  using thread = new HandThread();
+  for (const [feature, bytes] of [
+    [Feature.CTRL_RX, [ControlClass.RX, RxCommand.ALLMULTI, 1]],
+    [Feature.CTRL_RX_EXTRA, [ControlClass.RX, RxCommand.ALLUNI, 1]],
+    [Feature.CTRL_RX, setTables(1, 1)],
+    [Feature.CTRL_MAC_ADDR, [ControlClass.MAC, MacCommand.ADDR_SET, 2, 0, 0, 0, 0, 9]],
+    [Feature.CTRL_VLAN, [ControlClass.VLAN, VlanCommand.ADD, 1, 0]],
+    [Feature.GUEST_ANNOUNCE, [ControlClass.ANNOUNCE, AnnounceCommand.ACK]],
+    [Feature.MQ, SET_PAIRS(1)],
+  ] as const) {
+    for (const isAccepted of [true, false]) {
+      const features = GUEST_FEATURES.with(...COMMAND_FEATURES);
+      using guest = new HandGuest(thread, {
+        features: isAccepted ? features : features.without(feature),
+        queuePairs: PAIRS,
+      });
+      const ring = guest.start(CONTROL, 64);
+      write(guest, ring, bytes);
+      expectAnswer(guest, ring, isAccepted ? ControlAck.OK : ControlAck.ERR, 1, `${bytes} ${isAccepted}`);
+    }
+  }
 });
 
 test('a command in pieces of any size, and the ack anywhere behind it', () => {

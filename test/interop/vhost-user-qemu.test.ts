@@ -108,7 +108,9 @@ test('QEMU as client: rings of the first pair run; a machine that ends leaves no
       assert.ok(memory > 127 << 20, `${memory} bytes`);
       machine.kill('SIGTERM');
       await until(() => devices[0]!.isClosed, 'the device to be closed');
-      assert.not.match(said(), /vhost/, 'nothing to complain about');
+      // It warns of CONFIG, which it does not want from a network device and others do.
+      const complaints = said().replace(/^.*supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not\.?$/gm, '');
+      assert.not.match(complaints, /vhost/, 'nothing else to complain about');
     } finally {
       await server.close();
     }

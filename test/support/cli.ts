@@ -25,6 +25,8 @@ export interface CliOptions {
   readonly timeoutMs?: number;
   /** The program, where it is not the command line itself. */
   readonly script?: string;
+  /** Descriptors that it inherits as 3, 4, …; they stay the caller's. */
+  readonly inherited?: readonly number[];
 }
 
 export interface CliEnd {
@@ -45,6 +47,8 @@ export interface RunningCli {
   readonly folder: string;
   readonly done: Promise<CliEnd>;
   kill(signal: NodeJS.Signals): void;
+  /** What it printed on standard output so far. */
+  stdout(): string;
   /** Resolves when what it printed, on either output, matches; rejects when it ends before. */
   printed(text: RegExp): Promise<void>;
 }
@@ -62,12 +66,13 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
   const child = spawn(command, rest, {
     detached: true,
     env: { ...process.env, TMPDIR: folder, ...options.environment },
-    stdio: ['ignore', options.stdout ?? 'pipe', 'pipe'],
+    stdio: ['ignore', options.stdout ?? 'pipe', 'pipe', ...(options.inherited ?? [])],
   });
   const output = { stdout: '', stderr: '' };
   const listeners = new Set<() => void>();
   for (const name of ['stdout', 'stderr'] as const) {
-    child[name]?.on('data', (chunk: Buffer) => {
+    const stream = name === 'stdout' ? child.stdout : child.stderr;
+    stream?.on('data', (chunk: Buffer) => {
       output[name] += chunk.toString('utf8');
       for (const listener of listeners) listener();
     });
@@ -99,6 +104,7 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
     pid: group,
     folder,
     done,
+    stdout: () => output.stdout,
     printed,
     kill: (signal) => void (child.exitCode ?? child.signalCode ?? child.kill(signal)),
   };

@@ -19,6 +19,19 @@ export interface PeerCounters {
 const GOOD_COUNTERS = ['RX-packets', 'RX-bytes', 'TX-packets', 'TX-bytes'] as const;
 const BAD_COUNTERS = ['RX-missed', 'RX-errors', 'RX-nombuf', 'TX-errors', 'RX-dropped', 'TX-dropped'] as const;
 
+/** Reads the counters from what testpmd says at the end of forwarding and to `show port stats`. */
+export function peerCounters(text: string): PeerCounters {
+  // The port's counters are the last of their name; the forwarder's drops stand before them.
+  const value = (name: string): number => {
+    const found = text.match(new RegExp(`(?<=${name}: *)\\d+`, 'g'));
+    if (found === null) throw new Error(`testpmd did not say ${name}:\n${text}`);
+    return Number(found.at(-1));
+  };
+  const [received, receivedBytes, sent, sentBytes] = GOOD_COUNTERS.map(value);
+  const failed = BAD_COUNTERS.map(value).reduce((sum, count) => sum + count);
+  return { received: received!, receivedBytes: receivedBytes!, sent: sent!, sentBytes: sentBytes!, failed };
+}
+
 let sockets = 0;
 
 export class MatrixPeer {
@@ -65,16 +78,7 @@ export class MatrixPeer {
     // Its own words first: counters are up to date when its loop has ended.
     await this.#testpmd.command('stop', /\nDone\./);
     await this.#testpmd.command('show port stats 0', /Tx-bps:[\s\S]*testpmd> /);
-    const text = this.#testpmd.output.slice(from);
-    // The port's counters are the last of their name; the forwarder's drops stand before them.
-    const value = (name: string): number => {
-      const found = text.match(new RegExp(`(?<=${name}: *)\\d+`, 'g'));
-      if (found === null) throw new Error(`testpmd did not say ${name}:\n${text}`);
-      return Number(found.at(-1));
-    };
-    const [received, receivedBytes, sent, sentBytes] = GOOD_COUNTERS.map(value);
-    const failed = BAD_COUNTERS.map(value).reduce((sum, count) => sum + count);
-    return { received: received!, receivedBytes: receivedBytes!, sent: sent!, sentBytes: sentBytes!, failed };
+    return peerCounters(this.#testpmd.output.slice(from));
   }
 
   /** What it said last, for a failure. */

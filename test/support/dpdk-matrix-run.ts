@@ -22,16 +22,19 @@ const MERGED_BYTES = 5000;
 
 /** What packets are sent with: destination and source. */
 const SENT_ADDRESSES = Uint8Array.of(2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1);
-/** Where testpmd sends the packets of port 0 in its mode `mac`, unless it is told otherwise. */
-const PEER_ADDRESS = Uint8Array.of(2, 0, 0, 0, 0, 0);
+/** Where testpmd sends packets in its mode `mac`, unless it is told otherwise; the port's number follows. */
+const PEER_ADDRESS = [2, 0, 0, 0, 0] as const;
 
 /** Returns the addresses that packets come back with. */
-export function addressesAfter(mode: Combination['mode'], peer: { readonly macAddress: Uint8Array }): Uint8Array {
+export function addressesAfter(
+  mode: Combination['mode'],
+  peer: { readonly macAddress: Uint8Array; readonly port?: number },
+): Uint8Array {
   switch (mode) {
     case 'io':
       return SENT_ADDRESSES;
     case 'mac':
-      return Uint8Array.of(...PEER_ADDRESS, ...peer.macAddress);
+      return Uint8Array.of(...PEER_ADDRESS, peer.port ?? 0, ...peer.macAddress);
     case 'macswap':
       return Uint8Array.of(...SENT_ADDRESSES.subarray(6), ...SENT_ADDRESSES.subarray(0, 6));
   }

@@ -2,8 +2,9 @@
 
 import * as assert from 'uvu/assert';
 import { RingCounters, type RingStatistics } from '../../driver/backend/counters.js';
-import type { DeviceEvent, GuestRegion } from '../../driver/backend/device-model.js';
-import { GuestDevice, SCRATCH_BYTES } from '../../driver/backend/guest-device.js';
+import type { DeviceEvent, GuestRegion, RingSetup } from '../../driver/backend/device-model.js';
+import { GuestDevice } from '../../driver/backend/guest-device.js';
+import { SCRATCH_BYTES } from '../../driver/backend/guest-queues.js';
 import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
 import type { Burst } from '../../driver/memory/burst.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
@@ -181,6 +182,8 @@ export interface HandGuestOptions {
   readonly queuePairs?: number;
   /** Makes the port; a `RecordingPort` unless given. */
   readonly port?: (pool: PacketPool) => BackendPort;
+  /** The configuration space, whose first bytes are the device's address. */
+  readonly config?: Uint8Array;
 }
 
 export const GUEST_FEATURES = FeatureSet.of(Feature.VERSION_1, Feature.MRG_RXBUF, Feature.INDIRECT_DESC);
@@ -209,7 +212,7 @@ export class HandGuest {
     this.counters = RingCounters.create(controlqIndex(queuePairs) + 1);
     const port = options.port?.(thread.pool) ?? this.port;
     const emit = (event: DeviceEvent): void => void this.events.push(event);
-    this.device = new GuestDevice(thread, port, queuePairs, this.counters, emit);
+    this.device = new GuestDevice(thread, port, queuePairs, this.counters, emit, { config: options.config });
     this.device.setFeatures(features);
     this.device.setMemory(this.regions);
   }
@@ -229,10 +232,15 @@ export class HandGuest {
   }
 
   startRaw(index: number, ring: RawRing, base = 0): void {
-    const { size, desc, avail, used } = ring;
     this.device.enableRing(index, true);
+    this.device.startRing(index, this.setup(ring, base));
+  }
+
+  /** A ring as the front-end of this guest sets it up. */
+  setup(ring: RawRing, base = 0): RingSetup {
+    const { size, desc, avail, used } = ring;
     const { callFd, errFd } = this;
-    this.device.startRing(index, { size, desc, avail, used, base, kickFd: undefined, callFd, errFd });
+    return { size, desc, avail, used, base, kickFd: undefined, callFd, errFd };
   }
 
   /** Lets the device take turns: enough for the rare looks, too. */

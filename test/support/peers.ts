@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
+import { type GuestPackage, packageFolder, unpackPackage } from './guest-packages.js';
 import { runStep } from './run-step.js';
 
 interface Peer {
@@ -10,7 +11,13 @@ interface Peer {
   readonly package: string;
   /** A program on the path, or an absolute path; it is here when this exists. */
   readonly detect: string;
+  /** Whether its package is unpacked into the cache in place of being installed. */
+  readonly isUnpacked?: boolean;
 }
+
+/** A peer that is not installed on the machine. */
+const unpacked = <P extends GuestPackage>(name: P) =>
+  ({ package: name, detect: packageFolder(name), isUnpacked: true }) as const;
 
 /** Every peer that some test needs, by the name that tests use. */
 const PEERS = {
@@ -27,6 +34,9 @@ const PEERS = {
   python3: { package: 'python3', detect: '/usr/bin/python3' },
   scapy: { package: 'python3-scapy', detect: '/usr/lib/python3/dist-packages/scapy/__init__.py' },
   'g++': { package: 'g++', detect: 'g++' },
+  kernel: unpacked('linux-image-amd64'),
+  uml: unpacked('user-mode-linux'),
+  busybox: unpacked('busybox-static'),
 } as const satisfies Readonly<Record<string, Peer>>;
 export type PeerName = keyof typeof PEERS;
 export const ALL_PEERS = Object.keys(PEERS) as readonly PeerName[];
@@ -51,16 +61,18 @@ export const packagesOf = (names: readonly PeerName[]): string[] => [
 ];
 
 /**
- * Installs the missing ones with apt.
+ * Installs the missing ones with apt, or unpacks them into the cache.
  *
  * @throws Error when apt fails, or when a peer is not here after all
  */
 export async function installPeers(names: readonly PeerName[]): Promise<void> {
-  const packages = packagesOf(names);
+  const isUnpacked = (name: PeerName): boolean => (PEERS[name] as Peer).isUnpacked === true;
+  const packages = packagesOf(names.filter((name) => !isUnpacked(name)));
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   await runStep('updating the package lists', 'apt-get', ['update', '-qq'], { env });
   const args = ['install', '-y', '-qq', '--no-install-recommends', ...packages];
-  await runStep(`installing ${packages.join(', ')}`, 'apt-get', args, { env });
+  if (packages.length > 0) await runStep(`installing ${packages.join(', ')}`, 'apt-get', args, { env });
+  for (const name of packagesOf(names.filter(isUnpacked))) await unpackPackage(name as GuestPackage);
   const missing = missingPeers(names);
   if (missing.length > 0) throw new Error(`installed, but not found: ${missing.join(', ')}`);
 }

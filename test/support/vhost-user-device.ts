@@ -1,8 +1,16 @@
 /** A device model that does nothing and remembers everything, strict about what its seam promises. */
 
-import type { DeviceEvent, DeviceModel, GuestRegion, RingSetup } from '../../driver/backend/device-model.js';
+import type {
+  DeviceEvent,
+  DeviceModel,
+  GuestRegion,
+  IotlbEntry,
+  RingSetup,
+} from '../../driver/backend/device-model.js';
+import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { virtioNetConfig } from '../../driver/spec/net-config.js';
+import type { MemoryRange } from '../../driver/spec/pci-function.js';
 import { native } from '../../native/index.js';
 
 export interface FakeDeviceOptions {
@@ -36,6 +44,8 @@ export class FakeDevice implements DeviceModel {
   readonly calls: string[] = [];
   features: FeatureSet | undefined;
   regions: readonly GuestRegion[] = [];
+  log: MemoryRange | undefined;
+  translations: IotlbEntry[] = [];
   readonly running = new Map<number, RingSetup>();
   readonly enabled = new Set<number>();
   isClosed = false;
@@ -75,10 +85,15 @@ export class FakeDevice implements DeviceModel {
     await this.#record('startRing', `${ring}`);
     this.#insist(!this.running.has(ring), `starts ring ${ring}, which runs`);
     this.#insist(this.features !== undefined, 'starts a ring before features');
-    this.#checkInside(setup.desc, setup.size * 16);
-    this.#checkInside(setup.avail, 4 + setup.size * 2);
-    this.#checkInside(setup.used, 4 + setup.size * 8);
-    this.#insistOpen(setup.kickFd, setup.callFd, setup.errFd);
+    for (const [address, bytes] of [
+      [setup.desc, setup.size * 16],
+      [setup.avail, 4 + setup.size * 2],
+      [setup.used, 4 + setup.size * 8],
+    ] as const) {
+      if (this.features?.has(Feature.ACCESS_PLATFORM) === true) this.#checkTranslated(address, bytes);
+      else this.#checkInside(address, bytes);
+    }
+    this.#insistOpen(setup.kickFd, setup.callFd, setup.errFd, setup.inflight?.fd);
     this.running.set(ring, setup);
   }
 
@@ -96,22 +111,44 @@ export class FakeDevice implements DeviceModel {
     return this.#bases.get(ring) ?? 0;
   }
 
-  async setLog(): Promise<void> {}
-  async updateIotlb(): Promise<void> {}
-  async invalidateIotlb(): Promise<void> {}
-  async sendRarp(): Promise<void> {}
+  async setLog(log: MemoryRange | undefined): Promise<void> {
+    await this.#record('setLog', log === undefined ? 'none' : `${log.fileOffset}+${log.bytes}`);
+    this.#insistOpen(this.log?.fd, log?.fd);
+    this.log = log;
+  }
+  async updateIotlb(entry: IotlbEntry): Promise<void> {
+    const { iova, bytes, guestAddress, readable, writable } = entry;
+    const access = `${readable ? 'r' : ''}${writable ? 'w' : ''}`;
+    await this.#record('updateIotlb', `${iova.toString(16)}+${bytes} ${guestAddress.toString(16)} ${access}`);
+    this.#insist(this.features?.has(Feature.ACCESS_PLATFORM) === true, 'translates without ACCESS_PLATFORM');
+    this.#checkInside(guestAddress, Number(bytes));
+    this.translations.push(entry);
+  }
+  async invalidateIotlb(iova: bigint, bytes: bigint): Promise<void> {
+    await this.#record('invalidateIotlb', `${iova.toString(16)}+${bytes}`);
+    this.translations = this.translations.filter(
+      (entry) => entry.iova >= iova + bytes || iova >= entry.iova + entry.bytes,
+    );
+  }
+  async sendRarp(macAddress: Uint8Array): Promise<void> {
+    await this.#record('sendRarp', Buffer.from(macAddress).toString('hex'));
+  }
   async reset(): Promise<void> {
     await this.#record('reset', '');
     this.running.clear();
     this.enabled.clear();
     this.regions = [];
     this.features = undefined;
+    this.log = undefined;
+    this.translations = [];
   }
 
   async close(): Promise<void> {
     await this.#record('close', '');
-    this.#insistOpen(...this.regions.map((region) => region.fd));
-    for (const { kickFd, callFd, errFd } of this.running.values()) this.#insistOpen(kickFd, callFd, errFd);
+    this.#insistOpen(...this.regions.map((region) => region.fd), this.log?.fd);
+    for (const { kickFd, callFd, errFd, inflight } of this.running.values()) {
+      this.#insistOpen(kickFd, callFd, errFd, inflight?.fd);
+    }
     this.isClosed = true;
   }
 
@@ -128,6 +165,15 @@ export class FakeDevice implements DeviceModel {
     const failure = this.failures.get(name);
     this.failures.delete(name);
     if (failure !== undefined) throw failure;
+  }
+
+  /** Every byte must have a translation, as the real device's engine sees it: the first without one is asked for. */
+  #checkTranslated(address: bigint, bytes: number): void {
+    for (let at = address; at < address + BigInt(bytes); ) {
+      const entry = this.translations.findLast(({ iova, bytes: size }) => at >= iova && at < iova + size);
+      if (entry === undefined) throw new VirtioError(ErrorCode.NO_TRANSLATION, 'missing', { value: at });
+      at = entry.iova + entry.bytes;
+    }
   }
 
   #checkInside(address: bigint, bytes: number): void {

@@ -29,7 +29,16 @@ export const EVENT_IDX = 1n << 29n;
 export const BIT_30 = 1n << 30n;
 export const VERSION_1 = 1n << 32n;
 
+export const LOG_ALL = 1n << 26n;
+export const ACCESS_PLATFORM = 1n << 33n;
+
 /** Protocol feature bits. */
+export const LOG_SHMFD = 1n << 1n;
+export const RARP = 1n << 2n;
+export const BACKEND_REQ = 1n << 5n;
+export const INFLIGHT = 1n << 12n;
+export const RESET = 1n << 13n;
+export const IN_BAND = 1n << 14n;
 export const PROTOCOL_MQ = 1n << 0n;
 export const REPLY_ACK = 1n << 3n;
 export const CONFIG = 1n << 9n;

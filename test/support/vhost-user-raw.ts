@@ -4,7 +4,7 @@
  * Numbers are written out from the protocol's document, so that a wrong table does not agree with itself.
  */
 
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import { native } from '../../native/index.js';
@@ -37,10 +37,12 @@ export const Id = {
   NET_SET_MTU: 20,
   SET_BACKEND_REQ_FD: 21,
   IOTLB_MSG: 22,
+  SET_VRING_ENDIAN: 23,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
   GET_INFLIGHT_FD: 31,
   SET_INFLIGHT_FD: 32,
+  RESET_DEVICE: 34,
   VRING_KICK: 35,
   GET_MAX_MEM_SLOTS: 36,
   ADD_MEM_REG: 37,
@@ -91,6 +93,9 @@ export const vringAddr = (index: number, desc: bigint, avail: bigint, used: bigi
 
 /** Descriptors that this process holds. */
 export const countFds = (): number => readdirSync('/proc/self/fd').length;
+
+/** Mappings that this process has. */
+export const countMappings = (): number => readFileSync('/proc/self/maps', 'utf8').split('\n').length;
 
 /** Waits until `condition` holds; fails with `what` after `timeoutMs`. */
 export async function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {

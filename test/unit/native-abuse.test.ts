@@ -181,11 +181,23 @@ test('CopyEngine: strange values in every method, open and closed', () => {
     engine.setPool(new ArrayBuffer(64));
     if (isClosed) engine.close();
     const methods = engine as unknown as Record<string, Loose>;
-    for (const name of ['addRegion', 'removeRegion', 'view', 'setPool', 'run', 'faults']) {
+    for (const name of [...Object.getOwnPropertyNames(native.CopyEngine.prototype), 'run', 'markDirty']) {
+      if (name === 'constructor' || name === 'close') continue;
       for (const value of STRANGE) {
         survives(() => methods[name]?.(value));
         survives(() => methods[name]?.(0n, value));
+        survives(() => methods[name]?.(0, 0, value));
+        survives(() => methods[name]?.(0, 0, 1, value));
       }
+    }
+    survives(() => engine.setTranslated(true));
+    const window = { iova: 0n, bytes: 4096n, guestAddress: 0n, readable: true, writable: true };
+    for (const key of Object.keys(window)) {
+      for (const value of STRANGE) survives(() => engine.addWindow({ ...window, [key]: value } as typeof window));
+    }
+    const log = { fd: memory, fileOffset: 0, bytes: 16 };
+    for (const key of Object.keys(log)) {
+      for (const value of STRANGE) survives(() => engine.setLog({ ...log, [key]: value } as typeof log));
     }
     const good = { fd: memory, fileOffset: 0, guestAddress: 8192n, bytes: 16, readOnly: false };
     for (const key of Object.keys(good)) {

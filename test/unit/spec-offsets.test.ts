@@ -373,6 +373,8 @@ test('the copy job is that of the addon', async () => {
     OUTSIDE_POOL: 'kOutsidePool',
     FAULT: 'kFault',
     READ_ONLY: 'kReadOnly',
+    NO_TRANSLATION: 'kNoTranslation',
+    NO_PERMISSION: 'kNoPermission',
   };
   const print = (name: string, expression: string): string => `std::printf("${name} %ld\\n", (long)(${expression}));`;
   const found = await printed(

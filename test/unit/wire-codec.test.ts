@@ -140,7 +140,10 @@ function allowedSizes(shape: Payload, size: number): boolean {
       return size >= shape.shortest && size <= shape.longest;
     case 'fixed':
       return size === shape.layout.bytes || size === shape.shortest;
-    default:
+    case 'array':
+      // Whole items beyond the count, as Linux in user mode sends them.
+      return size >= shape.head.bytes && (size - shape.head.bytes) % shape.item.bytes === 0;
+    case 'bytes':
       return size === shape.head.bytes;
   }
 }
@@ -154,6 +157,20 @@ function decodes(shape: Payload, bytes: Uint8Array): boolean {
     return false;
   }
 }
+
+test('a table with whole places beyond its count is taken as far as it counts; half a place is a violation', () => {
+  const two = memoryTable(
+    [
+      { guest: 0n, bytes: 4096n, user: 0n },
+      { guest: 8192n, bytes: 4096n, user: 8192n },
+    ],
+    1,
+  );
+  const values = decodePayload(payloads.memoryTable, two);
+  assert.is(values.length, 1);
+  assert.is(values[0]!.size, 4096n);
+  assert.throws(() => decodePayload(payloads.memoryTable, two.subarray(0, two.length - 8)), isViolation);
+});
 
 test('B30: a count of 2^32 - 1 is a violation, nothing is allocated for it', () => {
   assert.throws(() => decodePayload(payloads.memoryTable, memoryTable([], 0xffff_ffff)), isViolation);

@@ -9,6 +9,13 @@ export interface BackendPortContext {
   readonly pool: PacketPool;
   /** Queue pairs of the device. */
   readonly queuePairs: number;
+  /** Those of them that are on this thread at first; all unless given. */
+  readonly pairs?: readonly number[] | undefined;
+  /**
+   * Tells the control plane that a part of the port's work is over (a disk is full), as the device's event `port-failed`:
+   * once for each, for packets still move. What a port throws stops the rings of its device instead, and no other's.
+   */
+  report(reason: string): void;
 }
 
 /**
@@ -17,7 +24,10 @@ export interface BackendPortContext {
  * Packets of a burst that the port leaves there stay the caller's; what it takes out, it sends on or frees.
  */
 export interface BackendPort {
-  /** How many packets from this pair it can take now: the guest's packets wait in its ring meanwhile. */
+  /**
+   * How many packets from this pair it can take now: the guest's packets wait in its ring meanwhile. A port that holds
+   * packets takes none while the thread has fewer free buffers than `poolReserve` says, or it starves the other guests.
+   */
   room(pair: number): number;
   /** Takes every packet of the burst, at most `room` of them. */
   fromGuest(burst: Burst, pair: number): void;
@@ -25,11 +35,21 @@ export interface BackendPort {
    * For a port that only sends back what it gets, changed or not; it has this in place of `room` and `fromGuest`.
    *
    * Rewrites packets `start` to `burst.count - 1` of the burst, which go back to the pair they came from. Packets that the
-   * guest has no buffers for wait, and the guest is held back meanwhile: nothing is lost.
+   * guest has no buffers for wait, and the guest is held back meanwhile: nothing is lost. Those that shall not go back it
+   * takes out of the burst (`Burst.drop`), which is left with `start` packets at least: they wait from earlier calls.
    */
   bounce?(burst: Burst, start: number, pair: number): void;
+  /** Once a turn, whatever the guest does, for work of the port's own; returns how many packets that moved. */
+  poll?(): number;
   /** Adds packets for the guest to the burst, up to its capacity. What the guest has no buffers for stays there. */
   toGuest(burst: Burst, pair: number): void;
+  /**
+   * A pair goes to another thread, whose port of the same device goes on with what this returns (structured clone); packets
+   * that are held for it are the port's to free.
+   */
+  releasePair?(pair: number): unknown;
+  /** A pair comes from another thread, with what its port returned. */
+  adoptPair?(pair: number, state: unknown): void;
   /** Frees what it holds. */
   close(): void;
 }

@@ -4,7 +4,7 @@ import { ErrorCode, VirtioError } from '../../errors.js';
 import type { Burst } from '../../memory/burst.js';
 import { macForward, swapMacs } from '../../memory/ethernet.js';
 import { PacketView } from '../../memory/packet-view.js';
-import { ETHERNET_HEADER_BYTES } from '../ring-context.js';
+import { ETHERNET_HEADER_BYTES } from '../../spec/ethernet.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 
 export interface EchoOptions {
@@ -69,6 +69,13 @@ class EchoPort implements BackendPort {
     }
     macForward(burst, SELF, PEER, start);
     first.packets -= count;
+  }
+
+  releasePair(pair: number): number {
+    return this.#first[pair]!.packets;
+  }
+  adoptPair(pair: number, state: unknown): void {
+    this.#first[pair]!.packets = state as number;
   }
 
   close(): void {}

@@ -1,0 +1,170 @@
+/** The queues of one guest on a poll thread, made as its rings are opened. */
+
+import type { CopyDirection } from '../../native/index.js';
+import { ErrorCode, VirtioError } from '../errors.js';
+import { Burst } from '../memory/burst.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import type { TableScratch } from '../ring/chain-walker.js';
+import type { DeviceRing } from '../ring/ends.js';
+import { Feature, type FeatureSet } from '../spec/features.js';
+import { controlqIndex, receiveqIndex } from '../spec/net-config.js';
+import { netHeaderBytes } from '../spec/net-header.js';
+import { MAX_QUEUE_SIZE } from '../spec/ring.js';
+import { callerFor } from './caller.js';
+import { CONTROL_SCRATCH_BYTES, type ControlCommands } from './control-commands.js';
+import { ControlQueue } from './control-queue.js';
+import type { RingCounters } from './counters.js';
+import type { DeviceEvent, RingSetup } from './device-model.js';
+import { FromGuestQueue } from './from-guest-queue.js';
+import type { GuestMemory } from './guest-memory.js';
+import type { RingHost } from './guest-rings.js';
+import type { Pair } from './pair.js';
+import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
+import type { SharedState } from './shared-state.js';
+import { ToGuestQueue } from './to-guest-queue.js';
+
+/** What a device shares with the others of its thread. */
+export interface DeviceResources {
+  readonly pool: PacketPool;
+  /** For indirect tables and control commands; used within one call, never kept. */
+  readonly scratch: TableScratch;
+}
+
+/** Bytes of scratch memory a thread needs: the largest indirect table, and a control command. */
+export const SCRATCH_BYTES = MAX_QUEUE_SIZE * 16 + CONTROL_SCRATCH_BYTES;
+
+/** What the queues are made with. */
+export interface GuestQueuesOptions {
+  readonly resources: DeviceResources;
+  readonly memory: GuestMemory;
+  readonly counters: RingCounters;
+  readonly shared: SharedState;
+  readonly commands: ControlCommands;
+  /** Queue pairs of the device. */
+  readonly queuePairs: number;
+  /** Those on this thread. */
+  readonly pairs: readonly number[];
+  emit(event: DeviceEvent): void;
+  /** A ring waits for a translation. */
+  miss(ring: number, low: number, high: number, bytes: number, direction: CopyDirection): void;
+}
+
+export class GuestQueues implements RingHost {
+  /** Those on this thread, by number. */
+  pairs: readonly Pair[];
+  /** To be polled: open, and not waiting for a translation. */
+  control: ControlQueue | undefined;
+  readonly controlIndex: number;
+  #parkedControl: ControlQueue | undefined;
+  readonly #options: GuestQueuesOptions;
+  readonly #snapshot: JobSnapshot;
+
+  constructor(options: GuestQueuesOptions) {
+    this.#options = options;
+    this.#snapshot = new JobSnapshot(options.memory.engine);
+    this.controlIndex = controlqIndex(options.queuePairs);
+    this.pairs = options.pairs.map((pair) => this.newPair(pair));
+  }
+
+  /** A pair that is not polled yet. */
+  newPair(number: number): Pair {
+    return {
+      number,
+      receive: undefined,
+      transmit: undefined,
+      parkedReceive: undefined,
+      parkedTransmit: undefined,
+      waiting: new Burst(this.#options.resources.pool, DEVICE_BURST),
+      counters: this.#options.counters.of(receiveqIndex(number)),
+    };
+  }
+
+  add(pair: Pair): void {
+    this.pairs = [...this.pairs, pair].sort((a, b) => a.number - b.number);
+  }
+  remove(pair: Pair): void {
+    this.pairs = this.pairs.filter((other) => other !== pair);
+  }
+
+  /** @throws VirtioError WRONG_STATE for a pair of another thread */
+  pair(number: number): Pair {
+    const pair = this.pairs.find((other) => other.number === number);
+    if (pair !== undefined) return pair;
+    throw new VirtioError(ErrorCode.WRONG_STATE, `pair ${number} is not on this thread`, { value: number });
+  }
+
+  opened(index: number, ring: DeviceRing, setup: RingSetup, features: FeatureSet): void {
+    const { resources, memory, counters, commands, miss } = this.#options;
+    const { pool, scratch } = resources;
+    const caller = callerFor(setup, counters.of(index), () => this.#call(index));
+    if (index === this.controlIndex) {
+      const at = scratch.poolOffset + MAX_QUEUE_SIZE * 16;
+      const bytes = new Uint8Array(pool.memory.buffer, at, CONTROL_SCRATCH_BYTES);
+      this.#parkedControl = undefined;
+      this.control = new ControlQueue(ring, memory.engine, this.#snapshot, at, bytes, commands, caller);
+      return;
+    }
+    const context: RingContext = {
+      ring,
+      engine: memory.engine,
+      pool,
+      counters: counters.of(index),
+      caller,
+      headerBytes: netHeaderBytes(features),
+      mergeable: features.has(Feature.MRG_RXBUF),
+      onMiss: (low, high, bytes, direction) => miss(index, low, high, bytes, direction),
+      snapshot: this.#snapshot,
+    };
+    const pair = this.pair(index >>> 1);
+    if ((index & 1) === 0) {
+      pair.parkedReceive = undefined;
+      pair.receive = new ToGuestQueue(context);
+    } else {
+      pair.parkedTransmit = undefined;
+      pair.transmit = new FromGuestQueue(context);
+    }
+  }
+
+  closed(index: number): void {
+    if (index === this.controlIndex) {
+      this.control = undefined;
+      this.#parkedControl = undefined;
+      return;
+    }
+    const pair = this.pair(index >>> 1);
+    if ((index & 1) === 0) {
+      pair.receive = undefined;
+      pair.parkedReceive = undefined;
+    } else {
+      pair.transmit = undefined;
+      pair.parkedTransmit = undefined;
+    }
+  }
+
+  parked(index: number, isParked: boolean): void {
+    if (index === this.controlIndex) {
+      const control = this.control ?? this.#parkedControl;
+      this.control = isParked ? undefined : control;
+      this.#parkedControl = isParked ? control : undefined;
+      return;
+    }
+    const pair = this.pair(index >>> 1);
+    if ((index & 1) === 0) {
+      const receive = pair.receive ?? pair.parkedReceive;
+      pair.receive = isParked ? undefined : receive;
+      pair.parkedReceive = isParked ? receive : undefined;
+    } else {
+      const transmit = pair.transmit ?? pair.parkedTransmit;
+      pair.transmit = isParked ? undefined : transmit;
+      pair.parkedTransmit = isParked ? transmit : undefined;
+    }
+  }
+
+  emit(event: DeviceEvent): void {
+    this.#options.emit(event);
+  }
+
+  #call(ring: number): void {
+    if (this.#options.shared.requestCall(ring)) this.emit({ type: 'call', ring });
+  }
+}

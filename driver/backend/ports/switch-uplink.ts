@@ -1,0 +1,86 @@
+/** Makes a tap interface of the host's kernel a member of a switch. Its device needs no front-end: it is polled by itself. */
+
+import { Burst } from '../../memory/burst.js';
+import type { LearningSwitch } from '../switch/learning-switch.js';
+import { releaseSwitch, switchNamed } from '../switch/registry.js';
+import { SwitchCounter } from '../switch/switch-counters.js';
+import type { SwitchMember } from '../switch/switch-member.js';
+import type { BackendPort, BackendPortContext } from './backend-port.js';
+import { countersOf } from './port-counters.js';
+import { DEFAULT_SWITCH, type SwitchOptions } from './switch.js';
+import { TAP_BURST, TapDevice, type TapDeviceOptions } from './tap-device.js';
+
+/** The kernel completes checksums and segments of whatever is written to a tap. */
+const ALL_FLAGS = 0xffff;
+
+export interface SwitchUplinkOptions extends SwitchOptions {
+  /** The interface. */
+  readonly tap: TapDeviceOptions;
+}
+
+export function createPort(context: BackendPortContext, options: SwitchUplinkOptions): BackendPort {
+  return new SwitchUplink(context, options);
+}
+
+class SwitchUplink implements BackendPort {
+  readonly #context: BackendPortContext;
+  readonly #name: string;
+  readonly #switch: LearningSwitch;
+  readonly #member: SwitchMember;
+  readonly #tap: TapDevice;
+  readonly #fromKernel: Burst;
+  readonly #toKernel: Burst;
+  #isReported = false;
+
+  constructor(context: BackendPortContext, options: SwitchUplinkOptions) {
+    const { name = DEFAULT_SWITCH, vlan, counters, identity, table, fabric } = options;
+    const { pool } = context;
+    this.#context = context;
+    this.#name = name;
+    this.#fromKernel = new Burst(pool, TAP_BURST);
+    this.#toKernel = new Burst(pool, TAP_BURST);
+    this.#switch = switchNamed(pool, name, { ...table, fabric });
+    let tap: TapDevice | undefined;
+    try {
+      tap = new TapDevice(pool, options.tap);
+      this.#tap = tap;
+      this.#member = this.#switch.join({ vlan, identity, accepts: ALL_FLAGS, counters: countersOf(counters, 0) });
+    } catch (error) {
+      tap?.close();
+      releaseSwitch(pool, name);
+      throw error;
+    }
+    // Others may send before the first turn.
+    this.#switch.toMember(this.#toKernel, this.#member, 0);
+  }
+
+  poll(): number {
+    const moved = this.#switch.turn();
+    const received = this.#tap.read(this.#fromKernel);
+    if (received > 0) this.#switch.fromMember(this.#fromKernel, this.#member);
+    this.#switch.toMember(this.#toKernel, this.#member, 0);
+    const sent = this.#tap.write(this.#toKernel);
+    this.#member.counters[SwitchCounter.DROP_REFUSED] = this.#tap.refused;
+    if (this.#tap.isGone && !this.#isReported) {
+      this.#isReported = true;
+      this.#context.report(`the tap interface ${this.#tap.name} is gone`);
+    }
+    return moved + received + sent;
+  }
+
+  room(): number {
+    return Number.MAX_SAFE_INTEGER;
+  }
+  /** The device has no guest. */
+  fromGuest(burst: Burst): void {
+    burst.free();
+  }
+  toGuest(): void {}
+
+  close(): void {
+    this.#tap.close();
+    this.#toKernel.free();
+    this.#switch.leave(this.#member);
+    releaseSwitch(this.#context.pool, this.#name);
+  }
+}

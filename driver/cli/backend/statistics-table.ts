@@ -1,0 +1,49 @@
+/** The table of `--stats`. */
+
+import { bitRate, count, packetRate } from '../output.js';
+import type { ConnectionSample, RingSample } from './statistics.js';
+
+/** A row for each ring that moved something, ever; one line where there is none. */
+export async function statisticsTable(connections: readonly ConnectionSample[]): Promise<string> {
+  if (connections.length === 0) return 'no front-end is connected\n';
+  // Loaded when it is needed.
+  const { default: Table } = await import('cli-table3');
+  const table = new Table({
+    head: ['connection', 'queue', 'packets', 'packets a second', 'bits a second', 'calls', 'dropped'],
+    colAligns: ['left', 'left', 'right', 'right', 'right', 'right', 'left'],
+    style: { head: [], border: [], compact: true },
+  });
+  for (const { connection, socket, rings } of connections) {
+    const name = `${connection}: ${socket}`;
+    if (rings.length === 0) table.push([name, 'no ring runs', '', '', '', '', '']);
+    for (const [index, ring] of rings.entries()) table.push(row(index === 0 ? name : '', ring));
+  }
+  return `${table.toString()}\n`;
+}
+
+const row = (name: string, ring: RingSample): string[] => [
+  name,
+  ring.queue,
+  count(ring.packets),
+  packetRate(ring.pps),
+  bitRate(ring.bytesPerSecond),
+  count(ring.callsSent),
+  dropped(ring),
+];
+
+function dropped({ drops }: RingSample): string {
+  const some = Object.entries(drops).filter(([, value]) => value > 0);
+  if (some.length === 0) return 'nothing';
+  return some.map(([reason, value]) => `${count(value)} ${DROP_NAMES[reason] ?? reason}`).join('\n');
+}
+
+/** Reasons that do not say enough by their names. */
+const DROP_NAMES: Readonly<Record<string, string>> = {
+  disabled: 'on disabled rings',
+  runt: 'too short',
+  tooLong: 'too long',
+  direction: 'in buffers of the wrong direction',
+  address: 'outside guest memory',
+  noRoom: 'without room in the buffer',
+  notTaken: 'without a buffer in the guest',
+};

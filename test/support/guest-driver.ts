@@ -1,0 +1,52 @@
+/** Our driver inside a guest: the host's Node and this project's build, over the guest's own devices. */
+
+import { fileURLToPath } from 'node:url';
+import * as assert from 'uvu/assert';
+
+import type { Guest } from './guest-machine.js';
+
+const CLI = fileURLToPath(new URL('../../driver/cli/main.js', import.meta.url));
+/** Kernel modules of a guest that drives devices itself. */
+export const DRIVER_MODULES = ['virtio_pci', '9pnet_virtio', '9p', 'vfio_iommu_type1', 'vfio_pci'] as const;
+const NODE_MS = 90_000;
+
+/** What of `loopback --json` is looked at. */
+export interface LoopbackReport {
+  readonly ok: boolean;
+  readonly sent: number;
+  readonly received: number;
+  readonly verified: number;
+  readonly lost: number;
+  readonly drops: Readonly<Record<string, number>>;
+  readonly memory: { readonly kind: string };
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+/** Runs `virtio-pmd …` in a guest that has the host's files; resolves to its status, output and errors. */
+export async function runCli(guest: Guest, ...words: readonly string[]) {
+  const command = [`chroot /host ${process.execPath} ${CLI}`, ...words].join(' ');
+  return await guest.tryRun(`${command} 2>/tmp/errors; status=$?; cat /tmp/errors; exit $status`, {
+    timeoutMs: NODE_MS,
+  });
+}
+
+/** Makes 2 MiB hugepages. */
+export const makeHugepages = async (guest: Guest, pages: number): Promise<void> =>
+  void (await guest.run(`echo ${pages} > /proc/sys/vm/nr_hugepages; [ $(cat /proc/sys/vm/nr_hugepages) = ${pages} ]`));
+
+/** Sends packets through a device of the guest and back; fails unless every one came back as it was sent. */
+export async function assertLoopback(
+  guest: Guest,
+  device: string,
+  packets: number,
+  ...more: readonly string[]
+): Promise<LoopbackReport> {
+  const words = ['loopback', '--json', '--size', 'imix', '--device', device, '--packets', String(packets), ...more];
+  const { status, output } = await runCli(guest, ...words);
+  const json = output.split('\n').find((line) => line.startsWith('{'));
+  assert.is(status, 0, `${device} ${more.join(' ')}: ${output}\n${guest.console}`);
+  const report = JSON.parse(json ?? '') as LoopbackReport;
+  assert.ok(report.ok);
+  assert.equal([report.sent, report.received, report.verified, report.lost], [packets, packets, packets, 0], output);
+  return report;
+}

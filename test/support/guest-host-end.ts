@@ -1,0 +1,69 @@
+/** The host's own kernel as the other end for guests: a tap in a network namespace, and a shell like a guest's. */
+
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import type { GuestEnd, GuestRunOptions } from './guest-agent.js';
+import { type Shell, transferData } from './guest-checks.js';
+import { busyboxImage } from './guest-kernel.js';
+import { TapNamespace } from './tap-namespace.js';
+
+const TIMEOUT_MS = 30_000;
+
+export class HostEnd implements Shell {
+  readonly address: string;
+  readonly #space: TapNamespace;
+  readonly #folder: string;
+
+  private constructor(space: TapNamespace, folder: string) {
+    this.#space = space;
+    this.#folder = folder;
+    this.address = space.address;
+  }
+
+  /** Takes over a tap that is open already, and gives it an address. */
+  static async create(tap: string, address: string): Promise<HostEnd> {
+    const space = await TapNamespace.create(tap, address);
+    const folder = mkdtempSync(join(tmpdir(), 'h-'));
+    writeFileSync(join(folder, 'data'), transferData());
+    return new HostEnd(space, folder);
+  }
+
+  tryRun(script: string, options: GuestRunOptions = {}): Promise<GuestEnd> {
+    return new Promise((resolve, reject) => {
+      // Busybox, as in the guests: its shell takes its own programs first.
+      const args = ['netns', 'exec', this.#space.name, busyboxImage(), 'sh', '-c', script];
+      const env = { ...process.env, DATA: join(this.#folder, 'data') };
+      const child = spawn('ip', args, {
+        env,
+        stdio: ['ignore', 'pipe', 'pipe'],
+        timeout: options.timeoutMs ?? TIMEOUT_MS,
+      });
+      let output = '';
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on('data', (chunk: Buffer) => {
+          output += chunk.toString('utf8');
+        });
+      }
+      child.on('error', reject);
+      child.on('close', (status) => resolve({ status: status ?? 128, output }));
+    });
+  }
+
+  async run(script: string, options: GuestRunOptions = {}): Promise<string> {
+    const { status, output } = await this.tryRun(script, options);
+    if (status !== 0) throw new Error(`host: \`${script.trim()}\` ended with status ${status}: ${output.trim()}`);
+    return output;
+  }
+
+  async close(): Promise<void> {
+    await this.#space.close();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
