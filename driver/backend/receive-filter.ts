@@ -49,8 +49,8 @@ const STATE_WORDS = TABLES_AT + 4 * ADDRESS_TABLE_WORDS;
 /** Returns settings for `ReceiveFilter`, with nothing set. */
 export function receiveFilterState(deviceAddress: Uint8Array): SharedArrayBuffer {
   const words = new Int32Array(new SharedArrayBuffer(STATE_WORDS * 4));
-  words[DEVICE_LOW] = lowOf(deviceAddress, 0);
-  words[DEVICE_HIGH] = highOf(deviceAddress, 0);
+  words[DEVICE_LOW] = words[OWN_LOW] = lowOf(deviceAddress, 0);
+  words[DEVICE_HIGH] = words[OWN_HIGH] = highOf(deviceAddress, 0);
   for (const table of tablesOver(words)) table.clear();
   return words.buffer;
 }
@@ -71,7 +71,7 @@ export class ReceiveFilter {
   /** Whether the driver knows the device's address; otherwise it made one up. */
   #isOwnInConfig = false;
 
-  /** @param state what `receiveFilterState` made; the thread that serves the control queue calls `reset` first */
+  /** @param state what `receiveFilterState` made: the same on every thread of a device */
   constructor(pool: PacketPool, state: SharedArrayBuffer) {
     this.#pool = pool;
     this.#words = new Int32Array(state);

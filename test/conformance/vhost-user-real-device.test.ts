@@ -29,6 +29,8 @@ import {
 } from '../support/vhost-user-frontend.js';
 import {
   assertNoFdLeak,
+  countFds,
+  countMappings,
   Id,
   NEED_REPLY,
   REPLY,
@@ -86,6 +88,15 @@ class HandRing {
   }
 }
 
+/** A thread that has made what it makes when it gets its first device. */
+async function startThread(): Promise<DeviceThread> {
+  const thread = await DeviceThread.start({ poolSize: 1024 });
+  const device = new NetDevice(thread, { port: echoPort() });
+  await device.ready();
+  await device.close();
+  return thread;
+}
+
 /** Answers misses, page by page, and notes calls, until `isDone`. */
 async function serve(frontend: FakeFrontend, channel: ChannelPeer, isDone: () => boolean): Promise<Set<string>> {
   const seen = new Set<string>();
@@ -110,13 +121,13 @@ async function serve(frontend: FakeFrontend, channel: ChannelPeer, isDone: () =>
 }
 
 test('a packet is echoed through translations, one page at a time, with calls in band and all writes in the log', async () => {
-  const thread = await DeviceThread.start({ poolSize: 1024 });
+  const thread = await startThread();
   const folder = await mkdtemp(join(tmpdir(), 'vhost-user-real-'));
   const path = join(folder, 'socket');
   try {
     await assertNoFdLeak(async () => {
       const createDevice = (): NetDevice => new NetDevice(thread, { port: echoPort(), iommu: true });
-      const server = await VhostUserServer.listen(path, { createDevice, onEvent: (e) => console.log(e) });
+      const server = await VhostUserServer.listen(path, { createDevice });
       const frontend = FakeFrontend.connect(path);
       const logFile = native.createMemory('log', LOG_BYTES, 0);
       const memory = native.mapShared(frontend.memory, 0, MEMORY_BYTES, 0);
@@ -186,13 +197,13 @@ test('a packet is echoed through translations, one page at a time, with calls in
 });
 
 test('an inflight region that the back-end made comes back and is used, each ring in its own part', async () => {
-  const thread = await DeviceThread.start({ poolSize: 1024 });
+  const thread = await startThread();
   const folder = await mkdtemp(join(tmpdir(), 'vhost-user-real-'));
   const path = join(folder, 'socket');
   try {
     await assertNoFdLeak(async () => {
       const createDevice = (): NetDevice => new NetDevice(thread, { port: echoPort() });
-      const server = await VhostUserServer.listen(path, { createDevice, onEvent: (e) => console.log(e) });
+      const server = await VhostUserServer.listen(path, { createDevice });
       const frontend = FakeFrontend.connect(path);
       const memory = native.mapShared(frontend.memory, 0, MEMORY_BYTES, 0);
       let region: ArrayBuffer | undefined;
@@ -216,8 +227,9 @@ test('an inflight region that the back-end made comes back and is used, each rin
         receive.post(RECEIVED, 2048, true);
         transmit.post(SENT, HEADER + FRAME, false);
         for (const index of [0, 1]) {
-          await frontend.startRing(index, SIZE);
+          // A transmitq that runs and is not enabled drops what is in it.
           await frontend.enable(index);
+          await frontend.startRing(index, SIZE);
         }
         await until(() => receive.used === 1 && transmit.used === 1, 'the packet to come back', 20_000);
         const words = new DataView(region);
@@ -237,6 +249,34 @@ test('an inflight region that the back-end made comes back and is used, each rin
       }
     });
   } finally {
+    await thread.stop();
+    await rm(folder, { recursive: true });
+  }
+});
+
+test('connections that come and go, each with rings that ran, leave descriptors and mappings where they were', async () => {
+  const thread = await startThread();
+  const folder = await mkdtemp(join(tmpdir(), 'vhost-user-real-'));
+  const path = join(folder, 'socket');
+  const createDevice = (): NetDevice => new NetDevice(thread, { port: echoPort() });
+  const server = await VhostUserServer.listen(path, { createDevice });
+  try {
+    const once = async (): Promise<void> => {
+      const frontend = FakeFrontend.connect(path);
+      await frontend.open(REPLY_ACK);
+      await frontend.do(Id.SET_FEATURES, u64s(VERSION_1 | BIT_30));
+      await frontend.share();
+      for (const index of [0, 1]) await frontend.startRing(index);
+      frontend.close();
+      await until(() => server.connections === 0, 'the connection to end', 20_000);
+    };
+    await once();
+    const before = [countFds(), countMappings()];
+    for (let round = 0; round < (process.env['VIRTIO_PMD_FULL'] === '1' ? 1000 : 50); round++) await once();
+    await until(() => countFds() <= before[0]!, 'descriptors');
+    await until(() => countMappings() <= before[1]!, `mappings to be back to ${before[1]}, not ${countMappings()}`);
+  } finally {
+    await server.close();
     await thread.stop();
     await rm(folder, { recursive: true });
   }

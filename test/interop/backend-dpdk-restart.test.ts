@@ -165,6 +165,45 @@ dpdk('virtio-user as server: our back-end is killed or closed and started again;
   }),
 );
 
+dpdk(
+  'virtio-user as client does not come back by itself: our back-end starts again at its path and serves the next',
+  () =>
+    withFolder(async (folder) => {
+      const path = join(folder, 'socket');
+      const vdevs = [`net_virtio_user0,path=${path},queues=1,queue_size=${RING_SIZE}`];
+      const traffic = {
+        queues: 1,
+        lengths: [64],
+        ringSize: RING_SIZE,
+        addresses: [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1],
+      };
+      const order = { path, role: 'server', queues: 1, traffic } as const;
+      const running: { kill(): Promise<void> }[] = [];
+      const options = ['--port-topology=loop', '--no-flush-rx'];
+      const startTestpmd = async (): Promise<void> => {
+        const testpmd = await Testpmd.start({ vdevs, options });
+        running.push(testpmd);
+        await testpmd.command('start', /packet forwarding - ports=1[\s\S]*testpmd> /);
+      };
+      try {
+        const first = new BackendProcess(order);
+        running.push(first);
+        await first.until(() => true, 'it listens');
+        await startTestpmd();
+        await first.until(({ totals }) => totals.VERIFIED >= ENOUGH, 'traffic');
+        await first.kill();
+        const second = new BackendProcess(order);
+        running.push(second);
+        await second.until(() => true, 'it listens where the one that was killed did');
+        await startTestpmd();
+        await second.until(({ totals }) => totals.VERIFIED >= ENOUGH, 'traffic of the next front-end');
+        assert.equal(second.report?.errors, []);
+      } finally {
+        for (const one of running.reverse()) await one.kill();
+      }
+    }),
+);
+
 /** Asserts that a back-end lost nothing of its own, and got what the one before had under way. */
 function checkReport(backend: BackendProcess, underWay: number | undefined, what: string): void {
   const { totals, foreign, errors } = backend.report!;

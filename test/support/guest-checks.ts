@@ -60,14 +60,8 @@ export const transferData = (): Buffer => {
   return block;
 };
 
-/**
- * The script that takes one connection in the background, leaves what comes in the kernel's buffers until there is a file
- * `/tmp/go`, then reads it all and leaves its sum in `file`.
- */
-export const startReceivingLater = (file: string): string => `
-  echo 8388608 >/proc/sys/net/core/rmem_max
-  echo 4096 8388608 8388608 >/proc/sys/net/ipv4/tcp_rmem
-  (${receive.replace('md5sum', '(while [ ! -e /tmp/go ]; do usleep 50000; done; md5sum)')}) >${file} 2>&1 &`;
+/** The script that takes one connection and leaves the sum of all that comes in a file, in the background. */
+export const startReceiving = (file: string): string => `(${receive}) >${file} 2>&1 &`;
 
 /** Its input stays open: at the end of it, nc would shut its side down, and the sender's would leave at once. */
 const receive = `hold=$(mktemp -u); mkfifo $hold; exec 4<>$hold; rm $hold; nc -l -p ${TCP_PORT} <&4 | md5sum`;

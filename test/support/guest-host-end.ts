@@ -5,9 +5,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { runCommand } from './commands.js';
 import type { GuestEnd, GuestRunOptions } from './guest-agent.js';
 import { type Shell, transferData } from './guest-checks.js';
 import { busyboxImage } from './guest-kernel.js';
+import { sendSignal } from './processes.js';
 import { TapNamespace } from './tap-namespace.js';
 
 const TIMEOUT_MS = 30_000;
@@ -58,7 +60,10 @@ export class HostEnd implements Shell {
     return output;
   }
 
+  /** Ends what still runs there, and removes the namespace. Idempotent. */
   async close(): Promise<void> {
+    const running = await runCommand('ip', ['netns', 'pids', this.#space.name]).catch(() => '');
+    for (const pid of running.split('\n').filter(Boolean)) sendSignal(Number(pid), 'SIGKILL');
     await this.#space.close();
     rmSync(this.#folder, { recursive: true, force: true });
   }

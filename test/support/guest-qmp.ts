@@ -29,7 +29,9 @@ export class Qmp {
     socket.on('close', () => {
       for (const { reject } of this.#waiting.splice(0)) reject(new Error('QEMU has closed its control connection'));
     });
-    createInterface({ input: socket }).on('line', (line) => this.#line(JSON.parse(line)));
+    const lines = createInterface({ input: socket });
+    lines.on('line', (line) => this.#line(JSON.parse(line)));
+    lines.on('error', () => {});
     this.#ready = this.#send('qmp_capabilities', {});
     this.#ready.catch(() => {});
   }

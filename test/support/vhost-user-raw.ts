@@ -94,8 +94,11 @@ export const vringAddr = (index: number, desc: bigint, avail: bigint, used: bigi
 /** Descriptors that this process holds. */
 export const countFds = (): number => readdirSync('/proc/self/fd').length;
 
-/** Mappings that this process has. */
-export const countMappings = (): number => readFileSync('/proc/self/maps', 'utf8').split('\n').length;
+/** Mappings of files that this process has, memory files among them; the heap's own come and go. */
+export const countMappings = (): number =>
+  readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('/')).length;
 
 /** Waits until `condition` holds; fails with `what` after `timeoutMs`. */
 export async function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {

@@ -120,7 +120,10 @@ withCompiler('the limit program compiles, moves frames and tells how two process
   // Both on one processor, so that it runs on any machine: slow, and no less right.
   const limit = await Limit.start(64, { host: 0, guest: 0 });
   try {
-    const turn = await limit.turn({ settleMs: 1, measureMs: 50 });
+    let turn = await limit.turn({ settleMs: 1, measureMs: 50 });
+    // A machine that is busy elsewhere may have no time for either thread in so short a turn.
+    for (let tries = 0; turn.rate === 0 && tries < 10; tries++)
+      turn = await limit.turn({ settleMs: 1, measureMs: 200 });
     assert.ok(turn.rate > 0, `${turn.rate} packets a second`);
     assert.ok(turn.taken > 0.5, 'two threads on one processor lack a processor');
   } finally {

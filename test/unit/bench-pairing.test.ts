@@ -50,10 +50,15 @@ for (const path of ['split_mergeable', 'split_non_mergeable']) {
         const frozenAt = processorTime(pids);
         await new Promise((resolve) => setTimeout(resolve, 100));
         assert.ok(processorTime(pids) - frozenAt < 50e6, 'two spinning threads would have used 200 ms');
-        const turn = await pairing.turn({ settleMs: 10, measureMs: 100 });
-        // A thousand frames are in flight: more came back than were ever sent, so they go round.
-        assert.ok(turn.rate * 0.1 > 1024, `${turn.rate} packets a second`);
-        assert.ok(turn.taken >= 0);
+        // A thousand frames are in flight: when more came back than were ever sent, they go round. On a busy machine that
+        // takes more than one turn.
+        let seen = 0;
+        for (let turns = 0; turns < 50 && seen <= 1024; turns++) {
+          const turn = await pairing.turn({ settleMs: 10, measureMs: 100 });
+          seen += turn.rate * 0.1;
+          assert.ok(turn.taken >= 0);
+        }
+        assert.ok(seen > 1024, `${seen} frames in 50 turns`);
       } finally {
         await pairing.close();
       }
