@@ -43,7 +43,8 @@ export const offeredFeatures = (device: DeviceModel): FeatureSet =>
   device.offered
     .intersection(CARRIED)
     .without(...FRONTEND_OWNED, ...NOT_SERVED)
-    .with(...OWN);
+    // The front-end has the control queue, so that even a device without one has more pairs.
+    .with(...OWN, ...(device.maxQueuePairs > 1 ? [Feature.MQ] : []));
 
 const ALWAYS = [
   ProtocolFeature.MQ,
@@ -106,7 +107,7 @@ export function explainFeature(bit: number, device: DeviceModel, accepted: Featu
  * does with MQ. The requirement is met then, only elsewhere.
  */
 export function deviceFeatures(accepted: FeatureSet, device: DeviceModel): FeatureSet {
-  const features = accepted.without(...OWN);
+  const features = accepted.without(...OWN, ...(device.offered.has(Feature.MQ) ? [] : [Feature.MQ]));
   const needsControl = features.bits.some((bit) =>
     featureRequirements.get(bit)?.some((group) => group.includes(Feature.CTRL_VQ)),
   );

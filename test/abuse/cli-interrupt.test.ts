@@ -114,6 +114,8 @@ test('while it waits for a back-end to come back', () =>
     await backend.printed(/listening/);
     const cli = startCli(['loopback', '--connect', path, '--reconnect', '--duration', '60']);
     await backend.printed(/(vring[\s\S]*){4}/);
+    // The last answer of the start is under way yet.
+    await sleep(1500);
     backend.kill('SIGKILL');
     await backend.done;
     await cli.printed(/waiting for it/);

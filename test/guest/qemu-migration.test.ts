@@ -76,6 +76,8 @@ test('a transfer to the guest and a ping go on; what the device wrote is there; 
     const resumed = destination.qmp.next('RESUME', MIGRATION_MS);
     await source.qmp.execute('migrate-set-parameters', PARAMETERS);
     const sender = startSending(host, `${NETWORK}1`, MEGABYTES);
+    // Awaited further down: one that fails before must not end the process, and leave the machines running.
+    for (const later of [pings, resumed, sender]) later.catch(() => undefined);
     const received = 'cat /sys/class/net/eth0/statistics/rx_bytes';
     await source.run(
       `for i in $(seq 400); do [ $(${received}) -gt ${BEGUN_BYTES} ] && exit 0; usleep 20000; done; exit 1`,

@@ -1,5 +1,6 @@
 /** The Linux kernel pings the icmpecho port, for any address: a tap in a network namespace on one side, the port on the other. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { icmpEchoPort } from '../../driver/backend/ports/built-in.js';
@@ -59,8 +60,9 @@ test('it is found and answers, of any length, over IPv4 and IPv6; the kernel kee
       );
     }
     // Until duplicate address detection is over: an answer to it would take the address away.
-    for (let left = 100; left > 0; left--) {
+    for (let left = 200; left > 0; left--) {
       if (!(await space.run('ip', '-6', 'address', 'show', 'dev', name)).includes('tentative')) break;
+      await sleep(50);
     }
     const addresses = await space.run('ip', '-6', 'address', 'show', 'dev', name);
     assert.not.match(addresses, /tentative|dadfailed/);
@@ -90,8 +92,9 @@ test('a ping to a group is answered from an address that can answer', () =>
   withKernel(async (space, name) => {
     const said = await ping(space, '-c', '3', '-I', name, '224.0.0.1');
     assert.match(said, /64 bytes from 192\.0\.2\.2: icmp_seq=1/);
-    for (let left = 100; left > 0; left--) {
+    for (let left = 200; left > 0; left--) {
       if (!(await space.run('ip', '-6', 'address', 'show', 'dev', name)).includes('tentative')) break;
+      await sleep(50);
     }
     assert.match(await ping(space, '-6', '-c', '3', `ff02::1%${name}`), /from fe80::ff:fe00:2/);
   }));

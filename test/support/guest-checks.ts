@@ -74,7 +74,7 @@ export async function startSending(from: Shell, address: string, megabytes: numb
   // The listener may not be there yet.
   await from.run(
     `send() { for i in $(seq ${megabytes}); do cat "\${DATA:-/data}"; done; }
-     for try in $(seq 50); do send 2>/dev/null | nc ${address} ${TCP_PORT} 2>/tmp/nc.$$ && exit 0; usleep 100000; done
+     for try in $(seq 200); do send 2>/dev/null | nc ${address} ${TCP_PORT} 2>/tmp/nc.$$ && exit 0; usleep 100000; done
      cat /tmp/nc.$$; exit 1`,
     { timeoutMs: transferMs(megabytes) },
   );

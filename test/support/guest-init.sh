@@ -33,7 +33,7 @@ load start
 if [ -n "$hostroot" ]; then
   mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro "$hostroot" /host &&
     mount --bind /dev /host/dev && mount -t proc proc /host/proc && mount -t sysfs sys /host/sys &&
-    mount -t tmpfs tmp /host/tmp && mount -t tmpfs run /host/run
+    mount -t tmpfs run /host/run
 fi
 
 stty -F "$line" raw -echo
