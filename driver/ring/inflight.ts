@@ -1,32 +1,22 @@
 /** The region that remembers which chains a device has in hand, for the device that comes after it is killed. */
 
-import { layout, le16, le64 } from '../spec/layout.js';
+import { inflightSplitDesc, inflightSplitHead, INFLIGHT_VERSION as VERSION } from '../spec/vhost-user.js';
 
-/** Head of a split ring's part (vhost-user "Inflight I/O tracking"). */
-export const inflightSplit = layout('inflight_split_region', 16, {
-  features: le64,
-  /** 1; 0 means that nobody has used the region yet. */
-  version: le16,
-  desc_num: le16,
-  last_batch_head: le16,
-  used_idx: le16,
-});
-/** An entry for each descriptor: `inflight` (u8) and padding, `next` in the list of a batch, `counter` by age. */
-export const INFLIGHT_ENTRY_BYTES = 16;
-const VERSION = 1;
+/** Bytes of an entry, one for each descriptor. */
+const ENTRY_BYTES = inflightSplitDesc.bytes;
 
-const { version, desc_num: count, last_batch_head: lastBatchHead, used_idx: usedIndex } = inflightSplit.fields;
+const { version, desc_num: count, last_batch_head: lastBatchHead, used_idx: usedIndex } = inflightSplitHead.fields;
 const VERSION_AT = version.offset / 2;
 const COUNT_AT = count.offset / 2;
 const LAST_BATCH_HEAD_AT = lastBatchHead.offset / 2;
 const USED_INDEX_AT = usedIndex.offset / 2;
 /** Positions in an entry: of a byte, of a u16, of a u32. */
-const INFLIGHT = 0;
-const NEXT = 3;
-const COUNTER_LOW = 2;
+const INFLIGHT = inflightSplitDesc.fields.inflight.offset;
+const NEXT = inflightSplitDesc.fields.next.offset / 2;
+const COUNTER_LOW = inflightSplitDesc.fields.counter.offset / 4;
 
 /** Bytes of the part of a split ring of `size` entries. */
-export const inflightBytes = (size: number): number => inflightSplit.bytes + size * INFLIGHT_ENTRY_BYTES;
+export const inflightBytes = (size: number): number => inflightSplitHead.bytes + size * ENTRY_BYTES;
 
 /** What a device finds that goes on with a region. */
 export interface InflightState {
@@ -166,4 +156,4 @@ export class InflightRegion {
   }
 }
 
-const entryAt = (head: number): number => inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES;
+const entryAt = (head: number): number => inflightSplitHead.bytes + head * ENTRY_BYTES;

@@ -4,9 +4,10 @@ import { readdirSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
-import { INFLIGHT_ENTRY_BYTES, inflightBytes, inflightSplit } from '../../driver/ring/inflight.js';
+import { inflightBytes } from '../../driver/ring/inflight.js';
 import { USED_INDEX } from '../../driver/ring/split-views.js';
 import { DescFlag } from '../../driver/spec/ring.js';
+import { inflightSplitDesc, inflightSplitHead } from '../../driver/spec/vhost-user.js';
 import { native } from '../../native/index.js';
 import {
   assertPackets,
@@ -56,12 +57,12 @@ class Region implements Disposable {
 
   get inflight(): number[] {
     return Array.from({ length: SIZE }, (_, head) => head).filter(
-      (head) => this.view.getUint8(inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES) !== 0,
+      (head) => this.view.getUint8(inflightSplitHead.bytes + head * inflightSplitDesc.bytes) !== 0,
     );
   }
 
   take(head: number, age: bigint): void {
-    const at = inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES;
+    const at = inflightSplitHead.bytes + head * inflightSplitDesc.bytes;
     this.view.setUint8(at, 1);
     this.view.setBigUint64(at + 8, age, true);
   }
@@ -146,7 +147,7 @@ test('a region is kept while packets move both ways, and is empty when nothing i
       [rx, rxRegion],
     ] as const) {
       assert.equal(region.inflight, []);
-      assert.is(region.view.getUint16(inflightSplit.fields.used_idx.offset, true), ring.views.used[USED_INDEX]);
+      assert.is(region.view.getUint16(inflightSplitHead.fields.used_idx.offset, true), ring.views.used[USED_INDEX]);
     }
   }
   assert.equal(reasons(guest), []);
@@ -166,7 +167,7 @@ test('chains that the device before had in hand come first, by age, and then the
   region.take(6, 10n);
   region.take(4, 11n);
   Atomics.store(ring.views.used, USED_INDEX, 1);
-  region.view.setUint16(inflightSplit.fields.used_idx.offset, 1, true);
+  region.view.setUint16(inflightSplitHead.fields.used_idx.offset, 1, true);
   ring.takeUsed();
   startInflight(guest, 1, ring, region, 3);
   guest.poll();
@@ -234,7 +235,7 @@ test('abuse-B46: regions that are too small, misplaced or not in their file are 
   }
   startInflight(guest, 1, ring, region);
   guest.device.stopRing(1);
-  region.view.setUint16(inflightSplit.fields.desc_num.offset, 1024, true);
+  region.view.setUint16(inflightSplitHead.fields.desc_num.offset, 1024, true);
   startInflight(guest, 1, ring, region);
   assert.match(reasons(guest).join(), 'begun anew: it is for 1024 entries');
   const sent = packet(guest, ring, 0);

@@ -3,11 +3,12 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { DeviceRing } from '../../driver/ring/ends.js';
-import { INFLIGHT_ENTRY_BYTES, InflightRegion, inflightBytes, inflightSplit } from '../../driver/ring/inflight.js';
+import { InflightRegion, inflightBytes } from '../../driver/ring/inflight.js';
 import { InflightDeviceRing } from '../../driver/ring/inflight-device-ring.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
 import { AVAIL_INDEX, AVAIL_RING, SplitRingViews, USED_INDEX, USED_RING } from '../../driver/ring/split-views.js';
 import { splitRingParts } from '../../driver/spec/ring.js';
+import { inflightSplitDesc, inflightSplitHead } from '../../driver/spec/vhost-user.js';
 import { native } from '../../native/index.js';
 
 const test = suite('inflight region');
@@ -90,14 +91,14 @@ function drain(device: DeviceRing, lengths = new Uint32Array(BURST)): number {
 
 const inflight = (stand: Stand): number[] =>
   Array.from({ length: SIZE }, (_, head) => head).filter(
-    (head) => new Uint8Array(stand.region)[inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES] !== 0,
+    (head) => new Uint8Array(stand.region)[inflightSplitHead.bytes + head * inflightSplitDesc.bytes] !== 0,
   );
 
 test('G12: a region of zeroes is begun: version 1, the ring’s size, its used index, and nothing in flight', () => {
   const stand = new Stand(77);
   open(stand);
   const view = new DataView(stand.region);
-  assert.equal(inflightSplit.read(view), {
+  assert.equal(inflightSplitHead.read(view), {
     features: 0n,
     version: 1,
     desc_num: SIZE,
@@ -117,7 +118,7 @@ test('chains are in flight from the pop that shows them to their return, aged in
   assert.equal(inflight(stand), [1, 2, 5, 7]);
   const view = new DataView(stand.region);
   const ages = [5, 2, 7, 1].map((head) =>
-    view.getBigUint64(inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES + 8, true),
+    view.getBigUint64(inflightSplitHead.bytes + head * inflightSplitDesc.bytes + 8, true),
   );
   assert.ok(ages.every((age, index) => index === 0 || age > ages[index - 1]!));
   device.returnEmpty(2);
@@ -190,7 +191,7 @@ for (const base of [0, 3, 65_530]) {
       assert.is(left.taken, left.offered.length, `killed at ${number}: ${left.taken} of ${left.offered.length} used`);
       assert.is(done, (left.used - before) & 0xffff, 'nothing is used twice');
       assert.equal(inflight(left), [], `killed at ${number}: nothing is left in flight`);
-      assert.is(new DataView(left.region).getUint16(inflightSplit.fields.used_idx.offset, true), left.used);
+      assert.is(new DataView(left.region).getUint16(inflightSplitHead.fields.used_idx.offset, true), left.used);
       // The next device, killed in its first batch, too.
       const third = new Stand(base, left);
       third.offer(0, 1);
@@ -210,7 +211,7 @@ test('G15: chains of a device that worked in another order are done again by age
   const view = new DataView(stand.region);
   // Taken: 4, 6, 0, 3; used: 6 and 0, out of order. Ages beyond 32 bits.
   const age = (head: number, value: bigint): void => {
-    const at = inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES;
+    const at = inflightSplitHead.bytes + head * inflightSplitDesc.bytes;
     view.setUint8(at, 1);
     view.setBigUint64(at + 8, value, true);
   };
@@ -218,7 +219,7 @@ test('G15: chains of a device that worked in another order are done again by age
   age(4, 0xffff_ffffn);
   for (const [slot, id] of [6, 0].entries()) stand.views.usedEntries[USED_RING + 2 * slot] = id;
   stand.views.used[USED_INDEX] = 2;
-  view.setUint16(inflightSplit.fields.used_idx.offset, 2, true);
+  view.setUint16(inflightSplitHead.fields.used_idx.offset, 2, true);
   drain(open(stand));
   const ids = Array.from({ length: 5 }, (_, slot) => stand.views.usedEntries[USED_RING + 2 * slot]);
   assert.equal(ids, [6, 0, 4, 3, 5]);
@@ -232,7 +233,7 @@ test('abuse-B46, row 32: regions that lie are begun anew, and say why', () => {
     open(stand);
     return new DataView(stand.region);
   };
-  const { version, desc_num: count, last_batch_head: last, used_idx: used } = inflightSplit.fields;
+  const { version, desc_num: count, last_batch_head: last, used_idx: used } = inflightSplitHead.fields;
   const lies: Readonly<Record<string, readonly [field: { readonly offset: number }, value: number][]>> = {
     version: [[version, 2]],
     'for 16 entries': [[count, 16]],
@@ -246,7 +247,7 @@ test('abuse-B46, row 32: regions that lie are begun anew, and say why', () => {
       [last, 0xffff],
       [used, 0xfffe],
     ],
-    'in flight, and 0 are there': [[{ offset: inflightSplit.bytes + INFLIGHT_ENTRY_BYTES }, 1]],
+    'in flight, and 0 are there': [[{ offset: inflightSplitHead.bytes + inflightSplitDesc.bytes }, 1]],
     // Every `next` is 0: the list is a circle.
     'comes back to 0': [
       [last, 0],
@@ -276,12 +277,12 @@ test('G16, abuse-B46, abuse-B47: regions of any bytes, changed while the ring ru
     const bytes = new Uint8Array(stand.region);
     for (let index = 0; index < bytes.length; index++) bytes[index] = random(256) & random(256);
     for (let head = 0; head < SIZE; head++) {
-      if (random(3) > 0) bytes[inflightSplit.bytes + head * INFLIGHT_ENTRY_BYTES] = 0;
+      if (random(3) > 0) bytes[inflightSplitHead.bytes + head * inflightSplitDesc.bytes] = 0;
     }
     const view = new DataView(stand.region);
-    if (random(4) > 0) view.setUint16(inflightSplit.fields.version.offset, 1, true);
-    if (random(4) > 0) view.setUint16(inflightSplit.fields.desc_num.offset, SIZE, true);
-    if (random(4) > 0) view.setUint16(inflightSplit.fields.used_idx.offset, stand.used - random(SIZE + 2), true);
+    if (random(4) > 0) view.setUint16(inflightSplitHead.fields.version.offset, 1, true);
+    if (random(4) > 0) view.setUint16(inflightSplitHead.fields.desc_num.offset, SIZE, true);
+    if (random(4) > 0) view.setUint16(inflightSplitHead.fields.used_idx.offset, stand.used - random(SIZE + 2), true);
     const region = new InflightRegion(stand.region, SIZE);
     stand.views.avail[AVAIL_INDEX] = stand.used + random(SIZE + 1);
     const { heads, distrust } = region.resume(stand.used, stand.views.avail[AVAIL_INDEX]!);
