@@ -178,14 +178,14 @@ export class VhostUserConnection {
     return ((u64 >> BigInt(ProtocolFeature.REPLY_ACK)) & 1n) === 1n;
   }
 
-  #reply(message: Message, shape: Payload, values: unknown, fds: readonly OwnedFd[] = []): Promise<void> {
-    const bytes = encodePayload(shape, values as never);
-    return this.#socket.send(
-      message.request,
-      HeaderFlag.REPLY,
-      bytes,
-      fds.map(({ fd }) => fd),
-    );
+  /** A front-end that is gone before its answer is only gone: nothing of the protocol was broken. */
+  async #reply(message: Message, shape: Payload, values: unknown, fds: readonly OwnedFd[] = []): Promise<void> {
+    const numbers = fds.map(({ fd }) => fd);
+    try {
+      await this.#socket.send(message.request, HeaderFlag.REPLY, encodePayload(shape, values as never), numbers);
+    } catch (error) {
+      if (!(error instanceof VirtioError) || error.code !== ErrorCode.PEER_GONE) throw error;
+    }
   }
 
   #onDeviceEvent(event: DeviceEvent): void {

@@ -108,7 +108,7 @@ test('a front-end that is killed in mid-traffic: told, and the next one is serve
       const end = await runCli(['loopback', '--connect', path, '--packets', '10000']);
       assert.is(end.status, 0, end.stderr);
       assert.is(daemon.all('connected').length, 2);
-      assert.is(daemon.all('error').length, 0);
+      assert.equal(daemon.all('error'), []);
     });
   }));
 

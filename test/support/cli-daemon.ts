@@ -27,8 +27,16 @@ export class CliDaemon {
   /** Starts `virtio-pmd backend --json ARGS…`; resolves when it has said `event`. */
   static async start(args: readonly string[], options: CliOptions = {}, event = 'listening'): Promise<CliDaemon> {
     const daemon = new CliDaemon(startCli(['backend', '--json', ...args], options));
+    // The metrics listen before the sockets do.
+    const sockets = args.filter((arg) => arg.startsWith('--socket-path')).length;
     try {
       await daemon.waitFor((each) => each.event === event, event);
+      if (event === 'listening' && sockets > 0 && !args.includes('--client')) {
+        await daemon.waitFor(
+          () => daemon.all(event).filter((each) => 'socket' in each).length >= sockets,
+          'all sockets',
+        );
+      }
     } catch (error) {
       daemon.cli.kill('SIGKILL');
       throw error;
