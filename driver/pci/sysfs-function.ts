@@ -1,11 +1,12 @@
 /** A PCI function through sysfs alone: for machines without an IOMMU, whose kernels have no VFIO without one. */
 
-import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
 import { PCI_BARS, PCI_CONFIG_BYTES } from '../spec/pci.js';
 import type { Bar, PciFunction } from '../spec/pci-function.js';
 import { FileBar } from './file-bar.js';
+import { FileRegisters } from './file-registers.js';
 import { MappedBar } from './mapped-bar.js';
 import { PciSysfs } from './pci-address.js';
 
@@ -24,14 +25,16 @@ export class SysfsFunction implements PciFunction {
   /** Interrupts need a driver in the kernel. */
   readonly interruptVectors = 0;
   readonly #folder: string;
-  readonly #config: number;
+  readonly #configFd: number;
+  readonly #config: FileRegisters;
   readonly #bars = new Map<number, { readonly bar: MappedBar | FileBar; readonly fd: number }>();
   #isClosed = false;
 
-  private constructor(pci: PciSysfs, config: number) {
+  private constructor(pci: PciSysfs, configFd: number) {
     this.address = pci.address;
     this.#folder = pci.folder;
-    this.#config = config;
+    this.#configFd = configFd;
+    this.#config = new FileRegisters(configFd, 0);
   }
 
   /** @throws VirtioError NOT_FOUND, PERMISSION_DENIED, IN_USE when a driver of the kernel has it */
@@ -48,18 +51,16 @@ export class SysfsFunction implements PciFunction {
   }
 
   readConfig8(offset: number): number {
-    return this.#readConfig(offset, 1)[0]!;
+    return this.#config.read8(offset);
   }
   readConfig16(offset: number): number {
-    return this.#readConfig(offset, 2).readUInt16LE();
+    return this.#config.read16(offset);
   }
   readConfig32(offset: number): number {
-    return this.#readConfig(offset, 4).readUInt32LE();
+    return this.#config.read32(offset);
   }
   writeConfig16(offset: number, value: number): void {
-    const bytes = Buffer.alloc(2);
-    bytes.writeUInt16LE(value);
-    writeSync(this.#config, bytes, 0, 2, offset);
+    this.#config.write16(offset, value);
   }
 
   bar(index: number): Bar | undefined {
@@ -97,18 +98,7 @@ export class SysfsFunction implements PciFunction {
       bar.close();
       closeSync(fd);
     }
-    closeSync(this.#config);
-  }
-
-  #readConfig(offset: number, bytes: number): Buffer {
-    const into = Buffer.alloc(bytes, 0xff);
-    try {
-      readSync(this.#config, into, 0, bytes, offset);
-    } catch {
-      // A function that is gone reads as all ones.
-      into.fill(0xff);
-    }
-    return into;
+    closeSync(this.#configFd);
   }
 }
 

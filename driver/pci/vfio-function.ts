@@ -1,6 +1,5 @@
 /** A PCI function through VFIO (Linux, Documentation/driver-api/vfio.rst). */
 
-import { readSync, writeSync } from 'node:fs';
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { PCI_BARS, PCI_CONFIG_BYTES } from '../spec/pci.js';
@@ -19,6 +18,7 @@ import {
 } from '../spec/vfio.js';
 import type { Iova } from '../units.js';
 import { FileBar } from './file-bar.js';
+import { FileRegisters } from './file-registers.js';
 import { type Libc, libc } from './libc.js';
 import { MappedBar } from './mapped-bar.js';
 import { PciSysfs } from './pci-address.js';
@@ -50,7 +50,7 @@ export class VfioFunction implements PciFunction {
   readonly #ownsContainer: boolean;
   readonly #group: VfioGroup;
   readonly #fd: number;
-  readonly #config: Region;
+  readonly #config: FileRegisters;
   readonly #canReset: boolean;
   readonly #bars = new Map<number, MappedBar | FileBar>();
   readonly #mapped = new Set<Iova>();
@@ -76,8 +76,9 @@ export class VfioFunction implements PciFunction {
       throw new VirtioError(ErrorCode.WRONG_KIND, `${address} is no PCI device for VFIO`, { value: info.flags });
     }
     this.#canReset = (info.flags & VfioDeviceFlag.RESET) !== 0;
-    this.#config = this.#region(VfioPciRegion.CONFIG);
-    this.configBytes = Math.max(PCI_CONFIG_BYTES, this.#config.bytes);
+    const config = this.#region(VfioPciRegion.CONFIG);
+    this.#config = new FileRegisters(fd, config.offset);
+    this.configBytes = Math.max(PCI_CONFIG_BYTES, config.bytes);
     const { count } = this.#read(vfioIrqInfo, VfioRequest.DEVICE_GET_IRQ_INFO, { index: VfioPciIrq.MSIX });
     this.interruptVectors = count;
   }
@@ -107,18 +108,16 @@ export class VfioFunction implements PciFunction {
   }
 
   readConfig8(offset: number): number {
-    return this.#readConfig(offset, 1)[0]!;
+    return this.#config.read8(offset);
   }
   readConfig16(offset: number): number {
-    return this.#readConfig(offset, 2).readUInt16LE();
+    return this.#config.read16(offset);
   }
   readConfig32(offset: number): number {
-    return this.#readConfig(offset, 4).readUInt32LE();
+    return this.#config.read32(offset);
   }
   writeConfig16(offset: number, value: number): void {
-    const bytes = Buffer.alloc(2);
-    bytes.writeUInt16LE(value);
-    writeSync(this.#fd, bytes, 0, 2, this.#config.offset + offset);
+    this.#config.write16(offset, value);
   }
 
   bar(index: number): Bar | undefined {
@@ -181,17 +180,6 @@ export class VfioFunction implements PciFunction {
       this.#group.close();
       if (this.#ownsContainer) this.#container.close();
     }
-  }
-
-  #readConfig(offset: number, bytes: number): Buffer {
-    const into = Buffer.alloc(bytes, 0xff);
-    // Fewer bytes, or an error, is what a function that is gone gives: all ones, as the bus would.
-    try {
-      readSync(this.#fd, into, 0, bytes, this.#config.offset + offset);
-    } catch {
-      into.fill(0xff);
-    }
-    return into;
   }
 
   /** What the base address register itself says it is (PCI 3.0 §6.2.5.1). */

@@ -17,6 +17,7 @@ import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { STATUS_GONE, Status } from '../spec/status.js';
 import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import { type Iova, isPowerOfTwo } from '../units.js';
+import { allowDma, forbidDma } from './pci-dma.js';
 
 const RESET_MS = 3000;
 /** Readings of configuration that changes under us before it is refused. */
@@ -84,8 +85,7 @@ export class PciLegacyTransport implements Transport {
       await delay(1);
     }
     this.#isToldOfReset = false;
-    const { command } = pciHeader.fields;
-    this.#function.writeConfig16(command.offset, this.#function.readConfig16(command.offset) | PciCommand.MASTER);
+    allowDma(this.#function);
   }
 
   async status(): Promise<number> {
@@ -180,10 +180,9 @@ export class PciLegacyTransport implements Transport {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const { command } = pciHeader.fields;
     try {
       if (this.#vectors > 0) this.#function.disableInterrupts();
-      this.#function.writeConfig16(command.offset, this.#function.readConfig16(command.offset) & ~PciCommand.MASTER);
+      forbidDma(this.#function);
     } finally {
       this.#function.close();
     }

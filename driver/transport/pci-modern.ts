@@ -11,6 +11,7 @@ import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { describeStatus, Status } from '../spec/status.js';
 import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import type { Iova } from '../units.js';
+import { allowDma, forbidDma } from './pci-dma.js';
 import { readDeviceConfig, touchConfig } from './pci-modern-config.js';
 import { mapVector } from './pci-modern-interrupts.js';
 import { checkAddresses, notifyLocation } from './pci-modern-queue.js';
@@ -102,8 +103,7 @@ export class PciModernTransport implements Transport {
     this.#generation = undefined;
     this.#reported.clear();
     // DMA only from here: whoever had the device before us may have left it running.
-    const { command } = pciHeader.fields;
-    this.#function.writeConfig16(command.offset, this.#function.readConfig16(command.offset) | PciCommand.MASTER);
+    allowDma(this.#function);
   }
 
   async status(): Promise<number> {
@@ -282,10 +282,9 @@ export class PciModernTransport implements Transport {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const { command } = pciHeader.fields;
     try {
       if (this.#vectors > 0) this.#function.disableInterrupts();
-      this.#function.writeConfig16(command.offset, this.#function.readConfig16(command.offset) & ~PciCommand.MASTER);
+      forbidDma(this.#function);
     } finally {
       this.#function.close();
     }
