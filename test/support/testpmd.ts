@@ -5,6 +5,10 @@ import { rmSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 
+const PROMPT = 'testpmd> ';
+/** How long what goes to the standard error waits for the end of a line of the standard output. */
+const LINE_MS = 200;
+
 let started = 0;
 
 export interface TestpmdOptions {
@@ -21,19 +25,26 @@ export class Testpmd {
   readonly #prefix: string;
   readonly #exit: Promise<void>;
   #output = '';
+  /** What went to the standard error in the middle of a line of the other: it would tear a prompt apart. */
+  #aside = '';
   #hasExited = false;
 
   private constructor(process: ChildProcessWithoutNullStreams, prefix: string) {
     this.#process = process;
     this.#prefix = prefix;
-    const take = (bytes: Buffer): void => {
+    process.stdout.on('data', (bytes: Buffer) => {
       this.#output += bytes.toString();
-    };
-    process.stdout.on('data', take);
-    process.stderr.on('data', take);
+      if (this.#isLineOver) this.#addAside();
+    });
+    process.stderr.on('data', (bytes: Buffer) => {
+      this.#aside += bytes.toString();
+      if (this.#isLineOver) this.#addAside();
+      else setTimeout(() => this.#addAside(), LINE_MS).unref();
+    });
     process.stdin.on('error', () => {});
     this.#exit = new Promise((resolve) => {
       process.on('close', () => {
+        this.#addAside();
         this.#hasExited = true;
         resolve();
       });
@@ -50,7 +61,7 @@ export class Testpmd {
     const args = ['-oL', 'dpdk-testpmd', ...eal, ...devices, '--', ...own];
     const testpmd = new Testpmd(spawn('stdbuf', args), prefix);
     try {
-      await testpmd.waitFor(/testpmd> /, 20_000);
+      await testpmd.waitFor(/testpmd> /, 60_000);
     } catch (error) {
       await testpmd.kill();
       throw error;
@@ -67,7 +78,7 @@ export class Testpmd {
   }
 
   /** Waits until what it said since `from` (an earlier `output.length`) matches. */
-  async waitFor(pattern: RegExp, timeoutMs = 10_000, from = 0): Promise<void> {
+  async waitFor(pattern: RegExp, timeoutMs = 30_000, from = 0): Promise<void> {
     const end = performance.now() + timeoutMs;
     while (!pattern.test(this.#output.slice(from))) {
       if (this.#hasExited || performance.now() > end) {
@@ -83,7 +94,7 @@ export class Testpmd {
   async command(line: string, pattern: RegExp): Promise<void> {
     const from = this.#output.length;
     this.#process.stdin.write(`${line}\n`);
-    await this.waitFor(pattern, 10_000, from);
+    await this.waitFor(pattern, 30_000, from);
   }
 
   /** Ends it the polite way. */
@@ -101,6 +112,15 @@ export class Testpmd {
     this.#process.kill('SIGKILL');
     await this.#exit;
     this.#cleanUp();
+  }
+
+  get #isLineOver(): boolean {
+    return this.#output === '' || this.#output.endsWith('\n') || this.#output.endsWith(PROMPT);
+  }
+
+  #addAside(): void {
+    this.#output += this.#aside;
+    this.#aside = '';
   }
 
   #cleanUp(): void {
