@@ -3,7 +3,7 @@
 import { ErrorCode, VirtioError } from 'virtio-pmd';
 import type { Cores } from './cores.js';
 import { Limit } from './limit.js';
-import { Pairing, type PairingName, type PairingOptions } from './pairing.js';
+import { Pairing, type PairingName, type PairingOptions, processesOf } from './pairing.js';
 import { type Placement, placementOf } from './regime.js';
 import { TESTPMD_PACKAGE, testpmdIsInstalled } from './testpmd.js';
 import type { Contender } from './turn.js';
@@ -14,7 +14,7 @@ export interface Skipped {
   readonly why: string;
 }
 
-const usesDpdk = (name: PairingName): boolean => name.includes('dpdk');
+const usesDpdk = (name: PairingName): boolean => processesOf(name).dpdk > 0;
 
 /** Splits the pairings into those that can be tried here and those that lack DPDK. */
 export function possiblePairings(names: readonly PairingName[]): { possible: PairingName[]; skipped: Skipped[] } {

@@ -10,13 +10,13 @@ import { Testpmd, type TestpmdOptions } from './testpmd.js';
 const CONNECT_MS = 15_000;
 /** Bursts of the first frames: 32 bursts of 32 are the 1024 that the rings hold. */
 const FIRST_BURSTS = RING_SIZE / 32;
-const PARAMETERS = ['--nb-cores=1', `--txd=${RING_SIZE}`, `--rxd=${RING_SIZE}`];
-const lcoresOf = ({ cores }: EndOptions) => `${cores.guest},${cores.host}`;
+export const PARAMETERS = ['--nb-cores=1', `--txd=${RING_SIZE}`, `--rxd=${RING_SIZE}`];
+export const lcoresOf = ({ cores }: EndOptions) => `${cores.guest},${cores.host}`;
 
-abstract class DpdkEnd {
+export abstract class DpdkEnd {
   protected readonly testpmd: Testpmd;
 
-  protected constructor(testpmd: Testpmd) {
+  constructor(testpmd: Testpmd) {
     this.testpmd = testpmd;
   }
 
@@ -38,6 +38,14 @@ abstract class DpdkEnd {
 
   close(): Promise<void> {
     return this.testpmd.close();
+  }
+
+  /** Of all ports; testpmd's own figure between two looks at its counters: it takes the time where it takes the counters. */
+  protected async receiveRate(milliseconds: number): Promise<number> {
+    await this.testpmd.portStats();
+    await sleep(milliseconds);
+    const ports = await this.testpmd.portStats();
+    return ports.reduce((sum, { rxPps }) => sum + rxPps, 0);
   }
 }
 
@@ -78,40 +86,47 @@ export class DpdkHost extends DpdkEnd implements HostEnd {
     await this.testpmd.command(`start tx_first ${FIRST_BURSTS}`);
   }
 
-  /** testpmd's own figure between two looks at its counters: it takes the time where it takes the counters. */
-  async rate(milliseconds: number): Promise<number> {
-    await this.testpmd.portStats();
-    await sleep(milliseconds);
-    const [port] = await this.testpmd.portStats();
-    return port!.rxPps;
+  rate(milliseconds: number): Promise<number> {
+    return this.receiveRate(milliseconds);
   }
 }
 
 /** `net_virtio_user`, connecting. */
 export class DpdkGuest extends DpdkEnd implements GuestEnd {
   static async start(options: EndOptions): Promise<DpdkGuest> {
-    const { path, socket } = options;
-    const device = `net_virtio_user0,mac=00:01:02:03:04:05,path=${socket},queues=1,queue_size=${RING_SIZE}`;
-    const widerVectors = path.vectorized && path.packed ? ['--force-max-simd-bitwidth=512'] : [];
-    const testpmd = await startChecked(
-      {
-        name: options.name,
-        memory: options.memory,
-        lcores: lcoresOf(options),
-        mainLcore: options.cores.host,
-        vdevs: [`${device},${virtioUserArguments(path)}`],
-        eal: ['--log-level=pmd.net.virtio.*:info', ...widerVectors],
-        parameters: PARAMETERS,
-      },
-      (started) => checkPath(started, options),
-    );
-    return new DpdkGuest(testpmd);
+    const device = { mac: '00:01:02:03:04:05', socket: options.socket };
+    return new DpdkGuest(await startVirtioUser(options, [device], PARAMETERS));
   }
 
   async begin(): Promise<void> {
     await this.testpmd.command('set fwd mac');
     await this.testpmd.command('start');
   }
+}
+
+/** A testpmd with a `net_virtio_user` port on each of these sockets, on the path that was asked for. */
+export function startVirtioUser(
+  options: EndOptions,
+  devices: readonly { readonly mac: string; readonly socket: string }[],
+  parameters: readonly string[],
+): Promise<Testpmd> {
+  const { path } = options;
+  const widerVectors = path.vectorized && path.packed ? ['--force-max-simd-bitwidth=512'] : [];
+  return startChecked(
+    {
+      name: options.name,
+      memory: options.memory,
+      lcores: lcoresOf(options),
+      mainLcore: options.cores.host,
+      vdevs: devices.map(
+        ({ mac, socket }, index) =>
+          `net_virtio_user${index},mac=${mac},path=${socket},queues=1,queue_size=${RING_SIZE},${virtioUserArguments(path)}`,
+      ),
+      eal: ['--log-level=pmd.net.virtio.*:info', ...widerVectors],
+      parameters,
+    },
+    (started) => checkPath(started, options),
+  );
 }
 
 /** DPDK takes another path when this one cannot be had, and only its log tells. */
@@ -133,7 +148,7 @@ function checkPort(testpmd: Testpmd): void {
 }
 
 /** Starts testpmd and closes it again when `check` does not like it. */
-async function startChecked(options: TestpmdOptions, check: (testpmd: Testpmd) => unknown): Promise<Testpmd> {
+export async function startChecked(options: TestpmdOptions, check: (testpmd: Testpmd) => unknown): Promise<Testpmd> {
   const testpmd = await Testpmd.start(options);
   try {
     checkPort(testpmd);

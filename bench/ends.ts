@@ -7,6 +7,9 @@ import type { TestpmdMemory } from './testpmd.js';
 /** Entries of every ring, and frames in flight: as in DPDK's own loop-back plan. */
 export const RING_SIZE = 1024;
 
+/** The sockets of a host's side with two ports. */
+export const socketsOf = (socket: string): readonly string[] => [`${socket}-0`, `${socket}-1`];
+
 /** What an end is started with. */
 export interface EndOptions {
   /** How messages call the process. */

@@ -93,8 +93,17 @@ abstract class OurEnd {
 
 /** The bundled back-end, listening. */
 export class OurHost extends OurEnd implements HostEnd {
-  static async start(options: EndOptions): Promise<OurHost> {
-    const host = new OurHost(await OurEnd.spawn('our-host.js', options, options.cores.host));
+  static start(options: EndOptions): Promise<OurHost> {
+    return OurHost.#run('our-host.js', options);
+  }
+
+  /** As a switch between two guests. */
+  static startSwitch(options: EndOptions): Promise<OurHost> {
+    return OurHost.#run('our-switch.js', options);
+  }
+
+  static async #run(program: string, options: EndOptions): Promise<OurHost> {
+    const host = new OurHost(await OurEnd.spawn(program, options, options.cores.host));
     return ready(host, () => host.answer('ready', START_MS));
   }
 

@@ -6,15 +6,54 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { DpdkGuest, DpdkHost } from './dpdk-ends.js';
-import type { EndOptions, GuestEnd, HostEnd } from './ends.js';
+import { type EndOptions, type GuestEnd, type HostEnd, socketsOf } from './ends.js';
 import { OurGuest, OurHost } from './our-ends.js';
 import { featureMismatch } from './paths.js';
 import { processorTime, takenByOthers } from './processor-time.js';
+import { TwoPortDpdkHost, TwoPortGuest } from './switch-ends.js';
 import type { Contender, Turn, TurnTimes } from './turn.js';
 
-/** The driver's side first, then the host's. */
-export const PAIRINGS = ['dpdk-dpdk', 'ours-dpdk', 'dpdk-ours', 'ours-ours'] as const;
-export type PairingName = (typeof PAIRINGS)[number];
+/** Who is on the driver's side, and who on the host's. */
+interface PairingKind {
+  readonly guest: { start(options: EndOptions): Promise<GuestEnd> };
+  readonly host: { start(options: EndOptions): Promise<HostEnd> };
+  /** Processes of DPDK among them. */
+  readonly dpdk: { readonly guest: boolean; readonly host: boolean };
+  /** The pairing that it is compared with: DPDK's own doing of the same. */
+  readonly base: string;
+}
+
+const OURS = { guest: false, host: false } as const;
+const LOOPBACK_BASE = 'dpdk-dpdk';
+const SWITCH_BASE = 'switch-dpdk';
+
+/** Named by the driver's side and the host's; between two ports of one guest, by who switches. */
+const KINDS = {
+  'dpdk-dpdk': { guest: DpdkGuest, host: DpdkHost, dpdk: { guest: true, host: true }, base: LOOPBACK_BASE },
+  'ours-dpdk': { guest: OurGuest, host: DpdkHost, dpdk: { ...OURS, host: true }, base: LOOPBACK_BASE },
+  'dpdk-ours': { guest: DpdkGuest, host: OurHost, dpdk: { ...OURS, guest: true }, base: LOOPBACK_BASE },
+  'ours-ours': { guest: OurGuest, host: OurHost, dpdk: OURS, base: LOOPBACK_BASE },
+  'switch-dpdk': { guest: TwoPortGuest, host: TwoPortDpdkHost, dpdk: { guest: true, host: true }, base: SWITCH_BASE },
+  'switch-ours': {
+    guest: TwoPortGuest,
+    host: { start: (options: EndOptions) => OurHost.startSwitch(options) },
+    dpdk: { ...OURS, guest: true },
+    base: SWITCH_BASE,
+  },
+} as const satisfies Record<string, PairingKind>;
+
+export type PairingName = keyof typeof KINDS;
+export const PAIRINGS = Object.keys(KINDS) as readonly PairingName[];
+
+/** The pairing that another is compared with; of anything else, that of the loop-back. */
+export const baseOf = (name: string): PairingName => (name in KINDS ? KINDS[name as PairingName].base : LOOPBACK_BASE);
+
+/** Processes of a pairing: DPDK's, and ours. */
+export function processesOf(name: PairingName): { readonly dpdk: number; readonly ours: number } {
+  const { guest, host } = KINDS[name].dpdk;
+  const dpdk = Number(guest) + Number(host);
+  return { dpdk, ours: 2 - dpdk };
+}
 
 /** Time in which the first frames must have gone round, and how often it is tried. */
 const FIRST_TRAFFIC_MS = 200;
@@ -45,15 +84,13 @@ export class Pairing implements Contender {
    * @throws VirtioError of whichever end failed; UNSUPPORTED when another path was taken; TIMEOUT when nothing moves.
    */
   static async start(name: PairingName, options: PairingOptions): Promise<Pairing> {
-    const [guestKind, hostKind] = name.split('-');
+    const kind: PairingKind = KINDS[name];
     const socket = join(options.folder, `${name}.sock`);
     const end = { ...options, socket };
-    const Host = hostKind === 'dpdk' ? DpdkHost : OurHost;
-    const Guest = guestKind === 'dpdk' ? DpdkGuest : OurGuest;
-    const host = await Host.start({ ...end, name: `${name}-host`, facesDpdk: guestKind === 'dpdk' });
+    const host = await kind.host.start({ ...end, name: `${name}-host`, facesDpdk: kind.dpdk.guest });
     let guest: GuestEnd | undefined;
     try {
-      guest = await Guest.start({ ...end, name: `${name}-guest`, facesDpdk: hostKind === 'dpdk' });
+      guest = await kind.guest.start({ ...end, name: `${name}-guest`, facesDpdk: kind.dpdk.host });
       const pairing = new Pairing(name, host, guest, socket);
       await pairing.#begin(options);
       return pairing;
@@ -86,7 +123,7 @@ export class Pairing implements Contender {
     this.#host.thaw();
     await this.#guest.close();
     await this.#host.close();
-    await rm(this.#socket, { force: true });
+    for (const path of [this.#socket, ...socketsOf(this.#socket)]) await rm(path, { force: true });
   }
 
   async #begin({ path }: PairingOptions): Promise<void> {

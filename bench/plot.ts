@@ -25,7 +25,7 @@ export async function plotReport(report: Report): Promise<string> {
   const panels = [...new Set(rows.map((row) => row.panel))];
   const x = { field: 'pairing', type: 'nominal', sort: names, axis: { title: null, labelAngle: 0 } } as const;
   const spec: TopLevelSpec = {
-    title: `Mpps, median of the rounds, with ratios to dpdk-dpdk (${report.regime ?? 'regime unknown'})`,
+    title: `Mpps, median of the rounds, with ratios to DPDK (${report.regime ?? 'regime unknown'})`,
     data: { values: rows },
     facet: { field: 'panel', type: 'nominal', header: { title: null }, sort: panels },
     columns: 2,

@@ -2,14 +2,12 @@
 
 import type { Skipped } from './contenders.js';
 import type { Machine, Versions } from './machine.js';
+import { baseOf } from './pairing.js';
 import type { Placement, Regime } from './regime.js';
 import { countPlacements, type Round } from './round.js';
 import type { StartUp } from './start-up.js';
 import { judgedRounds, summarize, summarizeRatio } from './statistics.js';
 import { judge, targetOf, type Verdict } from './targets.js';
-
-/** The pairing that the others are compared with. */
-export const BASE = 'dpdk-dpdk';
 
 /** All that was measured of one path and size. */
 export interface Group {
@@ -31,7 +29,7 @@ export interface Result {
     /** Largest sample less the smallest. */
     readonly spread: number;
   };
-  /** To `dpdk-dpdk`: the median over rounds of the ratio inside a round; null without it. */
+  /** To DPDK's own doing of the same (`dpdk-dpdk`, `switch-dpdk`): the median over rounds of the ratio inside a round; null without it. */
   readonly ratio: number | null;
   /** Where the middle half of the ratios lies. */
   readonly ratioQuartiles: readonly [number, number] | null;
@@ -74,7 +72,7 @@ export function resultsOf({ path, size, rounds }: Group): Result[] {
   return names.map((pairing) => {
     const rates = judged.rounds.flatMap((round) => round.rates[pairing] ?? []);
     const { samples, max, median, spread } = summarize(rates);
-    const ratio = summarizeRatio(judged.rounds, pairing, BASE);
+    const ratio = summarizeRatio(judged.rounds, pairing, baseOf(pairing));
     const target = targetOf(pairing, size, judged.regime);
     return {
       pairing,

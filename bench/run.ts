@@ -10,7 +10,7 @@ import { HugepageReservation } from './hugepages.js';
 import type { Limit } from './limit.js';
 import { readMachine, readVersions } from './machine.js';
 import type { BenchOptions } from './options.js';
-import type { PairingName } from './pairing.js';
+import { type PairingName, processesOf } from './pairing.js';
 import type { RingPath } from './paths.js';
 import type { Progress } from './progress.js';
 import { type Group, makeReport, type Report } from './results.js';
@@ -91,9 +91,9 @@ export async function runBench(options: BenchOptions, progress: Progress, signal
 
 /** Hugepages for every process that is alive at once; undefined where none are wanted. */
 function planHugepages(options: BenchOptions, pairings: readonly PairingName[]): HugepageReservation | undefined {
-  const kinds = pairings.flatMap((name) => name.split('-'));
-  if (!options.hugepages || !kinds.includes('dpdk')) return undefined;
-  const pages = kinds.map((kind): number => (kind === 'dpdk' ? TESTPMD_HUGEPAGES : OUR_HUGEPAGES));
+  const processes = pairings.map(processesOf);
+  if (!options.hugepages || !processes.some(({ dpdk }) => dpdk > 0)) return undefined;
+  const pages = processes.map(({ dpdk, ours }) => dpdk * TESTPMD_HUGEPAGES + ours * OUR_HUGEPAGES);
   return new HugepageReservation(pages.reduce((sum, each) => sum + each));
 }
 

@@ -64,7 +64,7 @@ export function markdownReport(report: Report): string {
   return [
     '# Side-by-side benchmark',
     '',
-    'Millions of packets a second that the host receives back; ratios are to `dpdk-dpdk` inside the same round.',
+    'Millions of packets a second that the host receives back; ratios are to `dpdk-dpdk` (for a switch between two ports: `switch-dpdk`, testpmd io) inside the same round.',
     '',
     ...list(headLines(report)),
     '',

@@ -4,13 +4,13 @@ import type { PairingName } from './pairing.js';
 import type { Regime } from './regime.js';
 import { type RatioSummary, SAMPLES_MIN } from './statistics.js';
 
-type Targets = Readonly<Record<Exclude<PairingName, 'dpdk-dpdk'>, number>>;
+type Targets = Readonly<Record<Exclude<PairingName, 'dpdk-dpdk' | 'switch-dpdk'>, number>>;
 
 const OF_64: Readonly<Record<Regime, Targets>> = {
-  'two-cores': { 'ours-dpdk': 0.95, 'dpdk-ours': 0.95, 'ours-ours': 1.4 },
-  'two-threads': { 'ours-dpdk': 0.85, 'dpdk-ours': 0.75, 'ours-ours': 1.0 },
+  'two-cores': { 'ours-dpdk': 0.95, 'dpdk-ours': 0.95, 'ours-ours': 1.4, 'switch-ours': 1.0 },
+  'two-threads': { 'ours-dpdk': 0.85, 'dpdk-ours': 0.75, 'ours-ours': 1.0, 'switch-ours': 1.0 },
 };
-const OF_1518: Targets = { 'ours-dpdk': 1.0, 'dpdk-ours': 1.0, 'ours-ours': 1.2 };
+const OF_1518: Targets = { 'ours-dpdk': 1.0, 'dpdk-ours': 1.0, 'ours-ours': 1.2, 'switch-ours': 1.0 };
 
 /** The target of a pairing, or undefined where there is none. */
 export function targetOf(pairing: string, size: number, regime: Regime | undefined): number | undefined {

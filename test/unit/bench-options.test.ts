@@ -32,7 +32,7 @@ function statusOf(...args: string[]): number {
 
 test('by itself: every pairing, two paths, 64 and 1518 bytes, at least five rounds', () => {
   const options = parseOptions([]);
-  assert.equal(options.pairings, ['dpdk-dpdk', 'ours-dpdk', 'dpdk-ours', 'ours-ours']);
+  assert.equal(options.pairings, ['dpdk-dpdk', 'ours-dpdk', 'dpdk-ours', 'ours-ours', 'switch-dpdk', 'switch-ours']);
   assert.equal(options.sizes, [64, 1518]);
   assert.equal(
     options.paths.map((path) => path.name),

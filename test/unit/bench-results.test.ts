@@ -45,6 +45,17 @@ function report(rounds: readonly Round[]): Report {
 
 const ROUNDS = [round(16, 24), round(10, 15), round(17, 25.5), round(16, 24), round(16, 24)];
 
+test('a switch is compared with DPDK between two ports, and has a target of its own', () => {
+  const rates = { 'dpdk-dpdk': 20e6, 'switch-dpdk': 5e6, 'switch-ours': 6e6 };
+  const { results } = report(Array.from({ length: 5 }, () => ({ placement: 'near-cores', disturbed: false, rates })));
+  const found = Object.fromEntries(results.map((result) => [result.pairing, result]));
+  assert.is(found['switch-ours']!.ratio, 1.2);
+  assert.is(found['switch-ours']!.target, 1);
+  assert.is(found['switch-ours']!.verdict, 'met');
+  assert.is(found['switch-dpdk']!.ratio, 1);
+  assert.is(found['switch-dpdk']!.target, null);
+});
+
 test('JSON: machine, versions, regime and one result a pairing, path and size', () => {
   const json = JSON.parse(JSON.stringify(report(ROUNDS))) as Report;
   assert.ok(json.machine.processor && json.versions.node);
