@@ -11,7 +11,7 @@ import { GuestBackend } from '../support/guest-backend.js';
 import { assertLoopback, DRIVER_MODULES, makeHugepages, runCli } from '../support/guest-driver.js';
 import { bootGuest } from '../support/guest-machine.js';
 import { skipWithout } from '../support/skip.js';
-import { StreamEcho } from '../support/stream-peer.js';
+import { type StreamPeer, streamEcho } from '../support/stream-peer.js';
 
 const test = skipWithout(suite('the driver in a guest, over PCI'), 'qemu', 'kernel', 'busybox');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
@@ -34,7 +34,7 @@ async function withFolder(use: (folder: string) => Promise<void>): Promise<void>
   }
 }
 
-const qemuCard = (peer: StreamEcho, name: string, slot: string, properties: string): string[] => [
+const qemuCard = (peer: StreamPeer, name: string, slot: string, properties: string): string[] => [
   ...peer.netdev(name),
   ...['-device', `virtio-net-pci,netdev=${name},addr=0x${slot},romfile=,${properties}`],
 ];
@@ -42,7 +42,7 @@ const qemuCard = (peer: StreamEcho, name: string, slot: string, properties: stri
 test('VFIO behind an IOMMU: QEMU’s device that is translated, one that bypasses, a transitional one, and our back-end', () =>
   withFolder(async (folder) => {
     await using backend = await GuestBackend.start({ port: echoPort() });
-    const peers = await Promise.all(QEMU_CARDS.map(({ name }) => StreamEcho.listen(join(folder, name))));
+    const peers = await Promise.all(QEMU_CARDS.map(({ name }) => streamEcho(join(folder, name))));
     try {
       await using guest = await bootGuest({
         iommu: true,
@@ -86,7 +86,7 @@ test('VFIO behind an IOMMU: QEMU’s device that is translated, one that bypasse
 test('sysfs, with no IOMMU in the machine; VFIO says that there is none', () =>
   withFolder(async (folder) => {
     await using backend = await GuestBackend.start({ port: echoPort() });
-    await using peer = await StreamEcho.listen(join(folder, 'peer'));
+    await using peer = await streamEcho(join(folder, 'peer'));
     await using guest = await bootGuest({
       hostRoot: true,
       memoryMb: 768,

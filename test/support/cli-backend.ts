@@ -13,19 +13,33 @@ export interface BackendOptions {
   readonly mtu?: number;
 }
 
+/** Packets of the first ring that a guest sends by, after which the traffic counts as steady. */
+const STEADY = 2000;
+
+function sayWhenTrafficFlows(device: NetDevice): void {
+  const timer = setInterval(() => {
+    if (device.statistics(1).packets < STEADY) return;
+    clearInterval(timer);
+    console.log('traffic');
+  }, 50).unref();
+}
+
 const [path = '', text = '{}'] = process.argv.slice(2);
 const options = JSON.parse(text) as BackendOptions;
 const module = new URL('./faulty-port.js', import.meta.url);
 const thread = await DeviceThread.start({ ports: [module] });
 const port = { module: module.href, options: options.fault ?? { kind: 'none', packet: 0 } };
 const server = await VhostUserServer.listen(path, {
-  createDevice: () =>
-    new NetDevice(thread, {
+  createDevice: () => {
+    const device = new NetDevice(thread, {
       port,
       queuePairs: options.queues ?? 4,
       mtu: options.mtu,
       without: (options.without ?? []).map((name) => Feature[name]),
-    }),
+    });
+    sayWhenTrafficFlows(device);
+    return device;
+  },
   onEvent: (event) => console.log(event.type),
 });
 process.on('SIGTERM', async () => {

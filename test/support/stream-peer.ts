@@ -1,30 +1,41 @@
-/** The host's end of QEMU's `-netdev stream`: a unix socket with frames behind their lengths, sent back as they came. */
+/** The host's end of QEMU's `-netdev stream`: a unix socket with frames behind their lengths. */
 
 import { createServer, type Server, type Socket } from 'node:net';
 
 /** Bytes before each frame: its length, big-endian. */
 const LENGTH_BYTES = 4;
 
-export class StreamEcho implements AsyncDisposable {
+export class StreamPeer implements AsyncDisposable {
   readonly path: string;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  readonly #onFrame: (frame: Buffer, peer: StreamPeer) => void;
+  /** Frames that came. */
   frames = 0;
 
-  private constructor(path: string) {
+  private constructor(path: string, onFrame: (frame: Buffer, peer: StreamPeer) => void) {
     this.path = path;
+    this.#onFrame = onFrame;
     this.#server = createServer((socket) => this.#serve(socket));
   }
 
-  static async listen(path: string): Promise<StreamEcho> {
-    const echo = new StreamEcho(path);
-    await new Promise<void>((resolve, reject) => echo.#server.once('error', reject).listen(path, resolve));
-    return echo;
+  /** @param onFrame called for each frame that comes */
+  static async listen(path: string, onFrame: (frame: Buffer, peer: StreamPeer) => void): Promise<StreamPeer> {
+    const peer = new StreamPeer(path, onFrame);
+    await new Promise<void>((resolve, reject) => peer.#server.once('error', reject).listen(path, resolve));
+    return peer;
   }
 
   /** What QEMU is told, for a network device `name`. */
   netdev(name: string): string[] {
     return ['-netdev', `stream,id=${name},server=off,addr.type=unix,addr.path=${this.path}`];
+  }
+
+  /** Sends a frame to every QEMU that is connected. */
+  send(frame: Uint8Array): void {
+    const length = Buffer.alloc(LENGTH_BYTES);
+    length.writeUInt32BE(frame.length);
+    for (const socket of this.#sockets) socket.write(Buffer.concat([length, frame]));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -39,15 +50,19 @@ export class StreamEcho implements AsyncDisposable {
     socket.on('close', () => this.#sockets.delete(socket));
     socket.on('data', (data) => {
       rest = Buffer.concat([rest, data]);
-      let end = 0;
-      while (rest.length - end >= LENGTH_BYTES) {
-        const next = end + LENGTH_BYTES + rest.readUInt32BE(end);
+      let at = 0;
+      while (rest.length - at >= LENGTH_BYTES) {
+        const next = at + LENGTH_BYTES + rest.readUInt32BE(at);
         if (next > rest.length) break;
-        end = next;
         this.frames++;
+        this.#onFrame(rest.subarray(at + LENGTH_BYTES, next), this);
+        at = next;
       }
-      if (end > 0) socket.write(rest.subarray(0, end));
-      rest = rest.subarray(end);
+      rest = rest.subarray(at);
     });
   }
 }
+
+/** Sends every frame back as it came. */
+export const streamEcho = (path: string): Promise<StreamPeer> =>
+  StreamPeer.listen(path, (frame, peer) => peer.send(frame));

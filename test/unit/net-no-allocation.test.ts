@@ -5,9 +5,14 @@ import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
+export const timeBoundSeconds = 400;
+
 const test = suite('no allocation on the packet path');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
 const load = fileURLToPath(new URL('../support/gc-load.js', import.meta.url));
+
+/** Below this many it says nothing: a starved machine measures for longer. */
+const LEAST_PACKETS = 100_000;
 
 interface Outcome {
   readonly packets: number;
@@ -27,8 +32,16 @@ const sizes = (line: string): number[] =>
 
 /** Runs the load and reads the trace. */
 function run(warmUpMs: number, measuredMs: number, ...rest: string[]): Outcome {
-  const args = ['--trace-gc', '--expose-gc', load, String(warmUpMs), String(measuredMs), ...rest];
-  const child = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 100_000, maxBuffer: 1 << 28 });
+  const args = [
+    '--trace-gc',
+    '--expose-gc',
+    load,
+    String(warmUpMs),
+    String(measuredMs),
+    String(LEAST_PACKETS),
+    ...rest,
+  ];
+  const child = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 180_000, maxBuffer: 1 << 28 });
   assert.is(child.status, 0, `${child.stderr}\n${child.stdout.slice(-2000)}`);
   const { packets } = JSON.parse(/^\{.*\}$/m.exec(child.stdout)?.[0] ?? '{}') as { packets: number };
   const byIsolate = new Map<string, string[]>();
@@ -53,7 +66,7 @@ test('two polling isolates, at full rate, for a while', () => {
   for (const warmUp of full ? [4000, 8000] : [2500, 5000, 10_000]) {
     const { packets, collections, growth } = run(warmUp, full ? 10_000 : 2000);
     assert.is(collections.length, 2, 'driver and device, each on a thread of its own');
-    assert.ok(packets > 20_000, `${packets} packets`);
+    assert.ok(packets > LEAST_PACKETS, `${packets} packets`);
     if (growth <= growthAllowed(packets) && collections.every(({ length }) => length === 0)) return;
     const garbage = [`${growth.toFixed(1)} MB more on a heap`, ...collections.flat()].join('\n');
     process.stdout.write(`${packets} packets after ${warmUp} ms of warm-up: ${garbage}\n`);
@@ -64,9 +77,8 @@ test('two polling isolates, at full rate, for a while', () => {
 test('the trace sees a loop that allocates', () => {
   const { packets, collections } = run(1000, 1000, 'allocate');
   assert.is(collections.length, 2);
-  assert.ok(packets > 2000, `${packets} packets`);
+  assert.ok(packets > LEAST_PACKETS, `${packets} packets`);
   const [first, second] = collections.map(({ length }) => length).sort((a, b) => a - b);
-  // On a starved machine there are fewer packets, and so fewer of both.
   assert.ok(second! >= 4, `the driver's isolate collects: ${second} times`);
   assert.ok(4 * first! <= second!, `and the device's does not, but for what it compiles: ${first} times`);
 });
