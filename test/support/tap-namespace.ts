@@ -70,7 +70,8 @@ export class TapNamespace {
   }
 
   /**
-   * Pings until `count` requests are answered, for 20 s at most; resolves to how many were.
+   * Pings until `count` requests are answered, for 20 s at most; resolves to how many of so many were. On a busy machine
+   * ping sends more than that, and gets answers to them too.
    *
    * Without the time limit, ping would wait for the last answers only twice as long as for earlier ones: on a busy machine
    * a thread may be held up for longer.
@@ -82,7 +83,7 @@ export class TapNamespace {
     const [, received] = /packets transmitted, (\d+) received/.exec(said) ?? [];
     if (received === undefined) throw new Error(`ping said no numbers: ${said}`);
     if (said.includes('duplicates')) throw new Error(`an answer came twice: ${said}`);
-    return Number(received);
+    return Math.min(Number(received), count);
   }
 
   /** Sends bytes over TCP to another one; resolves to what was sent and what arrived, each `BYTES SHA256`. */
