@@ -2,6 +2,7 @@
 
 export type { RingStatistics } from './backend/counters.js';
 export { DeviceThread, type DeviceThreadOptions } from './backend/device-thread.js';
+export type { EmulatedFaults, EmulatedRegion } from './backend/emulated-faults.js';
 export { EmulatedPciFunction, type EmulatedPciOptions } from './backend/emulated-pci-function.js';
 export { NetDevice, type NetDeviceOptions } from './backend/net-device.js';
 export type {
@@ -20,6 +21,7 @@ export {
   switchUplinkPort,
   tapPort,
 } from './backend/ports/built-in.js';
+export { PingResponder } from './backend/ports/ping-responder.js';
 export { CountedPort, countersOf } from './backend/ports/port-counters.js';
 export { createSwitchFabric, type SwitchFabric } from './backend/switch/fabric.js';
 export type { ConnectionDescription } from './backend/vhost-user-description.js';
@@ -35,10 +37,16 @@ export { PacketPool } from './memory/packet-pool.js';
 export { PacketView } from './memory/packet-view.js';
 export { SpscRing } from './memory/spsc-ring.js';
 export type { AttachedPort } from './net/attached-port.js';
+export { createPool } from './net/create-pool.js';
 export { type Launched, type LaunchOptions, launch } from './net/launch.js';
 export type { LaunchContext } from './net/launch-worker.js';
-export { createPool, Port, type PortOptions, type PortStatistics } from './net/port.js';
-export { type OpenPortOptions, openPort } from './open.js';
+export type { PacketWaitOptions } from './net/packet-wait.js';
+export { Port } from './net/port.js';
+export { type PortMemory, portMemory } from './net/port-memory.js';
+export type { PortEvents, PortInterrupts, PortOptions, PortState, PortStatistics } from './net/port-options.js';
+export type { PortRxQueue } from './net/port-rx-queue.js';
+export type { PortTxQueue } from './net/port-tx-queue.js';
+export { type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';
 export { PcapReader } from './pcap/pcap-reader.js';
 export { PcapWriter } from './pcap/pcap-writer.js';
 export {
@@ -48,7 +56,11 @@ export {
   type PciRoots,
   unbindFunction,
 } from './pci/binding.js';
+export { type DeviceFacts, readDeviceFacts } from './pci/device-facts.js';
 export { parsePciAddress } from './pci/pci-address.js';
+export { caps } from './spec/caps.js';
 export { dropUnmetRequirements, Feature, FeatureSet } from './spec/features.js';
+export { PciLegacyTransport } from './transport/pci-legacy.js';
 export { PciModernTransport } from './transport/pci-modern.js';
+export { VhostKernelTransport } from './transport/vhost-kernel.js';
 export { VhostUserTransport } from './transport/vhost-user.js';

@@ -7,30 +7,38 @@ import type { BackendPortSpec } from './backend/ports/backend-port.js';
 import { echoPort } from './backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from './errors.js';
 import type { IdlePolicy } from './lcore/idle.js';
-import { Port, type PortOptions } from './net/port.js';
+import { Port } from './net/port.js';
+import type { PortOptions } from './net/port-options.js';
+import type { DeviceFacts } from './pci/device-facts.js';
 import { parsePciAddress } from './pci/pci-address.js';
 import { SysfsFunction } from './pci/sysfs-function.js';
 import { VfioFunction } from './pci/vfio-function.js';
 import { Feature } from './spec/features.js';
+import { virtioNetConfig } from './spec/net-config.js';
 import type { PciFunction } from './spec/pci-function.js';
 import type { Transport } from './spec/transport.js';
 import { PciLegacyTransport } from './transport/pci-legacy.js';
 import { PciModernTransport } from './transport/pci-modern.js';
+import { VhostKernelTransport } from './transport/vhost-kernel.js';
 import { VhostUserTransport } from './transport/vhost-user.js';
+
+/** How a PCI device of this machine is reached. */
+export type PciAccess = 'vfio' | 'noiommu' | 'sysfs';
 
 export interface OpenPortOptions extends PortOptions {
   /** vhost-user: listen at the path instead of connecting to it. */
   readonly server?: boolean | undefined;
-  /** vhost-user: the port's MAC address, six bytes; random and local when not given. */
+  /** vhost-user and vhost-kernel: the port's MAC address, six bytes; random and local when not given. */
   readonly macAddress?: Uint8Array | undefined;
   /** How long opening may take. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /**
-   * A PCI address: how it is reached. `vfio`, the default, has an IOMMU between the device and memory; `sysfs` has nothing,
-   * needs root and hugepages, and is for machines without one.
+   * A PCI address: how it is reached. `vfio`, the default, has an IOMMU between the device and memory. The others are for
+   * machines without one, need root and hugepages, and let the device reach all memory: `noiommu` is VFIO with
+   * `enable_unsafe_noiommu_mode`, `sysfs` needs nothing of the kernel and has no interrupts.
    */
-  readonly pciAccess?: 'vfio' | 'sysfs' | undefined;
+  readonly pciAccess?: PciAccess | undefined;
   /** A PCI address: drive a transitional device by its legacy registers. Default: only where it has no others. */
   readonly legacy?: boolean | undefined;
   /** `loopback:`: what the embedded device does with packets. Default: echo. */
@@ -46,15 +54,19 @@ export interface LoopbackDeviceOptions {
   readonly mtu?: number | undefined;
 }
 
-/** Opens a port; `start` it next. Addresses: `loopback:` (an embedded device), `vhost-user:PATH`, `0000:00:04.0` (VFIO). */
+/**
+ * Opens a port; `start` it next. Addresses: `loopback:` (an embedded device), `vhost-user:PATH`, `vhost-kernel:IFNAME` (a tap
+ * of this kernel, made where it is not there), `0000:00:04.0` (VFIO).
+ */
 export async function openPort(address: string, options: OpenPortOptions = {}): Promise<Port> {
   if (address === 'loopback:') return await openLoopback(options);
   if (address.startsWith('vhost-user:')) return await openVhostUser(address.slice('vhost-user:'.length), options);
+  if (address.startsWith('vhost-kernel:')) return openVhostKernel(address.slice('vhost-kernel:'.length), options);
   const pciAddress = parsePciAddress(address);
   if (pciAddress !== undefined) return await openPci(pciAddress, options);
   throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${address} is no address of a port`, {
     value: address,
-    advice: 'use loopback:, vhost-user:PATH, or a PCI address such as 0000:00:04.0',
+    advice: 'use loopback:, vhost-user:PATH, vhost-kernel:IFNAME, or a PCI address such as 0000:00:04.0',
   });
 }
 
@@ -92,10 +104,47 @@ function openPciTransport(fn: PciFunction, isLegacy: boolean): Transport {
   }
 }
 
+const openPciFunction = (address: string, pciAccess: PciAccess): PciFunction =>
+  pciAccess === 'sysfs'
+    ? SysfsFunction.open(address)
+    : VfioFunction.open(address, { noIommu: pciAccess === 'noiommu' });
+
+/**
+ * Asks a device of this machine what it has: takes it through VFIO, resets it, and gives it back.
+ *
+ * @throws VirtioError as `openPort` does: where this works, the device can be driven
+ */
+export async function probePciDevice(address: string, pciAccess: 'vfio' | 'noiommu'): Promise<DeviceFacts> {
+  const fn = openPciFunction(address, pciAccess);
+  let transport: Transport;
+  try {
+    transport = openPciTransport(fn, false);
+  } catch (error) {
+    fn.close();
+    throw error;
+  }
+  try {
+    await transport.reset();
+    const { device: features } = await transport.offered();
+    const { max_virtqueue_pairs: pairs } = virtioNetConfig.fields;
+    const config = features.has(Feature.MQ)
+      ? await transport.readConfig(pairs.offset, pairs.bytes)
+      : Uint8Array.of(1, 0);
+    return {
+      features,
+      queuePairs: Buffer.from(config).readUInt16LE(),
+      ringSizes: [await transport.queueSizeMax(0), await transport.queueSizeMax(1)],
+      interruptVectors: fn.interruptVectors,
+    };
+  } finally {
+    await transport.close();
+  }
+}
+
 /** A device of this machine. */
 async function openPci(address: string, options: OpenPortOptions): Promise<Port> {
-  const isVfio = options.pciAccess !== 'sysfs';
-  const fn = isVfio ? VfioFunction.open(address) : SysfsFunction.open(address);
+  const { pciAccess = 'vfio' } = options;
+  const fn = openPciFunction(address, pciAccess);
   let transport: Transport;
   try {
     transport = openPciTransport(fn, options.legacy ?? false);
@@ -105,7 +154,7 @@ async function openPci(address: string, options: OpenPortOptions): Promise<Port>
   }
   try {
     // Without the feature the device goes past the IOMMU: addresses are physical then, and VFIO maps them one to one.
-    const isBehindIommu = isVfio && (await transport.offered()).device.has(Feature.ACCESS_PLATFORM);
+    const isBehindIommu = pciAccess === 'vfio' && (await transport.offered()).device.has(Feature.ACCESS_PLATFORM);
     const physical = options.physical ?? !isBehindIommu;
     return new Port(transport, { ...options, physical });
   } catch (error) {
@@ -126,6 +175,21 @@ async function openVhostUser(path: string, options: OpenPortOptions): Promise<Po
   });
   try {
     return new Port(transport, options);
+  } catch (error) {
+    await transport.close();
+    throw error;
+  }
+}
+
+/** A tap of this kernel. One that is deleted does not come back: there is nothing to connect to again. */
+async function openVhostKernel(name: string, options: OpenPortOptions): Promise<Port> {
+  const { macAddress, queues = 1 } = options;
+  const transport = VhostKernelTransport.open(name, {
+    queuePairs: queues,
+    ...(macAddress === undefined ? {} : { macAddress }),
+  });
+  try {
+    return new Port(transport, { ...options, reconnect: false });
   } catch (error) {
     await transport.close();
     throw error;

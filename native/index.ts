@@ -55,7 +55,9 @@ export const CopyJob = {
   LENGTH: 3,
   DIRECTION: 4,
   STATUS: 5,
-  /** Two words to spare, so that a job is half a cache line. */
+  /** Of a job that `relay` delivers: the job of the sender's list that says where the packet is. Word 6 is the caller's own. */
+  SOURCE: 7,
+  /** Half a cache line. */
   WORDS: 8,
   /** The same as a shift. */
   WORDS_SHIFT: 3,
@@ -100,12 +102,15 @@ export interface WindowOptions {
 }
 
 /**
- * Copies between a guest's memory and a packet pool, a burst a call; one instance per thread and connection.
+ * Copies between a guest's memory and a packet pool, or to another guest's, a burst a call; one instance per thread and
+ * connection.
  *
  * `jobs` is the job list itself, `capacity` jobs of `CopyJob.WORDS` words, written in place by the caller.
  */
 export interface CopyEngine {
   readonly jobs: Uint32Array;
+  /** What `relay` of another engine of this thread calls it by; never another one's. */
+  readonly number: number;
   /**
    * Maps a region into the table (fstat-checked, MAP_SHARED | MAP_NORESERVE, not dumped, SIGBUS-guarded).
    * Throws a RangeError on overflow, overlap in guest addresses, or a file that is too short; returns its number.
@@ -160,6 +165,18 @@ export interface CopyEngine {
   setPool(pool: ArrayBuffer): void;
   /** Runs jobs 0 to `count - 1`; returns how many did not end OK. Never throws, never allocates. */
   run(count: number): number;
+  /** As `run`, but copies the first `most` bytes of a job at most; the whole range is checked all the same. */
+  peek(count: number, most: number): number;
+  /**
+   * Copies packets from this engine's guest to that of the open engine `to` of this thread; returns how many did not end OK.
+   *
+   * Jobs 0 to `count - 1` of that engine's list say where each packet goes (TO_GUEST), how long it is there, and by `SOURCE`
+   * which job of this list (FROM_GUEST) it is in. The first `head` bytes come from that engine's pool, where `POOL_OFFSET`
+   * says: what was peeked at, so that what arrives is what was looked at. What follows them there follows the first `skip`
+   * bytes here. Both jobs get a status; nothing of a packet is copied unless both are good. Never allocates; a RangeError
+   * when there is no such engine.
+   */
+  relay(to: number, count: number, skip: number, head: number): number;
   /** Pages of any region, or of the log, that had to be replaced by zeroes because the file behind them is gone. */
   faults(): number;
   /** Unmaps all regions, as `removeRegion` does, and the log. Idempotent. */
@@ -219,6 +236,12 @@ export interface Native {
   drainEventFd(fd: number): bigint;
   /** Calls `onReady(events)` on the event loop while the descriptor is ready; `events` of `PollEvent`. */
   pollFd(fd: number, events: number, onReady: (events: number, status: number) => void): FdPoll;
+
+  /**
+   * Blocks the calling thread until one of these (256 at most) can be read, for `timeoutMs` at most; negative numbers are
+   * passed over. Whether one can: a signal that comes in between ends the wait too. For threads without an event loop.
+   */
+  waitReadable(fds: Int32Array, timeoutMs: number): boolean;
 
   // MMIO, by the register's width; offsets are checked against the mapping and for alignment
   read8(map: ArrayBuffer, offset: number): number;

@@ -8,21 +8,34 @@ import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
 
-/** Completes the jobs that a ring's `pop` began. Both return the packets' bytes, or -1 when something is unusual. */
+/** Completes the jobs that a ring's `pop` began. */
 export interface BurstJobs {
-  /** Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set. */
+  /**
+   * Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set. Returns the packets'
+   * bytes, or -1 when something is unusual.
+   */
   fetch(handles: Uint32Array, start: number, count: number): number;
-  /** Jobs 0 to `count - 1` deliver the packets `handles[0]` on, a plain header before each; `lengths` gets what each takes. */
+  /** Whether the headers that `fetch` has brought ask for nothing. */
+  asksNothing(handles: Uint32Array, start: number, count: number): boolean;
+  /**
+   * Jobs 0 to `count - 1` deliver the packets `handles[0]` on, a plain header before each; `lengths` gets what each takes.
+   * Returns the packets' bytes, or -1 when something is unusual.
+   */
   deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number;
+  /**
+   * Jobs 0 to `count - 1` deliver what another guest's jobs `packets[0]` on have fetched the beginning of into the buffers
+   * of these numbers in `handles`. Returns how many there is room for, from the front.
+   */
+  relay(handles: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number;
 }
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
-const { POOL_OFFSET, LENGTH, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
+const { POOL_OFFSET, LENGTH, SOURCE, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
 export const burstJobs = specialize(
   function burstJobs(pool: PacketPool, engine: CopyEngine, headerBytes: number): BurstJobs {
-    const { fields, words, offset, headroom, bufferBytes } = pool;
+    const { fields, halfWords, words, offset, headroom, bufferBytes } = pool;
     const { jobs } = engine;
     const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
     const shortest = headerBytes + ETHERNET_HEADER_BYTES;
@@ -46,6 +59,27 @@ export const burstJobs = specialize(
       return bytes - count * headerBytes;
     }
 
+    function asksNothing(handles: Uint32Array, start: number, count: number): boolean {
+      let asked = 0;
+      for (let index = start; index < start + count; index++) {
+        // `flags` and `gso_type`, at an even address; the rest of a header means nothing without them.
+        asked |= halfWords[(fetchAt + Math.imul(handles[index]!, bufferBytes)) >>> 1]!;
+      }
+      return asked === 0;
+    }
+
+    function writeHeader(header: number): void {
+      if (plainHeader && (header & 3) === 0) {
+        const word = header >>> 2;
+        words[word] = 0;
+        words[word + 1] = 0;
+        // csum_offset is the low half, num_buffers the high one.
+        words[word + 2] = 1 << 16;
+      } else {
+        writePlainHeader(pool, header, headerBytes, 1);
+      }
+    }
+
     function deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number {
       let bytes = 0;
       for (let index = 0; index < count; index++) {
@@ -58,15 +92,7 @@ export const burstJobs = specialize(
         const isPlain = (fields[field + NEXT]! | fields[field + FLAGS]!) === 0;
         if (!isPlain || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
         const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
-        if (plainHeader && (header & 3) === 0) {
-          const word = header >>> 2;
-          words[word] = 0;
-          words[word + 1] = 0;
-          // csum_offset is the low half, num_buffers the high one.
-          words[word + 2] = 1 << 16;
-        } else {
-          writePlainHeader(pool, header, headerBytes, 1);
-        }
+        writeHeader(header);
         jobs[job + POOL_OFFSET] = header;
         jobs[job + LENGTH] = length;
         lengths[index] = length;
@@ -75,10 +101,28 @@ export const burstJobs = specialize(
       return bytes - count * headerBytes;
     }
 
-    return { fetch, deliver };
+    function relay(handles: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number {
+      for (let index = 0; index < count; index++) {
+        const job = index << JOB_SHIFT;
+        const packet = packets[index]!;
+        const handle = handles[packet]!;
+        const length = fields[(handle << WORDS_SHIFT) + SEGMENT_LENGTH]! + headerBytes;
+        if (length > jobs[job + LENGTH]!) return index;
+        const header = fetchAt + Math.imul(handle, bufferBytes);
+        writeHeader(header);
+        jobs[job + POOL_OFFSET] = header;
+        jobs[job + LENGTH] = length;
+        jobs[job + SOURCE] = packet;
+        lengths[index] = length;
+      }
+      return count;
+    }
+
+    return { fetch, asksNothing, deliver, relay };
   },
   {
-    ...{ DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT, POOL_OFFSET, LENGTH, JOB_SHIFT },
+    ...{ DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT },
+    ...{ POOL_OFFSET, LENGTH, SOURCE, JOB_SHIFT },
     ...{ PLAIN_HEADER_BYTES, ETHERNET_HEADER_BYTES, writePlainHeader },
   },
 );

@@ -33,6 +33,8 @@ export const RingCounter = {
   DROP_FILTER_BROADCAST: 16,
   /** Dropped: in a VLAN that the guest is not in. */
   DROP_FILTER_VLAN: 17,
+  /** Dropped: longer than the MTU. */
+  DROP_ABOVE_MTU: 18,
   COUNT: 24,
 } as const;
 
@@ -48,6 +50,7 @@ export const ringDropReasons = {
   filterMulticast: RingCounter.DROP_FILTER_MULTICAST,
   filterBroadcast: RingCounter.DROP_FILTER_BROADCAST,
   filterVlan: RingCounter.DROP_FILTER_VLAN,
+  aboveMtu: RingCounter.DROP_ABOVE_MTU,
 } as const;
 export type RingDropReason = keyof typeof ringDropReasons;
 

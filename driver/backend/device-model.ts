@@ -101,6 +101,12 @@ export interface DeviceModel {
    * still, reports an `iotlb-miss`, and goes on by itself when `updateIotlb` brings them back.
    */
   invalidateIotlb(iova: bigint, bytes: bigint): Promise<void>;
+  /**
+   * The front-end's MTU, 68 to 65535, as the configuration space has it from here on; no longer packet goes to the guest
+   * (virtio 1.2 §5.1.4.1). Fails with INVALID_ARGUMENT where it is more than the device has been made for. A reset takes it
+   * back.
+   */
+  setMtu(mtu: number): Promise<void>;
   /** Sends a RARP packet as if the guest had sent it, so that the network learns where the guest is now. */
   sendRarp(macAddress: Uint8Array): Promise<void>;
   /** Back to the state after construction: rings stopped, memory gone, no features. */

@@ -7,18 +7,19 @@ import type { Bar, Doorbell } from '../spec/pci-function.js';
 export interface BarAccess {
   read(offset: number, bytes: number): number;
   write(offset: number, bytes: number, value: number): void;
-  doorbell(offset: number): Doorbell;
+  doorbell(offset: number, value: number): Doorbell;
 }
 
 export class EmulatedBar implements Bar {
   readonly index: number;
   readonly bytes: number;
-  readonly kind = 'memory';
+  readonly kind: 'memory' | 'io';
   readonly #access: BarAccess;
 
-  constructor(index: number, bytes: number, access: BarAccess) {
+  constructor(index: number, bytes: number, access: BarAccess, kind: 'memory' | 'io' = 'memory') {
     this.index = index;
     this.bytes = bytes;
+    this.kind = kind;
     this.#access = access;
   }
 
@@ -40,8 +41,8 @@ export class EmulatedBar implements Bar {
   write32(offset: number, value: number): void {
     this.#access.write(this.#checked(offset, 4), 4, value >>> 0);
   }
-  doorbell(offset: number, width: 16 | 32, _value: number): Doorbell {
-    return this.#access.doorbell(this.#checked(offset, width / 8));
+  doorbell(offset: number, width: 16 | 32, value: number): Doorbell {
+    return this.#access.doorbell(this.#checked(offset, width / 8), value);
   }
 
   #checked(offset: number, bytes: number): number {

@@ -20,7 +20,10 @@ import {
 import { isPowerOfTwo, roundUp } from '../units.js';
 
 /** Which BAR holds what. The structures are in a 64-bit memory BAR, which takes two registers. */
-export const EmulatedBarIndex = { MSIX: 1, STRUCTURES: 4 } as const;
+export const EmulatedBarIndex = { LEGACY: 0, MSIX: 1, STRUCTURES: 4 } as const;
+
+/** Which interfaces a function has: the structures, the legacy registers, or both. */
+export type EmulatedInterface = 'modern' | 'transitional' | 'legacy';
 
 /** Bytes between the notify addresses of two queues: room for a 32-bit notification. */
 export const NOTIFY_OFF_MULTIPLIER = 4;
@@ -57,32 +60,41 @@ export interface EmulatedConfigSpace {
   readonly bytes: Uint8Array;
   /** The MSI-X capability; undefined without vectors. */
   readonly msix: number | undefined;
-  /** The PCI_CFG capability. */
-  readonly pciCfg: number;
+  /** The PCI_CFG capability; undefined on a legacy device. */
+  readonly pciCfg: number | undefined;
   /** One past the last capability. */
   readonly end: number;
 }
 
-/** Builds the configuration space of a modern network device with `vectors` MSI-X vectors. */
-export function buildConfigSpace(windows: readonly StructureWindow[], vectors: number): EmulatedConfigSpace {
+/** Builds the configuration space of a network device with `vectors` MSI-X vectors. */
+export function buildConfigSpace(
+  windows: readonly StructureWindow[],
+  vectors: number,
+  kind: EmulatedInterface = 'modern',
+): EmulatedConfigSpace {
   const bytes = new Uint8Array(PCI_CONFIG_BYTES);
   const view = new DataView(bytes.buffer);
+  const isModern = kind === 'modern';
   pciHeader.write(view, {
     vendor_id: PCI_VENDOR_ID,
-    device_id: PciDeviceId.NET,
+    device_id: isModern ? PciDeviceId.NET : PciDeviceId.NET_TRANSITIONAL,
     // "Non-transitional devices SHOULD have a PCI Revision ID of 1 or higher" (virtio 1.2 §4.1.2.1)
-    revision_id: 1,
+    revision_id: isModern ? 1 : 0,
     status: PciStatus.CAPABILITIES,
     subsystem_vendor_id: PCI_VENDOR_ID,
-    // "… SHOULD have a PCI Subsystem Device ID of 0x40 or higher."
-    subsystem_id: 0x1100,
+    // "… SHOULD have a PCI Subsystem Device ID of 0x40 or higher." A transitional one has the virtio device ID there (§4.1.2.3).
+    subsystem_id: isModern ? 0x1100 : 1,
   });
   const { class_code, bars, capabilities_pointer } = pciHeader.fields;
   bytes.set(
     [0, 8, 16].map((shift) => (PCI_CLASS_ETHERNET >> shift) & 0xff),
     class_code.offset,
   );
-  view.setUint32(bars.offset + 4 * EmulatedBarIndex.STRUCTURES, PciBar.TYPE_64 | PciBar.PREFETCHABLE, true);
+  if (!isModern) view.setUint32(bars.offset + 4 * EmulatedBarIndex.LEGACY, PciBar.IO, true);
+  const hasStructures = kind !== 'legacy';
+  if (hasStructures) {
+    view.setUint32(bars.offset + 4 * EmulatedBarIndex.STRUCTURES, PciBar.TYPE_64 | PciBar.PREFETCHABLE, true);
+  }
 
   let offset = pciHeader.bytes;
   let link = capabilities_pointer.offset;
@@ -109,6 +121,7 @@ export function buildConfigSpace(windows: readonly StructureWindow[], vectors: n
       msix,
     );
   }
+  if (!hasStructures) return { bytes, msix, pciCfg: undefined, end: offset };
   const types = {
     common: PciCapType.COMMON,
     isr: PciCapType.ISR,

@@ -31,12 +31,12 @@ export class EmulatedDeviceConfig {
     return this.#generation;
   }
 
-  /** Reads a field: by its own width, and only where its feature is offered. */
-  read(at: number, bytes: number): number {
+  /** Reads a field: by its own width, or byte by byte where that is the rule, and only where its feature is offered. */
+  read(at: number, bytes: number, byBytes = false): number {
     void this.generation;
     const field = virtioNetConfig.order.find((each) => at >= each.offset && at < each.offset + each.bytes);
     if (field !== undefined) {
-      const isArray = field.type.name === 'bytes';
+      const isArray = byBytes || field.type.name === 'bytes';
       if (bytes !== (isArray ? 1 : field.bytes) || (!isArray && at !== field.offset)) {
         this.#breach('virtio 1.2 §4.1.3.1', `${field.name} was read by ${8 * bytes} bits at offset ${at}`);
       }

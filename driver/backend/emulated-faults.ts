@@ -4,7 +4,7 @@ import type { Bar, MemoryRange } from '../spec/pci-function.js';
 import type { Iova } from '../units.js';
 
 /** The parts of an emulated function that a driver can access; offsets count from the beginning of each. */
-export type EmulatedRegion = 'config' | 'common' | 'notify' | 'isr' | 'device' | 'msix';
+export type EmulatedRegion = 'config' | 'common' | 'notify' | 'isr' | 'device' | 'msix' | 'legacy';
 
 /** Hooks into the accesses of a driver. Each is called after, or instead of, what an honest device does. */
 export interface EmulatedFaults {
@@ -16,4 +16,6 @@ export interface EmulatedFaults {
   onBar?(index: number, bar: Bar | undefined): Bar | undefined;
   /** Called before memory is mapped; throws in place of a machine that cannot. */
   onMapDma?(address: Iova, memory: MemoryRange): void;
+  /** Called before memory is unmapped. */
+  onUnmapDma?(address: Iova, bytes: number): void;
 }

@@ -7,7 +7,7 @@
 
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
-import { NO_VECTOR, PciCommand } from '../spec/pci.js';
+import { NO_VECTOR, PciCommand, virtioPciLegacy } from '../spec/pci.js';
 import type { Bar, Doorbell, MemoryRange, PciFunction } from '../spec/pci-function.js';
 import type { Iova } from '../units.js';
 import { closeAll, OwnedFd } from '../wire/owned-fd.js';
@@ -18,6 +18,7 @@ import { EmulatedConfigAccess } from './emulated-config-access.js';
 import {
   buildConfigSpace,
   EmulatedBarIndex,
+  type EmulatedInterface,
   msixBarBytes,
   NOTIFY_OFF_MULTIPLIER,
   type StructureWindow,
@@ -26,6 +27,7 @@ import {
 } from './emulated-config-space.js';
 import { EmulatedDeviceConfig } from './emulated-device-config.js';
 import type { EmulatedFaults, EmulatedRegion } from './emulated-faults.js';
+import { EmulatedLegacyRegisters, LEGACY_BAR_BYTES } from './emulated-legacy-registers.js';
 import { EmulatedMemory } from './emulated-memory.js';
 import { type EmulatedHost, EmulatedVirtio, queueCountOf } from './emulated-virtio.js';
 
@@ -39,6 +41,10 @@ export interface EmulatedPciOptions {
   readonly address?: string;
   /** MSI-X vectors, 0 to 2048; one for configuration and one a queue unless given. */
   readonly vectors?: number;
+  /** `modern` unless given. A `transitional` device has legacy registers too, a `legacy` one nothing else. */
+  readonly kind?: EmulatedInterface;
+  /** Largest ring, a power of two; the device's unless given. A driver of the legacy registers has no smaller one. */
+  readonly maxRingSize?: number;
   readonly faults?: EmulatedFaults;
 }
 
@@ -53,6 +59,7 @@ export class EmulatedPciFunction implements PciFunction {
   readonly #faults: EmulatedFaults;
   readonly #virtio: EmulatedVirtio;
   readonly #common: EmulatedCommonRegisters;
+  readonly #legacy: EmulatedLegacyRegisters | undefined;
   readonly #deviceConfig: EmulatedDeviceConfig;
   readonly #windows: readonly StructureWindow[];
   readonly #config: EmulatedConfigAccess;
@@ -76,13 +83,16 @@ export class EmulatedPciFunction implements PciFunction {
     this.#device = device;
     this.#faults = options.faults ?? {};
     const breach = (clause: string, what: string): void => this.#breach(clause, what);
-    this.#virtio = new EmulatedVirtio(device, this.#host());
+    const maxRingSize = Math.min(options.maxRingSize ?? device.maxRingSize, device.maxRingSize);
+    this.#virtio = new EmulatedVirtio(device, this.#host(), maxRingSize);
     this.#deviceConfig = new EmulatedDeviceConfig(device, breach);
     this.#common = new EmulatedCommonRegisters(this.#virtio, this.#deviceConfig, breach);
     this.#windows = structureWindows(device.config.length, queues);
-    const space = buildConfigSpace(this.#windows, vectors);
+    const kind = options.kind ?? 'modern';
+    const space = buildConfigSpace(this.#windows, vectors, kind);
     this.#config = new EmulatedConfigAccess(space, (index) => this.bar(index), breach);
-    this.#bars = this.#buildBars();
+    this.#legacy = kind === 'modern' ? undefined : this.#legacyRegisters();
+    this.#bars = this.#buildBars(kind !== 'legacy');
   }
 
   /** Resolves when, after `close`, the device model uses nothing of this function any more. Never rejects. */
@@ -132,6 +142,7 @@ export class EmulatedPciFunction implements PciFunction {
 
   unmapDma(address: Iova, bytes: number): void {
     this.#live();
+    this.#faults.onUnmapDma?.(address, bytes);
     if (this.#virtio.usesRange(address, bytes)) this.#breach('virtio 1.2 §3.3.1', 'memory of a live ring was unmapped');
     const fd = this.#memory.unmap(address, bytes);
     this.#virtio.memoryChanged();
@@ -214,14 +225,18 @@ export class EmulatedPciFunction implements PciFunction {
     };
   }
 
-  #buildBars(): ReadonlyMap<number, Bar> {
-    const bars: Bar[] = [
-      new EmulatedBar(EmulatedBarIndex.STRUCTURES, structureBarBytes(this.#windows), {
-        read: (offset, bytes) => this.#readStructure(offset, bytes),
-        write: (offset, bytes, value) => this.#writeStructure(offset, bytes, value),
-        doorbell: (offset) => this.#doorbell(offset),
-      }),
-    ];
+  #buildBars(hasStructures: boolean): ReadonlyMap<number, Bar> {
+    const bars: Bar[] = [];
+    if (hasStructures) {
+      bars.push(
+        new EmulatedBar(EmulatedBarIndex.STRUCTURES, structureBarBytes(this.#windows), {
+          read: (offset, bytes) => this.#readStructure(offset, bytes),
+          write: (offset, bytes, value) => this.#writeStructure(offset, bytes, value),
+          doorbell: (offset) => this.#doorbell(offset),
+        }),
+      );
+    }
+    if (this.#legacy !== undefined) bars.push(this.#legacyBar(this.#legacy));
     if (this.interruptVectors > 0) {
       // The table is the interrupt code's business, behind `enableInterrupts`: reading it gives nothing.
       bars.push(
@@ -233,6 +248,36 @@ export class EmulatedPciFunction implements PciFunction {
       );
     }
     return new Map(bars.map((bar) => [bar.index, bar]));
+  }
+
+  #legacyRegisters(): EmulatedLegacyRegisters {
+    return new EmulatedLegacyRegisters(this.#virtio, {
+      hasMsix: () => this.#config.isMsixEnabled,
+      notified: (queue) => native.signalEventFd(this.#eventFd(this.#kicks, queue)),
+      breach: (clause, what) => this.#breach(clause, what),
+    });
+  }
+
+  #legacyBar(legacy: EmulatedLegacyRegisters): Bar {
+    const { queue_notify } = virtioPciLegacy.fields;
+    const read = (offset: number, bytes: number): number => {
+      const at = offset - legacy.configOffset;
+      if (at >= 0)
+        return this.#answer('device', at, () => this.#deviceConfig.read(at, bytes, true), bytes, PciCommand.IO);
+      return this.#answer('legacy', offset, () => legacy.read(offset, bytes), bytes, PciCommand.IO);
+    };
+    const write = (offset: number, bytes: number, value: number): void => {
+      const at = offset - legacy.configOffset;
+      const [region, place] = at >= 0 ? (['device', at] as const) : (['legacy', offset] as const);
+      const arrived = this.#arrives(region, place, value, bytes, PciCommand.IO);
+      // A legacy driver may write the MAC address in its configuration (virtio 1.2 §5.1.4): this device takes no note.
+      if (arrived !== undefined && at < 0) legacy.write(offset, bytes, arrived);
+    };
+    const doorbell = (offset: number, value: number): Doorbell =>
+      offset === queue_notify.offset && value < this.#virtio.queues.length
+        ? { kind: 'eventfd', fd: this.#eventFd(this.#kicks, value) }
+        : { kind: 'none' };
+    return new EmulatedBar(EmulatedBarIndex.LEGACY, LEGACY_BAR_BYTES, { read, write, doorbell }, 'io');
   }
 
   #readConfig(offset: number, bytes: number): number {
@@ -283,25 +328,39 @@ export class EmulatedPciFunction implements PciFunction {
   }
 
   /** What a read gives: all ones while memory is not decoded, the honest answer, or what a fault makes of it. */
-  #answer(region: EmulatedRegion, offset: number, honest: number | (() => number), bytes: number): number {
+  #answer(
+    region: EmulatedRegion,
+    offset: number,
+    honest: number | (() => number),
+    bytes: number,
+    space: number = PciCommand.MEMORY,
+  ): number {
     this.#live();
-    if (!this.#decodesMemory()) return cut(0xffff_ffff, bytes);
+    if (!this.#decodes(space)) return cut(0xffff_ffff, bytes);
     const value = typeof honest === 'number' ? honest : honest();
     return this.#faults.onRead === undefined ? value : cut(this.#faults.onRead(region, offset, value, bytes), bytes);
   }
 
   /** What arrives of a write; undefined when nothing does. */
-  #arrives(region: EmulatedRegion, offset: number, value: number, bytes: number): number | undefined {
+  #arrives(
+    region: EmulatedRegion,
+    offset: number,
+    value: number,
+    bytes: number,
+    space: number = PciCommand.MEMORY,
+  ): number | undefined {
     this.#live();
-    if (!this.#decodesMemory()) return undefined;
+    if (!this.#decodes(space)) return undefined;
     if (this.#faults.onWrite === undefined) return value;
     const arrived = this.#faults.onWrite(region, offset, value, bytes);
     return arrived === undefined ? undefined : cut(arrived, bytes);
   }
 
-  #decodesMemory(): boolean {
-    if (this.#config.hasCommand(PciCommand.MEMORY)) return true;
-    this.#breach('PCI Local Bus 3.0 §6.2.2', 'a BAR was accessed while memory is not decoded');
+  /** Whether the function answers to its BARs of memory, or of I/O ports. */
+  #decodes(space: number): boolean {
+    if (this.#config.hasCommand(space)) return true;
+    const what = space === PciCommand.MEMORY ? 'memory is' : 'I/O is';
+    this.#breach('PCI Local Bus 3.0 §6.2.2', `a BAR was accessed while ${what} not decoded`);
     return false;
   }
 

@@ -36,6 +36,12 @@ const statusOrder: readonly (readonly [bit: number, before: number])[] = [
   [Status.DRIVER_OK, Status.FEATURES_OK],
 ];
 
+/** A legacy device has no FEATURES_OK (virtio 1.2 §3.1.2). */
+const legacyStatusOrder: typeof statusOrder = [
+  [Status.DRIVER, Status.ACKNOWLEDGE],
+  [Status.DRIVER_OK, Status.DRIVER],
+];
+
 const INITIALIZATION = 'virtio 1.2 §3.1.1';
 const COMMON = 'virtio 1.2 §4.1.4.3.2';
 
@@ -59,16 +65,15 @@ export class EmulatedVirtio {
   #isr = 0;
   #features = FeatureSet.EMPTY;
   #isResetting = false;
+  /** The driver uses the legacy registers: there is no FEATURES_OK, and no VERSION_1 (virtio 1.2 §3.1.2). */
+  #isLegacy = false;
   /** From a write of 0 to the status until the driver has read 0. */
   #awaitsZero = false;
 
-  constructor(device: DeviceModel, host: EmulatedHost) {
+  constructor(device: DeviceModel, host: EmulatedHost, maxRingSize: number) {
     this.#device = device;
     this.#host = host;
-    this.queues = Array.from(
-      { length: queueCountOf(device) },
-      (_, index) => new EmulatedQueue(index, device.maxRingSize),
-    );
+    this.queues = Array.from({ length: queueCountOf(device) }, (_, index) => new EmulatedQueue(index, maxRingSize));
     this.#sequence = new CallSequence((error) => this.#fail(error));
     device.onEvent = (event) => {
       if (event.type === 'ring-broken') this.#fail(`ring ${event.ring} broke: ${event.reason}`);
@@ -88,7 +93,7 @@ export class EmulatedVirtio {
     return !this.#isResetting && (this.#status & Status.DRIVER_OK) !== 0 && this.#hasFeatures;
   }
   get #hasFeatures(): boolean {
-    return (this.#status & Status.FEATURES_OK) !== 0;
+    return (this.#status & (this.#isLegacy ? Status.DRIVER_OK : Status.FEATURES_OK)) !== 0;
   }
   get #isPacked(): boolean {
     return this.#features.has(Feature.RING_PACKED);
@@ -103,6 +108,12 @@ export class EmulatedVirtio {
     // While the reset goes on the old status shows: only 0 says that it is over.
     if (this.#status === 0) this.#awaitsZero = false;
     return this.#status;
+  }
+
+  /** The status as written to the legacy register. */
+  writeLegacyStatus(next: number): void {
+    if (next !== 0) this.#isLegacy = true;
+    this.writeStatus(next);
   }
 
   writeStatus(next: number): void {
@@ -124,12 +135,13 @@ export class EmulatedVirtio {
     if ((previous & Status.FAILED) !== 0 && rising !== 0) {
       this.#breach('virtio 1.2 §2.1.1', `${describeStatus(rising)} after FAILED, without a reset`);
     }
-    for (const [bit, before] of statusOrder) {
+    for (const [bit, before] of this.#isLegacy ? legacyStatusOrder : statusOrder) {
       if ((rising & bit) !== 0 && (previous & before) === 0) {
         this.#breach(INITIALIZATION, `${describeStatus(bit)} was set before ${describeStatus(before)}`);
       }
     }
-    if ((rising & Status.FEATURES_OK) !== 0 && !this.#acceptFeatures()) rising &= ~Status.FEATURES_OK;
+    const agreement = this.#isLegacy ? Status.DRIVER_OK : Status.FEATURES_OK;
+    if ((rising & agreement) !== 0 && !this.#acceptFeatures()) rising &= ~agreement;
     this.#status = previous | rising;
     if ((rising & Status.DRIVER_OK) !== 0 && this.#hasFeatures) this.#start();
   }
@@ -284,12 +296,12 @@ export class EmulatedVirtio {
     return index === 2 * pairs && this.#features.has(Feature.CTRL_VQ) ? 2 * maxQueuePairs : undefined;
   }
 
-  /** Whether the features can be accepted: offered, consistent, and with VERSION_1, without which this is no modern device. */
+  /** Whether the features can be accepted: offered, consistent, and with VERSION_1, which a legacy driver cannot have. */
   #acceptFeatures(): boolean {
     const features = this.#features;
     const isFine =
       features.isSubsetOf(this.offered) &&
-      features.has(Feature.VERSION_1) &&
+      features.has(Feature.VERSION_1) !== this.#isLegacy &&
       dropUnmetRequirements(features).features.equals(features);
     if (isFine) this.#sequence.run(() => this.#device.setFeatures(features));
     return isFine;
@@ -297,7 +309,7 @@ export class EmulatedVirtio {
 
   /** Queue fields are written between FEATURES_OK and queue_enable. */
   #checkConfigures(queue: EmulatedQueue, register: string): void {
-    if (!this.#hasFeatures)
+    if (!this.#hasFeatures && !this.#isLegacy)
       this.#breach(INITIALIZATION, `${register} of queue ${queue.index} was written before FEATURES_OK`);
     if (queue.isEnabled) this.#breach(COMMON, `${register} of queue ${queue.index} was written while it is enabled`);
     if (queue.isResetting) this.#breach(COMMON, `${register} of queue ${queue.index} was written while it is reset`);
@@ -339,6 +351,7 @@ export class EmulatedVirtio {
     this.#status = 0;
     this.#isr = 0;
     this.#isResetting = false;
+    this.#isLegacy = false;
     this.#features = FeatureSet.EMPTY;
     this.deviceFeatureSelect = 0;
     this.driverFeatureSelect = 0;

@@ -6,6 +6,7 @@ import { PacketField } from '../memory/packet-fields.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
+import { PeekedPackets } from './peeked-packets.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
@@ -28,15 +29,20 @@ const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER } = RingCounter;
  * The header lands before the data in the host's own buffer: it is read from there, once, never from the guest.
  */
 export class FromGuestQueue {
+  /** What the last `peek` has left in the guest; nothing where its `count` is 0. */
+  readonly peeked: PeekedPackets;
   readonly #context: RingContext;
   readonly #jobs: BurstJobs;
   readonly #handles = new Uint32Array(DEVICE_BURST);
   readonly #lengths = new Uint32Array(DEVICE_BURST);
   readonly #extra = new Uint32Array(1);
+  /** Bytes of the packets of the last `peek`. */
+  #peekedBytes = 0;
 
   constructor(context: RingContext) {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
+    this.peeked = new PeekedPackets(context);
   }
 
   get broken(): string | undefined {
@@ -45,24 +51,66 @@ export class FromGuestQueue {
 
   /** Adds up to `most` packets to the burst; returns how many chains it took, dropped ones included. */
   take(burst: Burst, most: number): number {
-    const { ring, engine, pool, counters, headerBytes } = this.#context;
+    const popped = this.#pop(burst, most);
+    if (popped === 0) return 0;
+    const bytes = this.#fetchJobs(burst, popped);
+    return bytes < 0 ? this.#takeScattered(burst, popped) : this.#takeWhole(burst, popped, bytes);
+  }
+
+  /**
+   * As `take` for an empty burst, but of usual packets fetches no more than the first `bytes` bytes: then `peeked` has
+   * them, and their chains are to be returned by `finishPeeked`.
+   */
+  peek(burst: Burst, bytes: number): number {
+    this.peeked.count = 0;
+    const popped = this.#pop(burst, DEVICE_BURST);
+    if (popped === 0) return 0;
+    const { engine, headerBytes } = this.#context;
+    const total = this.#fetchJobs(burst, popped);
+    if (total < 0) return this.#takeScattered(burst, popped);
+    // The whole of each packet is in guest memory, or the burst goes the way that finds out which is not.
+    const isUsual = engine.peek(popped, headerBytes + bytes) === 0 && this.#jobs.asksNothing(burst.handles, 0, popped);
+    if (!isUsual) return this.#takeWhole(burst, popped, total);
+    burst.count = popped;
+    this.#peekedBytes = total;
+    this.peeked.begin(burst.handles, popped, bytes);
+    return popped;
+  }
+
+  /** After `peek`, when nothing reads the guest's memory any more. */
+  finishPeeked(): void {
+    const { ring, counters, caller } = this.#context;
+    const { count, lost, lostBytes } = this.peeked;
+    counters[PACKETS]! += count - lost;
+    counters[BYTES]! += this.#peekedBytes - lostBytes;
+    ring.returnEmpty(count);
+    caller.call(ring);
+  }
+
+  /** Pops up to `most` chains, and puts a buffer for each behind the burst's end; returns how many. */
+  #pop(burst: Burst, most: number): number {
+    const { ring, pool, counters } = this.#context;
     counters[POLLS]! += 1;
-    let popped = ring.pop(most < DEVICE_BURST ? most : DEVICE_BURST);
+    const popped = ring.pop(most < DEVICE_BURST ? most : DEVICE_BURST);
     if (popped === 0) {
       counters[EMPTY_POLLS]! += 1;
       return 0;
     }
-    const to = burst.count;
-    const { handles } = burst;
-    if (!pool.take(handles, to, popped)) {
-      // Fewer go on where fewer buffers are left; chains that were not taken are looked at again next turn.
-      counters[NO_BUFFER]! += 1;
-      popped = Math.min(popped, pool.available);
-      if (popped === 0 || !pool.take(handles, to, popped)) return 0;
-    }
-    if (!ring.allReadable) return this.#takeScattered(burst, popped);
-    const bytes = this.#jobs.fetch(handles, to, popped);
-    if (bytes < 0) return this.#takeScattered(burst, popped);
+    if (pool.take(burst.handles, burst.count, popped)) return popped;
+    // Fewer go on where fewer buffers are left; chains that were not taken are looked at again next turn.
+    counters[NO_BUFFER]! += 1;
+    const fewer = Math.min(popped, pool.available);
+    return fewer > 0 && pool.take(burst.handles, burst.count, fewer) ? fewer : 0;
+  }
+
+  /** Completes the jobs of a usual burst; returns the packets' bytes, or -1 when something is unusual. */
+  #fetchJobs(burst: Burst, popped: number): number {
+    return this.#context.ring.allReadable ? this.#jobs.fetch(burst.handles, burst.count, popped) : -1;
+  }
+
+  /** The usual case: each chain is one buffer, and each packet fits one of the host's. */
+  #takeWhole(burst: Burst, popped: number, bytes: number): number {
+    const { ring, engine, counters, headerBytes } = this.#context;
     const { jobs } = engine;
     if (engine.run(popped) > 0) {
       this.#collect(burst, popped);
@@ -72,7 +120,7 @@ export class FromGuestQueue {
       }
       return this.#finish(burst, this.#standing(popped, popped));
     }
-    burst.count = to + popped;
+    burst.count += popped;
     counters[PACKETS]! += popped;
     counters[BYTES]! += bytes;
     ring.returnEmpty(popped);

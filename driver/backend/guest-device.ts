@@ -15,10 +15,12 @@ import type { DeviceEvent, GuestRegion, IotlbEntry, RingSetup } from './device-m
 import type { FromGuestQueue } from './from-guest-queue.js';
 import { GuestMemory } from './guest-memory.js';
 import { type DeviceResources, GuestQueues } from './guest-queues.js';
+import { GuestReceiver } from './guest-receiver.js';
 import { GuestRings } from './guest-rings.js';
 import { type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
 import { poolReserve } from './pool-reserve.js';
 import type { BackendPort } from './ports/backend-port.js';
+import { isRouting, type RoutingPort } from './ports/routing-port.js';
 import { rarpPacket } from './rarp.js';
 import { ReceiveFilter, receiveFilterState } from './receive-filter.js';
 import { DEVICE_BURST } from './ring-context.js';
@@ -43,6 +45,7 @@ export class GuestDevice {
   readonly #queues: GuestQueues;
   readonly #port: BackendPort;
   readonly #bounces: boolean;
+  readonly #router: RoutingPort | undefined;
   readonly #polls: boolean;
   readonly #queuePairs: number;
   readonly #burst: Burst;
@@ -69,6 +72,7 @@ export class GuestDevice {
     this.#resources = resources;
     this.#port = port;
     this.#bounces = port.bounce !== undefined;
+    this.#router = isRouting(port) ? port : undefined;
     this.#polls = port.poll !== undefined;
     this.#queuePairs = queuePairs;
     this.#burst = new Burst(pool, DEVICE_BURST);
@@ -94,6 +98,8 @@ export class GuestDevice {
       miss: (ring, low, high, bytes, direction) => this.#rings.miss(ring, low, high, bytes, direction),
     });
     this.#rings = new GuestRings(rings, this.#memory, resources.scratch, this.#queues);
+    const parts = { queues: this.#queues, rings: this.#rings, memory: this.#memory, filter: this.#filter };
+    this.#router?.attach(new GuestReceiver({ ...parts, shared: this.#shared }));
   }
 
   setFeatures(features: FeatureSet): void {
@@ -206,6 +212,9 @@ export class GuestDevice {
     if (transmit !== undefined) {
       if (!this.#rings.isEnabled(2 * number + 1)) moved += transmit.discard();
       else if (this.#bounces) moved += this.#takeBack(pair, transmit, waiting);
+      // A buffer without a translation waits in the guest: no burst of such a guest is begun and not ended.
+      else if (this.#router !== undefined && !this.#memory.isTranslated)
+        moved += this.#route(number, transmit, this.#router);
       else moved += this.#takeAway(number, transmit);
     }
     // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
@@ -236,6 +245,22 @@ export class GuestDevice {
     if (waiting.count > start) {
       this.#port.bounce!(waiting, start, pair.number);
       if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
+    }
+    return taken;
+  }
+
+  /** Takes packets of which the port has to see the first bytes; those that are unusual it gets whole. */
+  #route(pair: number, transmit: FromGuestQueue, router: RoutingPort): number {
+    const burst = this.#burst;
+    const taken = transmit.peek(burst, router.peekBytes);
+    if (burst.count === 0) return taken;
+    if (transmit.peeked.count > 0) {
+      router.route(transmit.peeked, pair);
+      burst.count = 0;
+      transmit.finishPeeked();
+    } else {
+      router.fromGuest(burst, pair);
+      burst.free();
     }
     return taken;
   }

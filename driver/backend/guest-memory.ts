@@ -78,11 +78,16 @@ export class GuestMemory {
     return iova < 0n ? undefined : iova;
   }
 
-  /** The first address of a ring's own parts that has no translation, and what it is wanted for; or undefined. */
+  /** The first address of a ring, or of its log, without a translation, and what it is wanted for; or undefined. */
   missingOfRing(setup: RingSetup): { readonly iova: bigint; readonly direction: CopyDirection } | undefined {
     for (const { address, bytes, direction } of partsOf(setup)) {
       const iova = this.missing(address, bytes, direction);
       if (iova !== undefined) return { iova, direction };
+    }
+    const { used, usedLog } = setup;
+    // The engine may know a translation that is forgotten here: without it nothing of the ring would be logged.
+    if (this.#isLogged && usedLog === used && this.logAddress(usedLog) === undefined) {
+      return { iova: used, direction: CopyDirection.TO_GUEST };
     }
     return undefined;
   }

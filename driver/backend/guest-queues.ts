@@ -52,6 +52,8 @@ export interface GuestQueuesOptions {
 export class GuestQueues implements RingHost {
   /** Those on this thread, by number. */
   pairs: readonly Pair[];
+  /** The same, each at the place of its number. */
+  byNumber: readonly (Pair | undefined)[] = [];
   /** To be polled: open, and not waiting for a translation. */
   control: ControlQueue | undefined;
   readonly controlIndex: number;
@@ -63,7 +65,8 @@ export class GuestQueues implements RingHost {
     this.#options = options;
     this.#snapshot = new JobSnapshot(options.memory.engine);
     this.controlIndex = controlqIndex(options.queuePairs);
-    this.pairs = options.pairs.map((pair) => this.newPair(pair));
+    this.pairs = [];
+    this.#setPairs(options.pairs.map((pair) => this.newPair(pair)));
   }
 
   /** A pair that is not polled yet. */
@@ -80,10 +83,16 @@ export class GuestQueues implements RingHost {
   }
 
   add(pair: Pair): void {
-    this.pairs = [...this.pairs, pair].sort((a, b) => a.number - b.number);
+    this.#setPairs([...this.pairs, pair].sort((a, b) => a.number - b.number));
   }
   remove(pair: Pair): void {
-    this.pairs = this.pairs.filter((other) => other !== pair);
+    this.#setPairs(this.pairs.filter((other) => other !== pair));
+  }
+  #setPairs(pairs: readonly Pair[]): void {
+    this.pairs = pairs;
+    const byNumber = new Array<Pair | undefined>(this.#options.queuePairs).fill(undefined);
+    for (const pair of pairs) byNumber[pair.number] = pair;
+    this.byNumber = byNumber;
   }
 
   /** @throws VirtioError WRONG_STATE for a pair of another thread */

@@ -138,6 +138,11 @@ export class GuestRings {
     this.#memory.setLog(log);
     for (const [index, state] of this.#states.entries()) {
       if (state.ring === undefined || state.setup === undefined) continue;
+      if (this.#memory.missingOfRing(state.setup) !== undefined) {
+        this.#leave(index, state);
+        this.#reopen(index, state);
+        continue;
+      }
       const plain = state.ring instanceof LoggedDeviceRing ? state.ring.inner : state.ring;
       this.#put(index, state, plain, state.setup);
     }
@@ -173,13 +178,16 @@ export class GuestRings {
   /** Rare looks: rings that broke, memory that vanished. */
   check(): void {
     const states = this.#states;
+    const faults = this.#memory.engine.faults();
+    let isLost = faults > this.#faultsSeen;
     // By index: an iterator is garbage, and this is in the poll loop.
     for (let index = 0; index < states.length; index++) {
-      const reason = states[index]!.ring?.broken;
-      if (reason !== undefined) this.#report(index, states[index]!, reason);
+      const state = states[index]!;
+      const reason = state.ring?.broken;
+      if (reason !== undefined) this.#report(index, state, reason);
+      if (state.inflight?.isLost() === true) isLost = true;
     }
-    const faults = this.#memory.engine.faults();
-    if (faults > this.#faultsSeen) {
+    if (isLost) {
       this.#faultsSeen = faults;
       for (let index = 0; index < states.length; index++) this.#close(index, states[index]!);
       this.#host.emit({ type: 'memory-fault' });

@@ -11,53 +11,19 @@ import { RingCounters, type RingStatistics } from './counters.js';
 import type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
 import { DevicePart } from './device-part.js';
 import { DeviceThread } from './device-thread.js';
+import { type OfferOptions, offeredFeatures } from './net-device-offer.js';
 import type { PairOnTheMove } from './pair.js';
 import type { BackendPortSpec } from './ports/backend-port.js';
-import { receiveFilterState } from './receive-filter.js';
+import { limitReceivedPackets, receiveFilterState } from './receive-filter.js';
 import { SharedState } from './shared-state.js';
 
-export interface NetDeviceOptions {
+export interface NetDeviceOptions extends OfferOptions {
   /** Where its packets go to and come from. */
   readonly port: BackendPortSpec;
-  /** Queue pairs, 128 at most; with 128 there is no control queue. Default 1. */
-  readonly queuePairs?: number | undefined;
-  /** Offers ACCESS_PLATFORM: rings and descriptors hold IOVAs, which the front-end translates. Default false. */
-  readonly iommu?: boolean | undefined;
-  /** Bits to offer instead of the usual ones. */
-  readonly features?: FeatureSet | undefined;
-  /** Bits not to offer. */
-  readonly without?: readonly Feature[] | undefined;
   readonly macAddress?: Uint8Array | undefined;
-  readonly mtu?: number | undefined;
 }
 
 const DEFAULT_MAC = Uint8Array.of(0x02, 0x00, 0x00, 0x00, 0x00, 0x01);
-
-/** What a device of these options offers: what the rings and the device can do now, each tested. */
-function offeredFeatures(options: NetDeviceOptions): FeatureSet {
-  let features = FeatureSet.of(
-    Feature.VERSION_1,
-    Feature.MAC,
-    Feature.STATUS,
-    Feature.MRG_RXBUF,
-    Feature.INDIRECT_DESC,
-    Feature.EVENT_IDX,
-    Feature.CTRL_VQ,
-    Feature.CTRL_RX,
-    Feature.CTRL_RX_EXTRA,
-    Feature.CTRL_VLAN,
-    Feature.CTRL_MAC_ADDR,
-    Feature.GUEST_ANNOUNCE,
-  );
-  const { queuePairs = 1 } = options;
-  if (queuePairs > 1) features = features.with(Feature.MQ);
-  // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
-  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ);
-  features = dropUnmetRequirements(features).features;
-  if (options.mtu !== undefined) features = features.with(Feature.MTU);
-  if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);
-  return (options.features ?? features).without(...(options.without ?? []));
-}
 
 export class NetDevice implements DeviceModel {
   onEvent: ((event: DeviceEvent) => void) | undefined;
@@ -79,6 +45,8 @@ export class NetDevice implements DeviceModel {
   #features: FeatureSet | undefined;
   #regions: readonly GuestRegion[] = [];
   #log: MemoryRange | undefined;
+  /** What `setMtu` has said. */
+  #frontendMtu: number | undefined;
   /** Ends when everything that was asked for is done. */
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
@@ -141,6 +109,7 @@ export class NetDevice implements DeviceModel {
     await this.#inTurn(async () => {
       await this.#all((part) => part.request('set-features', { words: wordsOf(features) }));
       this.#features = features;
+      this.#keepToMtu();
     });
   }
 
@@ -178,6 +147,20 @@ export class NetDevice implements DeviceModel {
   }
   async invalidateIotlb(iova: bigint, bytes: bigint): Promise<void> {
     await this.#inTurn(() => this.#all((part) => part.request('invalidate-iotlb', { iova, bytes })));
+  }
+  async setMtu(mtu: number): Promise<void> {
+    const { mtu: most = mtu } = this.#options;
+    if (mtu > most) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `an MTU of ${mtu} is more than the ${most} of this device`, {
+        value: mtu,
+        requirement: 'vhost-user "Front-end message types"',
+        advice: 'have both ends keep to the smaller one',
+      });
+    }
+    await this.#inTurn(async () => {
+      this.#frontendMtu = mtu;
+      this.#keepToMtu();
+    });
   }
   async sendRarp(macAddress: Uint8Array): Promise<void> {
     if (macAddress.length !== MAC_BYTES) {
@@ -229,6 +212,8 @@ export class NetDevice implements DeviceModel {
       this.#features = undefined;
       this.#regions = [];
       this.#log = undefined;
+      this.#frontendMtu = undefined;
+      this.#keepToMtu();
     });
   }
 
@@ -260,6 +245,14 @@ export class NetDevice implements DeviceModel {
     });
     this.#parts.push(part);
     return part;
+  }
+
+  /** The MTU in force: a front-end that has set one says with that that the driver knows it. */
+  #keepToMtu(): void {
+    const mtu = this.#frontendMtu ?? this.#options.mtu;
+    virtioNetConfig.write(new DataView(this.config.buffer), { mtu: mtu ?? 0 });
+    const isAgreed = this.#frontendMtu !== undefined || this.#features?.has(Feature.MTU) === true;
+    limitReceivedPackets(this.#filter, isAgreed ? mtu : undefined);
   }
 
   /** A part on a thread that had none, in the state of the others. Translations come when they are missed. */

@@ -1,4 +1,7 @@
-/** Which packets a guest wants, by what it said in its control queue (virtio 1.2 §5.1.6.5.1 to §5.1.6.5.3); on the poll thread. */
+/**
+ * Which packets a guest gets, on the poll thread: by what it said in its control queue (virtio 1.2 §5.1.6.5.1 to §5.1.6.5.3),
+ * and none above the MTU (§5.1.4.1).
+ */
 
 import type { Burst } from '../memory/burst.js';
 import { PacketField, PacketFlag } from '../memory/packet-fields.js';
@@ -6,12 +9,14 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import { RxCommand } from '../spec/control.js';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
+import { VLAN_TAG_BYTES } from '../spec/internet.js';
 import { MAC_BYTES } from '../spec/net-config.js';
 import { ADDRESS_TABLE_MOST, ADDRESS_TABLE_WORDS, AddressTable } from './address-table.js';
 import { RingCounter } from './counters.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, VLAN_AND_PORT, WORDS_SHIFT } = PacketField;
-const { DROP_FILTER_UNICAST, DROP_FILTER_MULTICAST, DROP_FILTER_BROADCAST, DROP_FILTER_VLAN } = RingCounter;
+const { DROP_FILTER_UNICAST, DROP_FILTER_MULTICAST, DROP_FILTER_BROADCAST, DROP_FILTER_VLAN, DROP_ABOVE_MTU } =
+  RingCounter;
 const WANTED = -1;
 
 /** Identifiers there are (IEEE 802.1Q). */
@@ -19,11 +24,16 @@ export const VLAN_IDENTIFIERS = 4096;
 const VLAN_MASK = VLAN_IDENTIFIERS - 1;
 /** EtherType of a tag (IEEE 802.1Q), as two bytes. */
 const TAG = [0x81, 0x00] as const;
+/** Flags of packets that others cut into ones of the right length. */
+const SEGMENTS = PacketFlag.SEGMENT_TCP4 | PacketFlag.SEGMENT_TCP6 | PacketFlag.SEGMENT_UDP;
 /** Bytes that are looked at: addresses, EtherType, and the identifier behind it. */
 const LOOKED_AT = ETHERNET_HEADER_BYTES + 2;
 
 /** Words of the settings, which all poll threads of a device share: the one with the control queue writes them. */
 const ACTIVE = 0;
+/** Bits of that word: the guest has said something; there is a longest packet. */
+const SAID = 1;
+const LIMITED = 2;
 /** Whether the guest has set its address; the address. */
 const OWN_SET = 1;
 const OWN_LOW = 2;
@@ -39,6 +49,8 @@ const TABLES = 8;
 /** A word for each of `RxCommand`. */
 const MODES = 9;
 const MODES_COUNT = Object.keys(RxCommand).length;
+/** Most bytes of a packet without tags. */
+const LIMIT = 15;
 /** One bit an identifier. */
 const VLANS = 16;
 const VLAN_WORDS = VLAN_IDENTIFIERS / 32;
@@ -53,6 +65,18 @@ export function receiveFilterState(deviceAddress: Uint8Array): SharedArrayBuffer
   words[DEVICE_HIGH] = words[OWN_HIGH] = highOf(deviceAddress, 0);
   for (const table of tablesOver(words)) table.clear();
   return words.buffer;
+}
+
+/**
+ * Sets the MTU that packets for the guest keep to, or none; from any thread.
+ *
+ * @param state what `receiveFilterState` made
+ */
+export function limitReceivedPackets(state: SharedArrayBuffer, mtu: number | undefined): void {
+  const words = new Int32Array(state);
+  if (mtu !== undefined) Atomics.store(words, LIMIT, mtu + ETHERNET_HEADER_BYTES);
+  if (mtu !== undefined) Atomics.or(words, ACTIVE, LIMITED);
+  else Atomics.and(words, ACTIVE, ~LIMITED);
 }
 
 /**
@@ -78,7 +102,7 @@ export class ReceiveFilter {
     this.#tables = tablesOver(this.#words);
   }
 
-  /** Whether the guest has said anything: packets need not be shown to the filter before. */
+  /** Whether the guest has said anything, or there is an MTU: packets need not be shown to the filter before. */
   get isActive(): boolean {
     return this.#words[ACTIVE] !== 0;
   }
@@ -92,7 +116,7 @@ export class ReceiveFilter {
   /** The state after a reset: "The device MUST have an empty MAC filtering table on reset" (virtio 1.2 §5.1.6.5.2.1). */
   reset(): void {
     const words = this.#words;
-    Atomics.store(words, ACTIVE, 0);
+    Atomics.and(words, ACTIVE, ~SAID);
     words.fill(0, MODES, MODES + MODES_COUNT);
     words.fill(0, VLANS, VLANS + VLAN_WORDS);
     this.#writeTables(NO_ADDRESSES, NO_ADDRESSES);
@@ -150,11 +174,50 @@ export class ReceiveFilter {
 
   /** After what was set: the other threads see it then. */
   #activate(): void {
-    Atomics.store(this.#words, ACTIVE, 1);
+    Atomics.or(this.#words, ACTIVE, SAID);
   }
 
-  /** Drops the packets from `start` on that the guest does not want, and counts them by reason. */
+  /** Drops the packets from `start` on that the guest does not want, or that are too long, and counts them by reason. */
   apply(burst: Burst, start: number, counters: Float64Array): void {
+    if ((this.#words[ACTIVE]! & LIMITED) !== 0) this.#limit(burst, start, counters);
+    if ((this.#words[ACTIVE]! & SAID) !== 0) this.#filter(burst, start, counters);
+  }
+
+  /**
+   * "The device MUST NOT pass received packets that exceed mtu (plus low level ethernet header length) size with gso_type
+   * NONE or ECN" (virtio 1.2 §5.1.4.1); a tag belongs to that header.
+   */
+  #limit(burst: Burst, start: number, counters: Float64Array): void {
+    const { handles, count } = burst;
+    const most = this.#words[LIMIT]!;
+    let to = start;
+    for (let index = start; index < count; index++) {
+      const handle = handles[index]!;
+      if (!this.#isTooLong(handle, most)) {
+        handles[to++] = handle;
+        continue;
+      }
+      this.#pool.free(handles, index, 1);
+      counters[DROP_ABOVE_MTU]! += 1;
+    }
+    burst.count = to;
+  }
+
+  #isTooLong(handle: number, most: number): boolean {
+    const { fields } = this.#pool;
+    const field = handle << WORDS_SHIFT;
+    const length = fields[field + PACKET_LENGTH]!;
+    if (length <= most || (fields[field + FLAGS]! & SEGMENTS) !== 0) return false;
+    return length > most + this.#tagBytes(handle);
+  }
+
+  /** Bytes of the tag that a packet has in its Ethernet header. */
+  #tagBytes(handle: number): number {
+    if (this.#gather(handle) < LOOKED_AT) return 0;
+    return this.#head[12] === TAG[0] && this.#head[13] === TAG[1] ? VLAN_TAG_BYTES : 0;
+  }
+
+  #filter(burst: Burst, start: number, counters: Float64Array): void {
     if (this.#words[MODES + RxCommand.PROMISC] !== 0) return;
     const { handles, count } = burst;
     let to = start;
@@ -169,6 +232,19 @@ export class ReceiveFilter {
       counters[reason]! += 1;
     }
     burst.count = to;
+  }
+
+  /** How many of the packets `packets[0]` on the guest wants before the first that it does not; 16 bytes of each are looked at. */
+  leading(handles: Uint32Array, packets: Uint16Array, count: number): number {
+    const words = this.#words;
+    const isFiltered = (words[ACTIVE]! & SAID) !== 0 && words[MODES + RxCommand.PROMISC] === 0;
+    const most = (words[ACTIVE]! & LIMITED) === 0 ? Number.POSITIVE_INFINITY : words[LIMIT]!;
+    let wanted = 0;
+    for (; wanted < count; wanted++) {
+      const handle = handles[packets[wanted]!]!;
+      if (this.#isTooLong(handle, most) || (isFiltered && this.#reason(handle) !== WANTED)) break;
+    }
+    return wanted;
   }
 
   /** Why a packet is not wanted: the counter for it, or `WANTED`. */

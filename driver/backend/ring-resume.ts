@@ -27,6 +27,8 @@ export function startIndex(setup: RingSetup, views: SplitRingViews, resync: Resy
 /** A ring over an inflight region, and the mapping of that region. */
 export interface OpenInflight {
   readonly ring: InflightDeviceRing;
+  /** Whether a page of the region is gone: its file was cut off. */
+  isLost(): boolean;
   /** Lets go of the region. */
   close(): void;
 }
@@ -59,6 +61,7 @@ export function openInflight(
     const ring = new InflightDeviceRing(region, views, ringOver, used, heads);
     return {
       ring,
+      isLost: () => engine.faults() > 0,
       close: () => {
         ring.release();
         engine.close();

@@ -6,6 +6,7 @@ import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
 import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
+import { RelayToGuest } from './relay-to-guest.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
@@ -28,6 +29,8 @@ const NO_PACKET = 0xffff_ffff;
 
 /** Pops empty buffers, has the copy engine fill them in one call, and returns the chains. */
 export class ToGuestQueue {
+  /** For packets that come straight out of another guest. */
+  readonly relay: RelayToGuest;
   readonly #context: RingContext;
   readonly #jobs: BurstJobs;
   readonly #lengths = new Uint32Array(MAX_CHAINS);
@@ -39,6 +42,7 @@ export class ToGuestQueue {
   constructor(context: RingContext) {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
+    this.relay = new RelayToGuest(context, this.#jobs);
   }
 
   get broken(): string | undefined {
@@ -61,6 +65,7 @@ export class ToGuestQueue {
       return 0;
     }
     // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
+    this.relay.isUsual = ring.allWritable;
     if (!ring.allWritable) return this.#giveScattered(burst);
     const { handles } = burst;
     const { jobs } = engine;

@@ -27,8 +27,9 @@ export function describeConnection(session: DeviceSession): ConnectionDescriptio
   return {
     features: describeFeatures(session),
     protocolFeatures: describeProtocolFeatures(session),
-    status: describeStatus(session.status),
+    status: session.status === 0 ? 'none' : describeStatus(session.status),
     memory: session.memory.regions.map(describeRegion),
+    mtu: session.mtu,
     log: session.log,
     backendChannel: channel === undefined ? 'none' : channel.isOpen ? 'open' : 'gone',
     rings: session.rings.all.map((ring) => describeRing(session, ring)),

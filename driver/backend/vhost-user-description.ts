@@ -58,6 +58,8 @@ export interface ConnectionDescription {
   /** By name, or `none`. */
   readonly status: string;
   readonly memory: readonly RegionDescription[];
+  /** What packets for the guest keep to, as the front-end has set it. */
+  readonly mtu: number | undefined;
   readonly log: { readonly bytes: number; readonly isActive: boolean } | undefined;
   readonly backendChannel: 'none' | 'open' | 'gone';
   readonly rings: readonly RingDescription[];

@@ -6,11 +6,13 @@ import { Status } from '../spec/status.js';
 import { IotlbPermission, ProtocolFeature } from '../spec/vhost-user.js';
 import type { OwnedFd } from '../wire/owned-fd.js';
 import type { DeviceEvent, DeviceModel } from './device-model.js';
-import { BackendChannel } from './vhost-user-backend-channel.js';
+import type { BackendChannel } from './vhost-user-backend-channel.js';
+import { BackendRequests } from './vhost-user-backend-requests.js';
+import { DirtyLog } from './vhost-user-dirty-log.js';
 import type { SessionListener } from './vhost-user-events.js';
 import { deviceFeatures, offeredFeatures, protocolRefusal } from './vhost-user-features.js';
 import { type InflightFields, type InflightLimits, InflightTable } from './vhost-user-inflight.js';
-import { ALL_ADDRESSES, type IotlbFields, IotlbMisses, readIotlb } from './vhost-user-iotlb.js';
+import { ALL_ADDRESSES, type IotlbFields, readIotlb } from './vhost-user-iotlb.js';
 import { type FrontendRegion, MemoryTable } from './vhost-user-memory.js';
 import { queuePairsOf, VhostUserRings } from './vhost-user-rings.js';
 import type { SharedFile } from './vhost-user-shared-file.js';
@@ -31,7 +33,8 @@ export class DeviceSession {
   readonly rings: VhostUserRings;
   readonly #options: SessionOptions;
   readonly #listener: SessionListener;
-  readonly #misses = new IotlbMisses((iova, permissions) => this.#channel?.miss(iova, permissions));
+  readonly #log: DirtyLog;
+  readonly #requests: BackendRequests;
   #protocol = 0n;
   #features: FeatureSet | undefined;
   /** The last features were refused: FEATURES_OK does not stick (virtio 1.2 §3.1.1). */
@@ -41,9 +44,7 @@ export class DeviceSession {
   /** How often regions were added beyond the first time. */
   readonly #repeats = new WeakMap<FrontendRegion, number>();
   #inflight: InflightTable | undefined;
-  #log: SharedFile | undefined;
-  #isLogging = false;
-  #channel: BackendChannel | undefined;
+  #mtu: number | undefined;
   #mustEnd: VirtioError | undefined;
 
   constructor(device: DeviceModel, options: SessionOptions, listener: SessionListener) {
@@ -52,6 +53,8 @@ export class DeviceSession {
     this.protocolOffered = bitsOf(options.protocolFeatures);
     this.#options = options;
     this.#listener = listener;
+    this.#log = new DirtyLog(device, (error) => listener.error('OK', error));
+    this.#requests = new BackendRequests((feature) => this.has(feature), listener);
     this.rings = new VhostUserRings(this.#surroundings());
   }
 
@@ -71,10 +74,14 @@ export class DeviceSession {
     return this.#memory;
   }
   get log(): { readonly bytes: number; readonly isActive: boolean } | undefined {
-    return this.#log === undefined ? undefined : { bytes: this.#log.range.bytes, isActive: this.#isLogging };
+    return this.#log.description;
+  }
+  /** What the front-end has set with NET_SET_MTU. */
+  get mtu(): number | undefined {
+    return this.#mtu;
   }
   get channel(): BackendChannel | undefined {
-    return this.#channel;
+    return this.#requests.channel;
   }
   get inflightLimits(): InflightLimits {
     return { rings: this.rings.all.length, ringSize: this.device.maxRingSize };
@@ -110,7 +117,7 @@ export class DeviceSession {
       if (old === undefined || !old.without(Feature.LOG_ALL).equals(features.without(Feature.LOG_ALL))) {
         this.#checkIdle('features');
         await this.device.setFeatures(deviceFeatures(features, this.device));
-        this.#misses.close();
+        this.#requests.forgetMisses();
         if (old?.has(Feature.MQ) === true && !features.has(Feature.MQ)) await this.rings.forget(2);
         this.#features = features;
         await this.#placeControlQueue();
@@ -122,7 +129,7 @@ export class DeviceSession {
     this.#isRefused = false;
     this.#features = features;
     if (isNew) this.#listener.event({ type: 'features', features });
-    await this.#applyLog();
+    await this.#log.follow(this.#wantsLog);
     // "If VHOST_USER_F_PROTOCOL_FEATURES has not been negotiated, the ring starts directly in the enabled state."
     if (!features.has(Feature.PROTOCOL_FEATURES)) {
       for (const ring of this.rings.all) await this.rings.enable(ring, true);
@@ -177,27 +184,12 @@ export class DeviceSession {
 
   /** Takes over where the dirty log is, in place of another; it stays the caller's when this fails. */
   async setLog(log: SharedFile): Promise<void> {
-    const old = this.#log;
-    this.#log = log;
-    try {
-      if (this.#isLogging) await this.device.setLog(log.range);
-      else await this.#applyLog();
-    } catch (error) {
-      this.#log = old;
-      throw error;
-    }
-    old?.close();
+    await this.#log.replace(log, this.#wantsLog);
   }
 
   /** Takes over the channel for requests of ours, in place of another; the descriptor stays the caller's when this fails. */
   setChannel(fd: OwnedFd): void {
-    const channel = new BackendChannel(fd, {
-      wantsAcks: this.has(ProtocolFeature.REPLY_ACK),
-      onTrouble: (error) => this.#listener.error('OK', error),
-    });
-    this.#channel?.close();
-    this.#channel = channel;
-    this.#misses.sendAll();
+    this.#requests.setChannel(fd);
   }
 
   /**
@@ -211,6 +203,25 @@ export class DeviceSession {
     this.#inflight = table;
   }
 
+  /** "The device MUST NOT modify mtu once it has been set" (virtio 1.2 §5.1.4.1): another one only while no ring runs. */
+  async setMtu(mtu: number): Promise<void> {
+    if (mtu === this.#mtu) return;
+    this.#checkIdle('the MTU');
+    await this.device.setMtu(mtu);
+    this.#mtu = mtu;
+  }
+
+  /**
+   * Stops a ring; resolves to where it stands. With the last one that runs, translations are forgotten: QEMU tells of the
+   * guest's invalidations only while it has the device started, and what was mapped there next would not be found.
+   */
+  async stopRing(index: number): Promise<number> {
+    const base = await this.rings.stop(this.rings.ring(index));
+    const isLast = this.hasFeature(Feature.ACCESS_PLATFORM) && this.rings.running === undefined;
+    if (isLast) await this.#invalidate(ALL_ADDRESSES);
+    return base;
+  }
+
   /** Serves an IOTLB message; resolves when its effect holds. */
   async iotlb(fields: IotlbFields): Promise<void> {
     const change = readIotlb(fields, this.#memory);
@@ -218,7 +229,7 @@ export class DeviceSession {
       await this.#invalidate(change);
     } else {
       // First: what is missed while these come in is something else.
-      this.#misses.answered(fields.iova, fields.size);
+      this.#requests.answered(fields.iova, fields.size);
       for (const entry of change.entries) await this.device.updateIotlb(entry);
     }
     await this.rings.startWaiting();
@@ -228,53 +239,33 @@ export class DeviceSession {
   async reset(): Promise<void> {
     await this.rings.forget();
     await this.device.reset();
-    this.#misses.close();
+    this.#requests.forgetMisses();
     this.#features = undefined;
     this.#isRefused = false;
     this.#status = 0;
-    this.#isLogging = false;
+    this.#log.forget();
+    this.#mtu = undefined;
     await this.device.setMemory(this.#memory.regions);
   }
 
   /** Passes on what the device says to the front-end itself. */
   take(event: DeviceEvent): void {
-    switch (event.type) {
-      case 'iotlb-miss':
-        this.#misses.ask(event.iova, event.access === 'read' ? IotlbPermission.READ : IotlbPermission.WRITE);
-        return;
-      case 'config-changed':
-        this.configChanged();
-        return;
-      case 'call': {
-        const ring = this.rings.ofDevice(event.ring);
-        if (ring?.isRunning === true) this.#channel?.call(ring.index);
-        return;
-      }
-      case 'ring-broken': {
-        const ring = this.rings.ofDevice(event.ring);
-        if (ring === undefined) return;
-        ring.broken = event.reason;
-        if (this.has(ProtocolFeature.INBAND_NOTIFICATIONS) && !ring.hasFd('err')) this.#channel?.error(ring.index);
-        return;
-      }
-      default:
-    }
+    this.#requests.take(event, this.rings);
   }
 
   /** Tells the front-end that the configuration space has changed, where it can be told. */
   configChanged(): void {
-    if (this.has(ProtocolFeature.CONFIG)) this.#channel?.configChanged();
+    this.#requests.configChanged();
   }
 
   /** Closes the device, then every descriptor that it used. Idempotent. */
   async close(): Promise<void> {
-    this.#misses.close();
-    this.#channel?.close();
+    this.#requests.close();
     try {
       await this.device.close();
     } finally {
       this.rings.close();
-      this.#log?.close();
+      this.#log.close();
       this.#inflight?.close();
       this.#memory.close();
       this.#memory = MemoryTable.EMPTY;
@@ -302,12 +293,12 @@ export class DeviceSession {
         return !session.has(ProtocolFeature.STATUS) || (session.#status & Status.DRIVER_OK) !== 0;
       },
       // A ring's own parts are read and written through one view each.
-      needsTranslation: (iova) => session.#misses.ask(iova, IotlbPermission.READ_WRITE),
+      needsTranslation: (iova) => session.#requests.askTranslation(iova, IotlbPermission.READ_WRITE),
     };
   }
 
   async #invalidate({ iova, bytes }: { readonly iova: bigint; readonly bytes: bigint }): Promise<void> {
-    this.#misses.forget(iova, bytes);
+    this.#requests.invalidated(iova, bytes);
     await this.device.invalidateIotlb(iova, bytes);
   }
 
@@ -319,18 +310,8 @@ export class DeviceSession {
     if (index !== third.index) await this.device.enableRing(index, true);
   }
 
-  /** Has the device log what it writes, or not, as the front-end wants it now. */
-  async #applyLog(): Promise<void> {
-    const isWanted = this.#features?.has(Feature.LOG_ALL) === true;
-    if (isWanted && this.#log === undefined) {
-      const what = 'LOG_ALL was accepted and there is no log: nothing is logged';
-      const details = { requirement: 'vhost-user "Migration"', advice: 'send SET_LOG_BASE first' };
-      this.#listener.error('OK', new VirtioError(ErrorCode.PROTOCOL_VIOLATION, what, details));
-    }
-    const range = isWanted ? this.#log?.range : undefined;
-    if ((range !== undefined) === this.#isLogging) return;
-    await this.device.setLog(range);
-    this.#isLogging = range !== undefined;
+  get #wantsLog(): boolean {
+    return this.#features?.has(Feature.LOG_ALL) === true;
   }
 
   #checkIdle(what: string): void {

@@ -46,11 +46,19 @@ export const offeredFeatures = (device: DeviceModel): FeatureSet =>
     // The front-end has the control queue, so that even a device without one has more pairs.
     .with(...OWN, ...(device.maxQueuePairs > 1 ? [Feature.MQ] : []));
 
-const ALWAYS = [
+/**
+ * What GET_PROTOCOL_FEATURES answers, unless the owner says otherwise.
+ *
+ * CONFIG is for front-ends that know nothing of the device by themselves (user-mode Linux reads the number of its queue
+ * pairs there). QEMU knows it all, prints a warning at the offer, and leaves it. MTU without the feature bit of the same
+ * name: a front-end that has an MTU for its guest says so with NET_SET_MTU, whether or not the device has one of its own.
+ */
+export const offeredProtocolFeatures: readonly ProtocolFeature[] = [
   ProtocolFeature.MQ,
   ProtocolFeature.LOG_SHMFD,
   ProtocolFeature.RARP,
   ProtocolFeature.REPLY_ACK,
+  ProtocolFeature.MTU,
   ProtocolFeature.BACKEND_REQ,
   ProtocolFeature.BACKEND_SEND_FD,
   ProtocolFeature.CONFIG,
@@ -60,15 +68,6 @@ const ALWAYS = [
   ProtocolFeature.CONFIGURE_MEM_SLOTS,
   ProtocolFeature.STATUS,
 ];
-
-/**
- * What GET_PROTOCOL_FEATURES answers, unless the owner says otherwise.
- *
- * CONFIG is for front-ends that know nothing of the device by themselves (user-mode Linux reads the number of its queue
- * pairs there). QEMU knows it all, prints a warning at the offer, and leaves it.
- */
-export const offeredProtocolFeatures = (device: DeviceModel): readonly ProtocolFeature[] =>
-  device.offered.has(Feature.MTU) ? [...ALWAYS, ProtocolFeature.MTU] : ALWAYS;
 
 /**
  * Why a set of protocol features ends the connection, or undefined where it does not: "If this feature

@@ -110,7 +110,7 @@ export const handlers: { readonly [N in FrontendRequestName]?: Handler<N> } = {
     await session.rings.setAddresses(session.rings.ring(index), { descriptor, available, used, usedLog });
     return undefined;
   },
-  GET_VRING_BASE: async ({ rings }, { index }) => ({ index, num: await rings.stop(rings.ring(index)) }),
+  GET_VRING_BASE: async (session, { index }) => ({ index, num: await session.stopRing(index) }),
   VRING_KICK: async ({ rings }, { index }) => {
     await rings.kick(rings.ring(index));
     return undefined;
@@ -132,10 +132,11 @@ export const handlers: { readonly [N in FrontendRequestName]?: Handler<N> } = {
   },
   GET_STATUS: (session) => ({ u64: BigInt(session.status) }),
 
-  NET_SET_MTU: (_session, { u64 }) => {
+  NET_SET_MTU: async (session, { u64 }) => {
     if (u64 < BigInt(MTU_MIN) || u64 > BigInt(MTU_MAX)) {
       throw refusal(`an MTU of ${u64} is not ${MTU_MIN} to ${MTU_MAX}`, u64);
     }
+    await session.setMtu(Number(u64));
     return undefined;
   },
   GET_CONFIG: (session, { offset, flags, bytes }) => {

@@ -30,6 +30,9 @@ export interface VhostUserClientOptions extends VhostUserServerOptions {
   readonly reconnect?: boolean;
 }
 
+/** Connections taken without a turn of the event loop: peers that never stop connecting must not starve everybody else. */
+const CONNECTIONS_PER_TURN = 16;
+
 export class VhostUserServer {
   readonly #options: VhostUserServerOptions;
   readonly #stop = new AbortController();
@@ -113,7 +116,8 @@ export class VhostUserServer {
   }
 
   async #acceptAll(listener: UnixListener): Promise<void> {
-    while (!this.#stop.signal.aborted) {
+    for (let taken = 1; !this.#stop.signal.aborted; taken++) {
+      if (taken % CONNECTIONS_PER_TURN === 0) await new Promise(setImmediate);
       let socket: OwnedFd;
       try {
         socket = await listener.accept({ signal: this.#stop.signal });
@@ -170,7 +174,7 @@ export class VhostUserServer {
     }
     this.#emit({ type: 'connected', connection: number });
     const connection = new VhostUserConnection(socket, device, {
-      protocolFeatures: this.#options.protocolFeatures ?? offeredProtocolFeatures(device),
+      protocolFeatures: this.#options.protocolFeatures ?? offeredProtocolFeatures,
       memoryBytes: this.#options.maxMemoryBytes,
       onEvent: (event) => this.#emit({ ...event, connection: number }),
     });

@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander';
 import { ErrorCode, type VirtioError } from '../errors.js';
 import { backendCommand } from './backend/command.js';
 import { devbindCommand } from './devbind/command.js';
+import { doctorCommand } from './doctor/command.js';
 import { asVirtioError, ExitStatus, printError, statusOf, wrongUsage } from './failure.js';
 import { Interrupt } from './interrupt.js';
 import { loopbackCommand } from './loopback/command.js';
@@ -19,6 +20,8 @@ Examples:
       everything that this command can do
   virtio-pmd backend --socket-path=/run/vm1.sock
       serves a guest's network device over a vhost-user socket
+  virtio-pmd doctor 0000:00:04.0
+      checks what this machine lacks to drive a device
 
 Exit status: 0 done, 1 it failed while it ran, 2 wrong usage, 130 stopped by Ctrl-C.
 Errors are one line on standard error: virtio-pmd: CODE: what is wrong (what to do)`;
@@ -33,6 +36,7 @@ function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Co
     .addHelpText('after', EXAMPLES);
   program.addCommand(loopbackCommand(interrupt, finish));
   program.addCommand(devbindCommand(finish));
+  program.addCommand(doctorCommand(finish));
   program.addCommand(backendCommand(interrupt, finish));
   for (const command of [program, ...program.commands]) {
     // Errors come back as exceptions, so that all of them are printed in one form.

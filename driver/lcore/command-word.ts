@@ -2,6 +2,7 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import { receiveMessageOnPort } from 'node:worker_threads';
+import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 
 /** A request of the control plane to a poll thread. */
@@ -62,13 +63,16 @@ export const errorFrom = (data: ErrorData): VirtioError =>
 export class StopFlag {
   readonly #word: Int32Array;
   readonly #port: MessagePort;
+  readonly #wakeFd: number;
   readonly #handlers = new Map<string, RequestHandler>();
   #seen = 0;
   #stopped = false;
 
-  constructor(word: Int32Array, port: MessagePort) {
+  /** @param wakeFd an eventfd that is signalled after each change of the word; the control plane's */
+  constructor(word: Int32Array, port: MessagePort, wakeFd: number) {
     this.#word = word;
     this.#port = port;
+    this.#wakeFd = wakeFd;
   }
 
   /** Registers what answers a type of request. */
@@ -85,6 +89,18 @@ export class StopFlag {
   /** Sleeps until a request comes, at most `milliseconds`. For idle loops. */
   sleep(milliseconds: number): void {
     Atomics.wait(this.#word, 0, this.#seen, milliseconds);
+  }
+
+  /**
+   * Sleeps until one of these descriptors can be read or a request comes, at most `milliseconds`.
+   *
+   * @param fds the first is filled in here; negative ones count for nothing
+   */
+  sleepOn(fds: Int32Array, milliseconds: number): void {
+    // A change from here on signals the eventfd, and ends the sleep.
+    if (Atomics.load(this.#word, 0) !== this.#seen) return;
+    fds[0] = this.#wakeFd;
+    if (native.waitReadable(fds, milliseconds)) native.drainEventFd(this.#wakeFd);
   }
 
   #serve(): void {

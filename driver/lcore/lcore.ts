@@ -1,6 +1,7 @@
 /** A poll thread, seen from the control plane. */
 
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { type ErrorData, errorFrom, type LcoreReply, type LcoreRequest } from './command-word.js';
 
@@ -23,6 +24,8 @@ export interface LcoreWorkerData {
   readonly cpu: number | undefined;
   readonly data: unknown;
   readonly word: SharedArrayBuffer;
+  /** Signalled after each change of the word, for a thread that sleeps on descriptors. */
+  readonly wakeFd: number;
   readonly port: MessagePort;
 }
 
@@ -49,6 +52,7 @@ export class Lcore {
   onEvent: ((event: unknown) => void) | undefined;
   readonly #worker: Worker;
   readonly #word: Int32Array;
+  readonly #wakeFd: number;
   readonly #port: MessagePort;
   readonly #answerTimeoutMs: number;
   readonly #waiting = new Map<number, Waiting>();
@@ -59,6 +63,7 @@ export class Lcore {
     const word = new SharedArrayBuffer(4);
     const { port1, port2 } = new MessageChannel();
     this.#word = new Int32Array(word);
+    this.#wakeFd = native.createEventFd(0);
     this.#port = port1;
     this.#answerTimeoutMs = options.answerTimeoutMs ?? ANSWER_TIMEOUT_MS;
     const workerData: LcoreWorkerData = {
@@ -66,6 +71,7 @@ export class Lcore {
       cpu: options.cpu,
       data: options.data,
       word,
+      wakeFd: this.#wakeFd,
       port: port2,
     };
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
@@ -86,6 +92,7 @@ export class Lcore {
       this.#worker.on('exit', (code) => {
         const gone = new VirtioError(ErrorCode.WRONG_STATE, `the poll thread ${options.name} has ended (exit ${code})`);
         this.#over = true;
+        native.closeFd(this.#wakeFd);
         for (const [id] of this.#waiting) this.#fail(id, gone);
         this.#port.close();
         reject(gone); // does nothing when it finished before
@@ -146,6 +153,7 @@ export class Lcore {
   #wake(): void {
     Atomics.add(this.#word, 0, 1);
     Atomics.notify(this.#word, 0);
+    native.signalEventFd(this.#wakeFd);
   }
 
   #settle(reply: LcoreReply): void {

@@ -7,7 +7,7 @@ import { errorData, StopFlag } from './command-word.js';
 import type { LcoreContext } from './context.js';
 import type { LcoreNotice, LcoreWorkerData } from './lcore.js';
 
-const { entry, cpu, data, word, port } = workerData as LcoreWorkerData;
+const { entry, cpu, data, word, wakeFd, port } = workerData as LcoreWorkerData;
 
 const say = (notice: LcoreNotice): void => parentPort?.postMessage(notice);
 
@@ -27,7 +27,7 @@ try {
   if (cpu !== undefined) pin(cpu);
   const module = (await import(entry)) as { lcoreMain?: (context: LcoreContext) => unknown };
   if (module.lcoreMain === undefined) throw new Error(`${entry} has no export lcoreMain`);
-  const stop = new StopFlag(new Int32Array(word), port);
+  const stop = new StopFlag(new Int32Array(word), port, wakeFd);
   say({ type: 'ready' });
   const result = await module.lcoreMain({ stop, data, cpu, emit: (event) => say({ type: 'event', event }) });
   say({ type: 'finished', result });

@@ -6,6 +6,8 @@ import { DmaMemory, type DmaMemoryHandle } from '../memory/dma-memory.js';
 import { PacketPool, type PacketPoolHandle } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
 import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
+import { PortRxQueue } from './port-rx-queue.js';
+import { PortTxQueue } from './port-tx-queue.js';
 import { openRing, type QueueHandle } from './queue-handle.js';
 import { RxQueue } from './rx-queue.js';
 import { QueueCounters } from './statistics.js';
@@ -128,14 +130,23 @@ export class AttachedPort {
   quiesce(): void {
     this.#session = undefined;
     for (const slot of [...this.#receivers.values(), ...this.#transmitters.values()]) {
-      if (slot.current !== undefined) this.#quiet.push(slot.current);
-      slot.current = undefined;
+      const queue = slot.detach();
+      if (queue !== undefined) this.#quiet.push(queue);
     }
   }
 
   /** Takes back what was in flight when the queues were quiesced: the device has been reset, or is gone. */
   release(): void {
     for (const queue of this.#quiet.splice(0)) queue.close();
+    this.pool.flush();
+  }
+
+  /** Leaves what was in flight with a device that may still touch it: it is taken back when the device has been reset. */
+  leave(): void {
+    for (const queue of this.#quiet.splice(0)) {
+      const left = queue.abandon();
+      this.#leftovers.push(left, 0, left.length);
+    }
     this.pool.flush();
   }
 
@@ -150,11 +161,7 @@ export class AttachedPort {
   close(): void {
     this.quiesce();
     const claim = this.#quiet.length > 0 ? Claim.LEFT : Claim.FREE;
-    for (const queue of this.#quiet.splice(0)) {
-      const left = queue.abandon();
-      this.#leftovers.push(left, 0, left.length);
-    }
-    this.pool.flush();
+    this.leave();
     for (const queue of this.#claimed) Atomics.store(this.#claims, queue, claim);
     this.#claimed.clear();
     this.#receivers.clear();
@@ -211,45 +218,5 @@ export class AttachedPort {
       });
     }
     this.#claimed.add(queue);
-  }
-}
-
-/** The receive queue an application holds: it stays the same over stops and starts of the port. */
-export class PortRxQueue {
-  current: RxQueue | undefined;
-
-  /** Adds received packets to the burst until it is full or none is left; returns how many. */
-  receive(burst: Burst): number {
-    return this.current === undefined ? 0 : this.current.receive(burst);
-  }
-  /** Why the queue stands still, or undefined. */
-  get broken(): string | undefined {
-    return this.current?.broken;
-  }
-}
-
-/** The transmit queue an application holds: it stays the same over stops and starts of the port. */
-export class PortTxQueue {
-  current: TxQueue | undefined;
-
-  /** Sends what fits, in order; the rest stays in the burst, moved to its front. Returns how many were taken. */
-  send(burst: Burst): number {
-    return this.current === undefined ? 0 : this.current.send(burst);
-  }
-  /** Gives packets that the device has sent back to the pool. `send` does it when needed. */
-  reclaim(): number {
-    return this.current === undefined ? 0 : this.current.reclaim();
-  }
-  /** Packets that the device has not sent yet. */
-  get inFlight(): number {
-    return this.current?.inFlight ?? 0;
-  }
-  /** Packets of one segment that fit the ring now. */
-  get room(): number {
-    return this.current?.room ?? 0;
-  }
-  /** Why the queue stands still, or undefined. */
-  get broken(): string | undefined {
-    return this.current?.broken;
   }
 }

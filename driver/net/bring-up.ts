@@ -76,4 +76,6 @@ async function giveUp(transport: Transport): Promise<void> {
 const gone = (transport: Transport): VirtioError =>
   new VirtioError(ErrorCode.PEER_GONE, `the device at ${transport.address} is gone: its status reads all ones`, {
     value: STATUS_GONE,
+    requirement: 'virtio 1.2 §2.1',
+    advice: 'check that the device is still plugged in, then open it again',
   });

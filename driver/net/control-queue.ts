@@ -74,7 +74,7 @@ export class ControlQueue {
     this.#sent = (this.#sent + 1) & 0xffff;
     // Command, descriptors and entry are visible before the index.
     Atomics.store(avail, AVAIL_INDEX, this.#sent);
-    this.#ringer.ring();
+    this.#ringer.ring(this.#sent);
   }
 
   /** Waits until the device has used the one chain there is. */
@@ -91,6 +91,8 @@ export class ControlQueue {
         throw this.#break(ErrorCode.TIMEOUT, `the device did not answer within ${ANSWER_TIMEOUT_MS} ms`);
       }
       await delay(1);
+      // Who closes the port does not wait for a device that may never answer.
+      if (this.#broken !== undefined) throw this.#break(ErrorCode.WRONG_STATE, this.#broken);
     }
     const id = usedEntries[USED_RING + 2 * (before & (size - 1))]!;
     if (id !== 0) throw this.#break(ErrorCode.RING_BROKEN, `used id ${id} is not a chain in flight`);
@@ -98,7 +100,11 @@ export class ControlQueue {
 
   #break(code: ErrorCode, reason: string): VirtioError {
     this.#broken = reason;
-    return new VirtioError(code, `the control queue is broken: ${reason}`, { requirement: 'virtio 1.2 §5.1.6.5' });
+    return new VirtioError(code, `the control queue is broken: ${reason}`, {
+      value: reason,
+      requirement: 'virtio 1.2 §5.1.6.5',
+      advice: 'stop and start the port: packets need no control queue',
+    });
   }
 }
 

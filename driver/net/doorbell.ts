@@ -18,21 +18,30 @@ export class DoorbellRinger {
     this.#bytes = doorbell.kind === 'file' ? littleEndian(doorbell.value, doorbell.width / 8) : undefined;
   }
 
-  /** Tells the device that the queue has work. Never blocks, never fails: a device that is gone is found elsewhere. */
-  ring(): void {
+  /**
+   * Tells the device that the queue has work. Never blocks, never fails: a device that is gone is found elsewhere.
+   *
+   * @param position how far the ring has come: what a doorbell of 32 bits tells too (virtio 1.2 §4.1.5.2.1)
+   */
+  ring(position: number): void {
     const doorbell = this.#doorbell;
     if (doorbell.kind === 'eventfd') native.signalEventFd(doorbell.fd);
     else if (doorbell.kind === 'mmio') {
       if (doorbell.width === 16) native.write16(this.#map!, doorbell.offset, doorbell.value);
-      else native.write32(this.#map!, doorbell.offset, doorbell.value);
+      else native.write32(this.#map!, doorbell.offset, (doorbell.value | (position << 16)) >>> 0);
     } else if (doorbell.kind === 'file') {
-      this.#write(doorbell.fd, doorbell.position);
+      this.#write(doorbell.fd, doorbell.position, position);
     }
   }
 
-  #write(fd: number, position: number): void {
+  #write(fd: number, at: number, position: number): void {
+    const bytes = this.#bytes!;
+    if (bytes.length === 4) {
+      bytes[2] = position;
+      bytes[3] = position >>> 8;
+    }
     try {
-      writeSync(fd, this.#bytes!, 0, this.#bytes!.length, position);
+      writeSync(fd, bytes, 0, bytes.length, at);
     } catch {
       // As for a register in memory: nobody is there to hear it.
     }

@@ -3,6 +3,7 @@
 import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
+import { InterruptIdle, type WakeSource } from '../lcore/interrupt-idle.js';
 import { AttachedPort, type PortSession } from './attached-port.js';
 import type { LaunchData } from './launch.js';
 
@@ -23,11 +24,22 @@ export interface LaunchContext {
   emit(event: unknown): void;
   /** Helps a loop give way when it is idle: call `turn(packets)` every turn. */
   idle(policy: IdlePolicy): Idle;
+  /** The same, with a loop that sleeps until one of its receive queues has packets: for ports with `interrupts: 'receive'`. */
+  idle(policy: 'interrupt', queues: readonly WakeSource[]): InterruptIdle;
 }
 
 /** An application's module. */
 interface Application {
   run?(context: LaunchContext): unknown;
+}
+
+function idleOn(stop: StopFlag): LaunchContext['idle'] {
+  function idle(policy: IdlePolicy): Idle;
+  function idle(policy: 'interrupt', queues: readonly WakeSource[]): InterruptIdle;
+  function idle(policy: IdlePolicy | 'interrupt', queues: readonly WakeSource[] = []): Idle | InterruptIdle {
+    return policy === 'interrupt' ? new InterruptIdle(stop, queues) : new Idle(policy, stop);
+  }
+  return idle;
 }
 
 export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unknown> {
@@ -38,6 +50,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
   const byId = new Map(ports.map((port) => [port.id, port]));
   stop.onRequest('quiesce', (id: number) => byId.get(id)?.quiesce());
   stop.onRequest('release', (id: number) => byId.get(id)?.release());
+  stop.onRequest('leave', (id: number) => byId.get(id)?.leave());
   stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) => byId.get(id)?.resume(session));
   const [port] = ports;
   if (port === undefined) throw new Error('no port was launched');
@@ -51,7 +64,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
       count,
       data: launched.data,
       emit,
-      idle: (policy) => new Idle(policy, stop),
+      idle: idleOn(stop),
     });
   } finally {
     for (const attached of ports) attached.close();

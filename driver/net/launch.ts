@@ -101,6 +101,7 @@ function follow(port: Port, starting: Promise<Lcore>): void {
   const remove = port.addRemote({
     quiesce: () => request('quiesce', port.id),
     release: () => request('release', port.id),
+    leave: () => request('leave', port.id),
     resume: (session: PortSession) => request('resume', { id: port.id, session }),
   });
   starting.then((lcore) => lcore.finished).then(remove, remove);

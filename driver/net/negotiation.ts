@@ -41,6 +41,8 @@ export interface FeatureChoices {
   readonly eventIndex?: boolean | undefined;
   /** Packets of several segments take one descriptor of the ring. Default on. */
   readonly indirect?: boolean | undefined;
+  /** Notifications tell how far a ring has come, in the device's own words. Default off: devices in hardware gain by it. */
+  readonly notificationData?: boolean | undefined;
   /** Features without which the device is refused. */
   readonly demand?: readonly Feature[] | undefined;
 }
@@ -65,17 +67,37 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   if (mergeable) list.push({ feature: Feature.MRG_RXBUF, reason: 'to receive packets longer than a buffer' });
   if (indirect) list.push({ feature: Feature.INDIRECT_DESC, reason: 'to send scattered packets with one descriptor' });
   if (eventIndex) list.push({ feature: Feature.EVENT_IDX, reason: 'to save notifications' });
+  if (choices.notificationData === true && !isLegacy) {
+    list.push({ feature: Feature.NOTIFICATION_DATA, reason: 'to tell the device how far a ring has come' });
+    list.push({ feature: Feature.NOTIF_CONFIG_DATA, reason: 'to name queues as the device does' });
+  }
+  const commands = queuePairs > 1 ? 'to turn queue pairs on, and to answer announcements' : 'to answer announcements';
+  list.push({ feature: Feature.CTRL_VQ, reason: commands });
+  list.push({ feature: Feature.GUEST_ANNOUNCE, reason: 'to be told when the network should learn where the port is' });
   if (queuePairs > 1) {
-    list.push({ feature: Feature.CTRL_VQ, reason: 'to turn queue pairs on' });
     list.push({ feature: Feature.MQ, reason: `to use ${queuePairs} queue pairs`, required: true });
   }
   for (const feature of demand) {
+    checkDriven(feature);
     const index = list.findIndex((wish) => wish.feature === feature);
     const wish = { feature, reason: list[index]?.reason ?? 'the application demands it', required: true };
     if (index < 0) list.push(wish);
     else list[index] = wish;
   }
   return list;
+}
+
+/** Features that change how rings or notifications look, and that this driver does not drive. */
+const undriven: readonly number[] = [Feature.RING_PACKED, Feature.IN_ORDER, Feature.ADMIN_VQ];
+
+/** @throws VirtioError UNSUPPORTED for a feature that would be accepted and not be kept to */
+function checkDriven(feature: number): void {
+  if (!undriven.includes(feature)) return;
+  throw new VirtioError(ErrorCode.UNSUPPORTED, `this driver does not drive ${featureName(feature)}`, {
+    value: feature,
+    requirement: 'virtio 1.2 §2.2.1',
+    advice: 'leave it out of what is demanded',
+  });
 }
 
 /**

@@ -2,14 +2,14 @@
 
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { DmaMemory } from '../memory/dma-memory.js';
-import { ControlAck, ControlClass, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
-import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
+import { AnnounceCommand, ControlAck, ControlClass, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
-import { controlqIndex, MTU_MIN, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
+import { controlqIndex, receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import type { Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
 import { CONTROL_BUFFER_BYTES, ControlQueue } from './control-queue.js';
+import type { DeviceLimits } from './device-limits.js';
 import {
   placeRing,
   type QueueHandle,
@@ -20,9 +20,9 @@ import {
   ringViews,
 } from './queue-handle.js';
 
-const CONTROL_RING_SIZE = 64;
+/** Room for the control queues there are: a legacy device's cannot be made smaller. */
+const CONTROL_RING_SIZE = 1024;
 const PAGE = 4096;
-const VLAN_TAG_BYTES = 4;
 
 /** Bytes of ring memory that a port needs. */
 export const ringMemoryBytes = (queuePairs: number, ringSize: number): number =>
@@ -44,7 +44,6 @@ export class PortQueues {
   readonly #controlBuffer: number;
   readonly #keepNumBuffers: boolean;
   #control: ControlQueue | undefined;
-  #session: PortSession | undefined;
 
   constructor(memory: DmaMemory, queuePairs: number, ringSize: number, keepNumBuffers: boolean) {
     this.#memory = memory;
@@ -57,23 +56,25 @@ export class PortQueues {
     this.#controlBuffer = memory.take(CONTROL_BUFFER_BYTES, 64);
   }
 
-  /** The queues as the polling threads need them. */
-  get session(): PortSession | undefined {
-    return this.#session;
-  }
-
   /**
-   * Clears the rings and tells the device of them (virtio 1.2 §4.1.5.1.3), before DRIVER_OK.
+   * Clears the rings and tells the device of them (virtio 1.2 §4.1.5.1.3), before DRIVER_OK; returns them as the polling
+   * threads need them.
    *
-   * @throws VirtioError FEATURE_MISSING when the device has fewer queues than are wanted
+   * @param interrupts whether receive queues have the interrupts that the transport was asked for
+   * @throws VirtioError DEVICE_BROKEN when a queue is not there, INVALID_ARGUMENT for a size that a legacy one has not
    */
-  async setUp(transport: Transport, features: FeatureSet): Promise<void> {
-    const maxPairs = await this.#maxPairs(transport, features);
+  async setUp(
+    transport: Transport,
+    features: FeatureSet,
+    { maxPairs, maxFrameBytes }: DeviceLimits,
+    interrupts: boolean,
+  ): Promise<PortSession> {
     const rx: QueueHandle[] = [];
     const tx: QueueHandle[] = [];
-    const maxFrameBytes = await frameLimit(transport, features);
     for (const [pair, places] of this.#pairs.entries()) {
-      rx.push(await this.#setUpQueue(transport, receiveqIndex(pair), places.rx, features, maxFrameBytes));
+      const index = receiveqIndex(pair);
+      const handle = await this.#setUpQueue(transport, index, places.rx, features, maxFrameBytes);
+      rx.push(interrupts ? { ...handle, interruptFd: transport.interruptFd?.(index) } : handle);
       tx.push(await this.#setUpQueue(transport, transmitqIndex(pair), places.tx, features, maxFrameBytes));
     }
     if (features.has(Feature.CTRL_VQ) && transport.controlCommand === undefined) {
@@ -86,7 +87,7 @@ export class PortQueues {
       );
       this.#control = new ControlQueue(this.#memory, handle.ring, this.#controlBuffer, handle.doorbell);
     }
-    this.#session = { rx, tx };
+    return { rx, tx };
   }
 
   /** Turns the pairs beyond the first on (virtio 1.2 §5.1.6.5.5), after DRIVER_OK. */
@@ -103,9 +104,24 @@ export class PortQueues {
         {
           value: ack,
           requirement: 'virtio 1.2 §5.1.6.5.5',
+          advice: 'use fewer queue pairs',
         },
       );
     }
+  }
+
+  /** Tells the device that its wish to be announced was heard (virtio 1.2 §5.1.6.5.4). Fails as it refuses. */
+  async acknowledgeAnnouncement(transport: Transport): Promise<void> {
+    const ack = await this.#command(transport, ControlClass.ANNOUNCE, AnnounceCommand.ACK, new Uint8Array(0));
+    if (ack === ControlAck.OK) return;
+    throw new VirtioError(
+      ErrorCode.REQUEST_REFUSED,
+      `the device at ${transport.address} refuses VIRTIO_NET_CTRL_ANNOUNCE_ACK`,
+      {
+        value: ack,
+        requirement: 'virtio 1.2 §5.1.6.5.4',
+      },
+    );
   }
 
   closeControl(): void {
@@ -131,6 +147,7 @@ export class PortQueues {
       throw new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${transport.address} has no queue ${index}`, {
         value: index,
         requirement: 'virtio 1.2 §4.1.5.1.3',
+        advice: 'use another device, or fewer queues',
       });
     }
     // A power of two at most as large as either side wants; the memory is enough for the larger.
@@ -157,34 +174,4 @@ export class PortQueues {
       doorbell,
     };
   }
-
-  async #maxPairs(transport: Transport, features: FeatureSet): Promise<number> {
-    let maxPairs = 1;
-    if (features.has(Feature.MQ)) {
-      const { max_virtqueue_pairs: field } = virtioNetConfig.fields;
-      const config = await transport.readConfig(field.offset, field.bytes);
-      maxPairs = new DataView(config.buffer, config.byteOffset).getUint16(0, true);
-    }
-    const queues = await transport.queueCount();
-    const wanted = this.#pairs.length;
-    const available = Math.min(maxPairs, Math.floor(queues / 2));
-    if (wanted > available) {
-      throw new VirtioError(
-        ErrorCode.FEATURE_MISSING,
-        `${wanted} queue pairs are wanted and the device at ${transport.address} has ${available}`,
-        { value: wanted, advice: `use ${available} here, or give the device more queues` },
-      );
-    }
-    return maxPairs;
-  }
-}
-
-/** Longest frame the device takes: its MTU with Ethernet header and one VLAN tag (virtio 1.2 §5.1.4.2). */
-async function frameLimit(transport: Transport, features: FeatureSet): Promise<number> {
-  if (!features.has(Feature.MTU)) return MAX_PACKET_BYTES;
-  const { mtu } = virtioNetConfig.fields;
-  const config = await transport.readConfig(mtu.offset, mtu.bytes);
-  const value = new DataView(config.buffer, config.byteOffset).getUint16(0, true);
-  // "The device MUST set mtu to between 68 and 65535 inclusive": what does not is no limit (virtio 1.2 §5.1.4.1).
-  return value < MTU_MIN ? MAX_PACKET_BYTES : value + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
 }

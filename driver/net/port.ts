@@ -1,86 +1,38 @@
 /** A network port: what an application opens, starts, polls, stops and closes. */
 
 import { EventEmitter } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { Burst } from '../memory/burst.js';
-import { DmaMemory, type PageChoice } from '../memory/dma-memory.js';
-import { PacketPool } from '../memory/packet-pool.js';
-import { SharedStack } from '../memory/shared-stack.js';
-import { Feature, type FeatureSet } from '../spec/features.js';
-import { virtioNetConfig } from '../spec/net-config.js';
-import type { Transport, TransportEvent } from '../spec/transport.js';
-import { type Iova, isPowerOfTwo } from '../units.js';
-import {
-  AttachedPort,
-  Claim,
-  type PortHandle,
-  type PortRxQueue,
-  type PortSession,
-  type PortTxQueue,
-} from './attached-port.js';
-import { bringUp } from './bring-up.js';
+import { DmaMemory } from '../memory/dma-memory.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import type { FeatureSet } from '../spec/features.js';
+import { describeStatus, Status } from '../spec/status.js';
+import type { InterruptKind, Transport, TransportEvent } from '../spec/transport.js';
+import { AttachedPort, type PortHandle } from './attached-port.js';
+import { createPool } from './create-pool.js';
+import { inOrder } from './in-order.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
-import { PortQueues, ringMemoryBytes } from './port-queues.js';
-import { QueueCounters, type QueueStatistics } from './statistics.js';
+import { OverdueKicks } from './overdue-kicks.js';
+import { PortDevice } from './port-device.js';
+import { asFault, isAway, withQuarantine } from './port-faults.js';
+import {
+  checkOptions,
+  type PortEvents,
+  type PortOptions,
+  type PortState,
+  type PortStatistics,
+} from './port-options.js';
+import { ringMemoryBytes } from './port-queues.js';
+import type { PortRxQueue } from './port-rx-queue.js';
+import { PortThreads, type RemotePort } from './port-threads.js';
+import type { PortTxQueue } from './port-tx-queue.js';
+import { PortWatch } from './port-watch.js';
+import { RecoveryLimit } from './recovery-limit.js';
+import { QueueCounters } from './statistics.js';
 
-export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
-  /** Queue pairs to use. Default 1. */
-  readonly queues?: number | undefined;
-  /** Entries of each ring, a power of two from 4 to 32768; smaller where the device has less. Default 256. */
-  readonly ringSize?: number | undefined;
-  /** Pool for the packets, shared with other ports; one of the port's own when not given. */
-  readonly pool?: PacketPool | undefined;
-  /** Bytes kept free before the data of each packet of the port's own pool. Default `DEFAULT_HEADROOM`. */
-  readonly headroom?: number | undefined;
-  /**
-   * Leave `num_buffers` in the header of a packet that was received and is sent on, as DPDK's driver does. Default false:
-   * it is zeroed (virtio 1.2 §5.1.6.2.1, a MUST; no device is known to look at it). With a headroom of 128, the header's
-   * cache line then stays shared between the processors of driver and device: DPDK's vhost forwards a seventh more.
-   */
-  readonly keepNumBuffers?: boolean | undefined;
-  /** Which pages the port's own memory is on. Default `auto`. */
-  readonly pages?: PageChoice | undefined;
-  /** Lock the memory: for devices that do DMA. */
-  readonly lock?: boolean | undefined;
-  /** The device uses physical addresses (`DmaMemoryOptions.physical`); a pool that is shared must be of this kind too. */
-  readonly physical?: boolean | undefined;
-  /** What the port stands on and closes last, in this order: an embedded device, its thread. */
-  readonly resources?: readonly AsyncDisposable[] | undefined;
-  /** Come back by itself when the device does. Default false: a device that is gone is a fault. */
-  readonly reconnect?: boolean | undefined;
-}
-
-/** Packets and bytes of each queue pair, and what was dropped and why. */
-export interface PortStatistics {
-  readonly rx: readonly QueueStatistics[];
-  readonly tx: readonly QueueStatistics[];
-}
-
-export type PortState = 'stopped' | 'started' | 'disconnected' | 'failed' | 'closed';
-
-interface PortEvents {
-  /** The link went up or down, or the device came and went. */
-  link: [up: boolean];
-  /** The port does not work any more until it is started again. */
-  fault: [error: VirtioError];
-}
-
-/** Another thread's share of a port, as the port sees it. */
-export interface RemotePort {
-  /** Has the thread move nothing more, before the device is reset. */
-  quiesce(): Promise<void>;
-  /** Has it take back what was in flight, after that. */
-  release(): Promise<void>;
-  resume(session: PortSession): Promise<void>;
-}
-
-const MIN_RING_SIZE = 4;
-const MAX_RING_SIZE = 32768;
-const MAX_QUEUE_PAIRS = 128;
 /** Buffers beside those that the rings hold: bursts under way and the caches of the threads. */
-const SPARE_BUFFERS = 2048;
-/** How often a started port looks for events that nothing announces. */
-const WATCH_MS = 1000;
+export const SPARE_BUFFERS = 2048;
 let nextPortId = 0;
 
 /** The poll-mode driver of one virtio-net device. */
@@ -89,26 +41,21 @@ export class Port extends EventEmitter<PortEvents> {
   readonly pool: PacketPool;
   readonly #transport: Transport;
   readonly #choices: FeatureChoices;
-  readonly #ringSize: number;
-  readonly #keepNumBuffers: boolean;
   readonly #reconnect: boolean;
+  readonly #recover: boolean;
   readonly #rings: DmaMemory;
   readonly #ownsPool: boolean;
   readonly #resources: readonly AsyncDisposable[];
   readonly #counters: QueueCounters;
-  readonly #claims: SharedArrayBuffer;
-  readonly #leftovers: SharedStack;
-  readonly #remotes = new Set<RemotePort>();
-  #local: AttachedPort | undefined;
-  #queues: PortQueues | undefined;
-  #session: PortSession | undefined;
-  /** Memory that the device can reach. */
-  /** What the device reaches now. */
-  readonly #shared: { readonly address: Iova; readonly bytes: number }[] = [];
-  #negotiation: Negotiation | undefined;
-  #macAddress: Uint8Array | undefined;
+  readonly #kicks: OverdueKicks;
+  readonly #device: PortDevice;
+  readonly #threads: PortThreads;
+  readonly #watch: PortWatch;
+  readonly #recoveries = new RecoveryLimit();
   #state: PortState = 'stopped';
-  #watch: NodeJS.Timeout | undefined;
+  /** Why there is no device any more, ever. */
+  #unplugged: VirtioError | undefined;
+  #isConfigPending = false;
   /** Start, stop and the transport's events, one after the other. */
   #work: Promise<unknown> = Promise.resolve();
 
@@ -120,19 +67,12 @@ export class Port extends EventEmitter<PortEvents> {
   constructor(transport: Transport, options: PortOptions = {}) {
     super();
     const { queues = 1, ringSize = 256, headroom, pages, lock, physical } = options;
-    check(
-      Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS,
-      `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`,
-      queues,
-    );
-    const sizeIsSound = isPowerOfTwo(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
-    check(sizeIsSound, `a ring size is a power of two from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`, ringSize);
+    checkOptions(queues, ringSize);
     this.id = nextPortId++;
     this.#transport = transport;
     this.#choices = { ...options, queuePairs: queues };
-    this.#ringSize = ringSize;
-    this.#keepNumBuffers = options.keepNumBuffers ?? false;
     this.#reconnect = options.reconnect ?? false;
+    this.#recover = options.recover ?? false;
     this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock, physical });
     this.#ownsPool = options.pool === undefined;
     this.#resources = options.resources ?? [];
@@ -144,8 +84,14 @@ export class Port extends EventEmitter<PortEvents> {
       throw error;
     }
     this.#counters = QueueCounters.create(2 * queues);
-    this.#claims = new SharedArrayBuffer(2 * queues * 4);
-    this.#leftovers = new SharedStack(SharedStack.create(2 * queues * ringSize));
+    this.#kicks = new OverdueKicks(this.#counters, this.#rings);
+    this.#device = new PortDevice(transport, this.#rings, this.pool, options);
+    this.#threads = new PortThreads(this.pool, queues, ringSize);
+    this.#watch = new PortWatch(transport, {
+      link: (up) => void this.emit('link', up),
+      announce: () => this.#announce(),
+      gone: (reason) => this.#onTransportEvent({ type: 'gone', reason }),
+    });
     transport.onEvent = (event) => this.#onTransportEvent(event);
   }
 
@@ -158,20 +104,40 @@ export class Port extends EventEmitter<PortEvents> {
   get state(): PortState {
     return this.#state;
   }
+  /** Whether the port is started, and the device's link is up. */
+  get linkUp(): boolean {
+    return this.#watch.linkUp;
+  }
+  /** The interrupts that the port has since its last start. */
+  get interrupts(): InterruptKind {
+    return this.#device.interrupts.kind;
+  }
+  /** How often the device was reset because it asked for it. */
+  get recoveries(): number {
+    return this.#recoveries.count;
+  }
   /** What was negotiated at the last start, bit by bit. */
   get negotiation(): Negotiation | undefined {
-    return this.#negotiation;
+    return this.#device.negotiation;
   }
   get features(): FeatureSet | undefined {
-    return this.#negotiation?.features;
+    return this.#device.negotiation?.features;
   }
   /** The MAC address, where the device has one. */
   get macAddress(): Uint8Array | undefined {
-    return this.#macAddress;
+    return this.#device.macAddress;
+  }
+  /** Buffers that stay out of the pool because the device could not be reset; the next start that succeeds frees them. */
+  get quarantined(): number {
+    return this.#threads.left;
+  }
+  /** What the device said at the last start that cannot be, and what was done instead; no reason not to work with it. */
+  get warnings(): readonly string[] {
+    return this.#device.warnings;
   }
   /** Longest packet that may be sent, Ethernet header included; undefined while the port is stopped. */
   get maxFrameBytes(): number | undefined {
-    return this.#session?.tx[0]?.maxFrameBytes;
+    return this.#device.session?.tx[0]?.maxFrameBytes;
   }
   /** What the packets lie on: `2 MiB hugepages`, `4 KiB pages (…)`, and how much of it there is. */
   get memory(): { readonly kind: string; readonly bytes: number } {
@@ -183,6 +149,7 @@ export class Port extends EventEmitter<PortEvents> {
     return this.#inTurn(async () => {
       if (this.#state === 'started') throw this.#wrongState('start');
       if (this.#state === 'closed') throw this.#wrongState('start');
+      if (this.#unplugged !== undefined) throw this.#unplugged;
       await this.#start();
     });
   }
@@ -198,6 +165,8 @@ export class Port extends EventEmitter<PortEvents> {
 
   /** Resets the device, then lets go of it and of all memory. Idempotent. */
   close(): Promise<void> {
+    // A command that waits for its answer waits no longer.
+    this.#device.closeControl();
     return this.#inTurn(async () => {
       if (this.#state === 'closed') return;
       const isStarted = this.#state === 'started';
@@ -212,7 +181,7 @@ export class Port extends EventEmitter<PortEvents> {
         },
         () => this.#transport.close(),
         ...this.#resources.map((resource) => () => resource[Symbol.asyncDispose]()),
-        () => this.#local?.close(),
+        () => this.#threads.local?.close(),
         () => this.#rings.close(),
         () => {
           if (this.#ownsPool) this.pool.memory.close();
@@ -258,133 +227,145 @@ export class Port extends EventEmitter<PortEvents> {
       poolMemory: this.pool.memory.handle,
       pool: this.pool.handle,
       counters: this.#counters.memory,
-      claims: this.#claims,
-      leftovers: this.#leftovers.memory,
-      session: this.#session,
+      claims: this.#threads.claims,
+      leftovers: this.#threads.leftovers,
+      session: this.#device.session,
     };
   }
 
   /** Has another thread follow the port's stops and starts; returns how to end that. */
   addRemote(remote: RemotePort): () => void {
-    this.#remotes.add(remote);
-    return () => this.#remotes.delete(remote);
+    return this.#threads.add(remote);
   }
 
   async #start(): Promise<void> {
     const wanted = wishes(this.#choices, this.#transport.kind === 'pci-legacy');
-    let queues: PortQueues | undefined;
-    try {
-      this.#negotiation = await bringUp(this.#transport, wanted, async (negotiation) => {
-        this.#queues ??= new PortQueues(this.#rings, this.#choices.queuePairs, this.#ringSize, this.#keepNumBuffers);
-        queues = this.#queues;
-        this.#macAddress = await this.#readMacAddress(negotiation.features);
-        // Packets first: a device that looks regions up one by one then finds them at the first.
-        for (const memory of [this.pool.memory, this.#rings]) {
-          await this.#share(memory);
-        }
-        await queues.setUp(this.#transport, negotiation.features);
-      });
-      await queues?.enablePairs(this.#transport);
-    } catch (error) {
-      await this.#transport.reset().catch(() => undefined);
-      this.#queues?.closeControl();
-      await this.#unshareMemory().catch(() => undefined);
-      throw error;
-    }
-    this.#session = queues?.session;
+    // The device was reset: what an earlier one could not end has ended then.
+    const session = await this.#device.start(wanted, () => this.#threads.takeLeftovers());
     this.#state = 'started';
-    if (this.#session !== undefined) {
-      const session = this.#session;
-      this.#local?.resume(session);
-      await Promise.all([...this.#remotes].map((remote) => remote.resume(session)));
-    }
-    this.#watch = setInterval(() => this.#lookForEvents(), WATCH_MS).unref();
-    this.emit('link', true);
-  }
-
-  #lookForEvents(): void {
-    try {
-      this.#transport.checkEvents?.();
-    } catch (error) {
-      this.#onTransportEvent({ type: 'gone', reason: String(error) });
-    }
+    await this.#threads.resume(session);
+    this.#kicks.start([...session.rx, ...session.tx]);
+    await this.#unlessGone(() => this.#watch.start(this.#device.features, this.#device.interrupts.tellsOfConfig));
   }
 
   async #stop(next: PortState): Promise<void> {
     this.#state = next;
     await this.#quiesceAll();
-    // The device lets go of the memory first, then the threads take their buffers back.
+    try {
+      await this.#takeBack();
+    } finally {
+      this.#watch.linkLost();
+      await this.#device.unshareMemory();
+    }
+  }
+
+  /**
+   * Resets the device, after which the threads take their buffers back.
+   *
+   * One that does not reset may still write: what it has stays out of the pool until a later start has reset it.
+   */
+  async #takeBack(): Promise<void> {
     try {
       await this.#transport.reset();
-    } finally {
-      await this.#releaseAll();
-      this.emit('link', false);
+    } catch (error) {
+      // Who is gone, or was given back, reaches no memory.
+      if (isAway(error)) await this.#threads.release();
+      else await this.#threads.leave();
+      throw isAway(error) ? error : withQuarantine(error, this.#threads.left);
     }
-    await this.#unshareMemory();
+    await this.#threads.release();
   }
 
-  /** Has every thread leave the rings alone. One that hangs must not keep the device from being reset. */
   async #quiesceAll(): Promise<void> {
-    clearInterval(this.#watch);
-    this.#session = undefined;
-    this.#queues?.closeControl();
-    this.#local?.quiesce();
-    await Promise.allSettled([...this.#remotes].map((remote) => remote.quiesce()));
-  }
-
-  /** Takes back what was in flight; the device has been reset, or is gone. */
-  async #releaseAll(): Promise<void> {
-    this.#local?.release();
-    await Promise.all([...this.#remotes].map((remote) => remote.release()));
-    this.#takeLeftovers();
-  }
-
-  /** Frees what ended threads left with the device, and gives their queues to whoever asks. */
-  #takeLeftovers(): void {
-    const handles = new Uint32Array(64);
-    for (let count = 1; count > 0; ) {
-      count = this.#leftovers.pop(handles, 0, handles.length);
-      this.pool.free(handles, 0, count);
-    }
-    this.pool.flush();
-    const claims = new Int32Array(this.#claims);
-    for (let queue = 0; queue < claims.length; queue++) Atomics.compareExchange(claims, queue, Claim.LEFT, Claim.FREE);
-  }
-
-  async #share(memory: DmaMemory): Promise<void> {
-    const { fd, fileOffset } = memory.range;
-    for (const { offset, address, bytes } of memory.iovas.runs(memory.bytes)) {
-      await this.#transport.shareMemory(address, { fd, fileOffset: fileOffset + offset, bytes });
-      this.#shared.push({ address, bytes });
-    }
-  }
-
-  async #unshareMemory(): Promise<void> {
-    for (const { address, bytes } of this.#shared.splice(0).reverse())
-      await this.#transport.unshareMemory(address, bytes);
+    this.#watch.stop();
+    this.#kicks.stop();
+    this.#device.quiesce();
+    await this.#threads.quiesce();
   }
 
   #onTransportEvent(event: TransportEvent): void {
     if (event.type === 'gone') void this.#inTurn(() => this.#onGone(event.reason));
     else if (event.type === 'back') void this.#inTurn(() => this.#onBack());
-    else if (event.type === 'needs-reset') {
-      void this.#inTurn(() =>
-        this.#fail(new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${this.address} asks for a reset`)),
-      );
+    else if (event.type === 'unplug') void this.#inTurn(() => this.#onUnplug());
+    else if (event.type === 'needs-reset') void this.#inTurn(() => this.#onNeedsReset());
+    else this.#onConfig();
+  }
+
+  /** However often the device says so, one reading at a time is asked for. */
+  #onConfig(): void {
+    if (this.#isConfigPending) return;
+    this.#isConfigPending = true;
+    void this.#inTurn(async () => {
+      this.#isConfigPending = false;
+      if (this.#state === 'started') await this.#unlessGone(() => this.#watch.configChanged());
+    });
+  }
+
+  /** Looks at the device; where it turns out to be gone, that is dealt with. A reading that fails otherwise tells nothing. */
+  async #unlessGone(look: () => Promise<void>): Promise<void> {
+    try {
+      await look();
+    } catch (error) {
+      if (error instanceof VirtioError && error.code === ErrorCode.PEER_GONE) await this.#onGone(error.message);
     }
+  }
+
+  /** Tells the application, then the device that it was told; whether the device took it. */
+  async #announce(): Promise<boolean> {
+    this.emit('announce');
+    try {
+      await this.#device.acknowledgeAnnouncement();
+      return true;
+    } catch {
+      // Packets flow all the same, and the device still shows what it wants.
+      return false;
+    }
+  }
+
+  async #onNeedsReset(): Promise<void> {
+    if (this.#state !== 'started') return;
+    this.emit('needs-reset');
+    const pause = this.#recover ? this.#recoveries.next() : undefined;
+    if (pause === undefined) {
+      const again = this.#recover ? ' again and again' : '';
+      const advice = this.#recover ? 'look at the log of the host' : 'stop and start the port, or open it with recover';
+      await this.#fail(
+        new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${this.address} asks for a reset${again}`, {
+          value: describeStatus(Status.DEVICE_NEEDS_RESET),
+          requirement: 'virtio 1.2 §2.1.2',
+          advice,
+        }),
+      );
+      return;
+    }
+    try {
+      await this.#stop('recovering');
+      if (pause > 0) await delay(pause);
+      await this.#start();
+    } catch (error) {
+      await this.#fail(asFault(error));
+      return;
+    }
+    this.emit('recovered');
   }
 
   async #onGone(reason: string): Promise<void> {
     if (this.#state !== 'started') return;
     if (!this.#reconnect) {
-      await this.#fail(new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} went away: ${reason}`));
+      await this.#fail(
+        new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} went away: ${reason}`, {
+          value: reason,
+          requirement: 'virtio 1.2 §2.1',
+          advice: 'look whether it is still there, then start the port again or close it',
+        }),
+      );
       return;
     }
     this.#state = 'disconnected';
     await this.#quiesceAll();
-    await this.#releaseAll();
-    await this.#unshareMemory().catch(() => undefined);
-    this.emit('link', false);
+    await this.#threads.release();
+    await this.#device.unshareMemory().catch(() => undefined);
+    this.#watch.linkLost();
   }
 
   async #onBack(): Promise<void> {
@@ -392,36 +373,41 @@ export class Port extends EventEmitter<PortEvents> {
     try {
       await this.#start();
     } catch (error) {
-      await this.#fail(
-        error instanceof VirtioError
-          ? error
-          : new VirtioError(ErrorCode.DEVICE_BROKEN, String(error), { cause: error }),
-      );
+      await this.#fail(asFault(error));
     }
+  }
+
+  /** The machine waits for the device: the port gives it back at once, and keeps its own memory until it is closed. */
+  async #onUnplug(): Promise<void> {
+    if (this.#state === 'closed' || this.#unplugged !== undefined) return;
+    this.#unplugged = new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} is being unplugged`, {
+      advice: 'close the port; open it again when the device is plugged in again',
+    });
+    await this.#letGo();
+    await this.#transport.close().catch(() => undefined);
+    this.emit('fault', this.#unplugged);
   }
 
   async #fail(error: VirtioError): Promise<void> {
     if (this.#state === 'closed') return;
-    this.#state = 'failed';
-    await this.#quiesceAll();
-    await this.#transport.reset().catch(() => undefined);
-    await this.#releaseAll();
-    await this.#unshareMemory().catch(() => undefined);
-    this.emit('link', false);
-    this.emit('fault', error);
+    await this.#letGo();
+    const left = this.#threads.left;
+    this.emit('fault', left === 0 ? error : withQuarantine(error, left));
   }
 
-  async #readMacAddress(features: FeatureSet): Promise<Uint8Array | undefined> {
-    if (!features.has(Feature.MAC)) return undefined;
-    const { mac } = virtioNetConfig.fields;
-    return await this.#transport.readConfig(mac.offset, mac.bytes);
+  async #letGo(): Promise<void> {
+    this.#state = 'failed';
+    await this.#quiesceAll();
+    await this.#takeBack().catch(() => undefined);
+    await this.#device.unshareMemory().catch(() => undefined);
+    this.#watch.linkLost();
   }
 
   #attached(): AttachedPort {
     if (this.#state === 'closed') throw this.#wrongState('use');
     // The memory is this thread's already; the port closes it.
-    this.#local ??= new AttachedPort(this.handle(), this.#rings, this.pool, () => undefined);
-    return this.#local;
+    this.#threads.local ??= new AttachedPort(this.handle(), this.#rings, this.pool, () => undefined);
+    return this.#threads.local;
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -434,48 +420,5 @@ export class Port extends EventEmitter<PortEvents> {
     return new VirtioError(ErrorCode.WRONG_STATE, `cannot ${what} the port ${this.address}: it is ${this.#state}`, {
       value: this.#state,
     });
-  }
-}
-
-/** Runs every step, one after the other; then fails as the first that failed. */
-async function inOrder(steps: readonly (() => unknown)[]): Promise<void> {
-  const failures: unknown[] = [];
-  for (const step of steps) {
-    try {
-      await step();
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  if (failures.length > 0) throw failures[0];
-}
-
-function check(sound: boolean, rule: string, value: number): void {
-  if (!sound) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${rule}, not ${value}`, { value });
-}
-
-export interface CreatePoolOptions {
-  readonly size: number;
-  readonly bufferBytes?: number | undefined;
-  readonly headroom?: number | undefined;
-  readonly pages?: PageChoice | undefined;
-  readonly lock?: boolean | undefined;
-  readonly physical?: boolean | undefined;
-}
-
-/** A pool in memory of its own, for several ports. Close `pool.memory` when no port uses it any more. */
-export function createPool(options: CreatePoolOptions): PacketPool {
-  const { size, bufferBytes, headroom, pages, lock, physical } = options;
-  const shape = {
-    size,
-    ...(bufferBytes === undefined ? {} : { bufferBytes }),
-    ...(headroom === undefined ? {} : { headroom }),
-  };
-  const memory = DmaMemory.allocate({ bytes: PacketPool.bytesNeeded(shape), pages, lock, physical });
-  try {
-    return PacketPool.create(memory, shape);
-  } catch (error) {
-    memory.close();
-    throw error;
   }
 }

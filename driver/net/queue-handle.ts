@@ -37,6 +37,8 @@ export interface QueueHandle {
   /** Longest packet that may be sent, Ethernet header included. */
   readonly maxFrameBytes: number;
   readonly doorbell: Doorbell;
+  /** Signalled when the device has used buffers, once it was asked for that; undefined without interrupts. */
+  readonly interruptFd?: number | undefined;
 }
 
 /** Bytes that the ring of a queue takes at most, alignment included. */

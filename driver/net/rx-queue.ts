@@ -1,5 +1,6 @@
 /** The receive half of a queue pair, on the thread that polls it. */
 
+import { native } from '../../native/index.js';
 import { type Burst, MAX_BURST } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { readNumBuffers } from '../memory/packet-header.js';
@@ -33,6 +34,8 @@ export class RxQueue {
   /** Buffers on their way into the ring, and the rest of a packet that a burst cut in two. */
   readonly #handles: Uint32Array;
   readonly #restLengths: Uint32Array;
+  /** Signalled when packets come, after `armInterrupt`; undefined without interrupts. */
+  readonly interruptFd: number | undefined;
   #open = true;
 
   /** Fills the ring: call it when the device is ready (after DRIVER_OK). */
@@ -41,6 +44,7 @@ export class RxQueue {
     this.#ring = ring;
     this.#counters = counters;
     this.#ringer = new DoorbellRinger(queue.doorbell);
+    this.interruptFd = queue.interruptFd;
     this.#headerBytes = queue.headerBytes;
     this.#mergeable = queue.mergeable;
     this.#refillStep = Math.max(1, Math.min(REFILL_STEP, ring.size >>> 2));
@@ -78,6 +82,25 @@ export class RxQueue {
     counters[PACKETS]! += received;
     if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
     return received;
+  }
+
+  /**
+   * Has the device interrupt for the next packet, once; false when packets wait already. Without interrupts it only looks.
+   *
+   * What was signalled before is forgotten: a packet that comes from here on signals `interruptFd`.
+   */
+  armInterrupt(): boolean {
+    if (!this.#open) return true;
+    // A ring without buffers would sleep for ever.
+    if (this.#ring.free > 0 && this.#refillRing()) this.#kick();
+    if (this.interruptFd === undefined) return !this.#ring.hasUsed;
+    native.drainEventFd(this.interruptFd);
+    return this.#ring.enableCalls();
+  }
+
+  /** Has the device interrupt no more: packets are polled for. */
+  disarmInterrupt(): void {
+    if (this.#open && this.interruptFd !== undefined) this.#ring.disableCalls();
   }
 
   /** Takes back all buffers after the device was reset. Idempotent. */
@@ -212,7 +235,7 @@ export class RxQueue {
   #kick(): void {
     if (this.#ring.needsKick()) {
       this.#counters[KICKS_SENT]! += 1;
-      this.#ringer.ring();
+      this.#ringer.ring(this.#ring.position);
     } else {
       this.#counters[KICKS_SAVED]! += 1;
     }

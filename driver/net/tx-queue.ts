@@ -72,7 +72,7 @@ export class TxQueue {
       counters[BYTES]! += this.#bytes;
       if (ring.needsKick()) {
         counters[KICKS_SENT]! += 1;
-        this.#ringer.ring();
+        this.#ringer.ring(ring.position);
       } else {
         counters[KICKS_SAVED]! += 1;
       }

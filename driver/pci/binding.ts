@@ -1,17 +1,17 @@
 /** Which driver has which network function, and how that is changed (Linux, Documentation/ABI/testing/sysfs-bus-pci). */
 
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
 import { PCI_VENDOR_ID } from '../spec/pci.js';
 import { PciSysfs } from './pci-address.js';
+import { readTraffic, type Traffic, type TrafficRoots } from './traffic.js';
 
 const SYSFS_BUS = '/sys/bus/pci';
-const ROUTES = '/proc/net/route';
 /** High byte of a PCI class: network controllers. */
 const NETWORK_CLASS = 0x02;
-/** `flags` and `destination` of a route that is the default: up, and to anywhere. */
-const ANYWHERE = '00000000';
+/** How links to what is on top of an interface begin. */
+const UPPER = 'upper_';
 
 /** A network function as `devbind --status` shows it. */
 export interface NetworkFunction {
@@ -24,32 +24,39 @@ export interface NetworkFunction {
   /** Its interfaces in the kernel. */
   readonly interfaces: readonly string[];
   readonly iommuGroup: string | undefined;
+  /** The group is one that VFIO made up: nothing stands between the function and memory. */
+  readonly isWithoutIommu: boolean;
+  /** VFIO could have its group; false without a group, and while a driver of the kernel has another function of it. */
+  readonly isViable: boolean;
   /** The default route goes over one of its interfaces. */
   readonly carriesDefaultRoute: boolean;
+  /** Somebody is logged in over one of its interfaces (SSH). */
+  readonly carriesLogin: boolean;
 }
 
 /** Where things are; other places in tests. */
-export interface PciRoots {
-  readonly bus?: string;
-  readonly routes?: string;
+export interface PciRoots extends TrafficRoots {
+  /** `/sys/bus/pci` unless given. */
+  readonly bus?: string | undefined;
 }
 
 /** All network functions of this machine, by address. */
 export function networkFunctions(roots: PciRoots = {}): NetworkFunction[] {
   const folder = join(roots.bus ?? SYSFS_BUS, 'devices');
   if (!existsSync(folder)) return [];
+  const traffic = readTraffic(roots);
   const functions = readdirSync(folder).sort();
   return functions
     .map((address) => new PciSysfs(address, folder))
     .filter((pci) => (pci.number('class') ?? 0) >>> 16 === NETWORK_CLASS)
-    .map((pci) => describe(pci, roots));
+    .map((pci) => describe(pci, traffic));
 }
 
 /**
  * Gives a function to a driver, from whatever has it.
  *
- * @throws VirtioError IN_USE when it carries the default route and `force` is not set, NOT_FOUND without the function or
- *   the driver, PERMISSION_DENIED, DEVICE_BROKEN when the driver does not take it
+ * @throws VirtioError IN_USE when it carries the default route or a login and `force` is not set, NOT_FOUND without the
+ *   function or the driver, PERMISSION_DENIED, DEVICE_BROKEN when the driver does not take it
  */
 export function bindFunction(address: string, driver: string, force: boolean, roots: PciRoots = {}): void {
   const bus = roots.bus ?? SYSFS_BUS;
@@ -61,7 +68,7 @@ export function bindFunction(address: string, driver: string, force: boolean, ro
       advice: `modprobe ${driver}`,
     });
   }
-  unbindFunction(address, force, roots);
+  takeFromDriver(pci, force, roots);
   write(join(pci.folder, 'driver_override'), driver);
   try {
     write(join(bus, 'drivers_probe'), address);
@@ -83,53 +90,62 @@ export function bindFunction(address: string, driver: string, force: boolean, ro
 /**
  * Takes a function from its driver, if it has one.
  *
- * @throws VirtioError IN_USE when it carries the default route and `force` is not set, NOT_FOUND, PERMISSION_DENIED
+ * @throws VirtioError IN_USE when it carries the default route or a login and `force` is not set, NOT_FOUND,
+ *   PERMISSION_DENIED
  */
 export function unbindFunction(address: string, force: boolean, roots: PciRoots = {}): void {
-  const pci = new PciSysfs(address, join(roots.bus ?? SYSFS_BUS, 'devices'));
-  if (pci.driver === undefined) return;
-  const { carriesDefaultRoute, interfaces } = describe(pci, roots);
-  if (carriesDefaultRoute && !force) {
-    throw new VirtioError(
-      ErrorCode.IN_USE,
-      `${address} (${interfaces.join(', ')}) carries the default route: without it this machine may be out of reach`,
-      { value: address, advice: 'use another device, or --force' },
-    );
-  }
-  write(join(pci.folder, 'driver', 'unbind'), address);
+  takeFromDriver(new PciSysfs(address, join(roots.bus ?? SYSFS_BUS, 'devices')), force, roots);
 }
 
-function describe(pci: PciSysfs, roots: PciRoots): NetworkFunction {
+function takeFromDriver(pci: PciSysfs, force: boolean, roots: PciRoots): void {
+  if (pci.driver === undefined) return;
+  if (!force) refuseToCutOff(describe(pci, readTraffic(roots)));
+  write(join(pci.folder, 'driver', 'unbind'), pci.address);
+}
+
+function refuseToCutOff({ address, interfaces, carriesDefaultRoute, carriesLogin }: NetworkFunction): void {
+  if (!carriesDefaultRoute && !carriesLogin) return;
+  const what = carriesDefaultRoute ? 'the default route' : 'a login over SSH';
+  throw new VirtioError(
+    ErrorCode.IN_USE,
+    `${address} (${interfaces.join(', ')}) carries ${what}: without it this machine may be out of reach`,
+    { value: address, advice: 'use another device, or --force' },
+  );
+}
+
+function describe(pci: PciSysfs, traffic: Traffic): NetworkFunction {
   const hex = (value: number | undefined): string => (value ?? 0).toString(16).padStart(4, '0');
-  const interfaces = interfacesOf(pci.folder);
-  const defaults = defaultRouteInterfaces(roots.routes ?? ROUTES);
+  const folders = interfaceFolders(pci.folder);
+  const carrying = folders.flatMap(withUppers).map((folder) => basename(folder).replace(UPPER, ''));
+  const { iommuGroup } = pci;
+  const others = iommuGroup === undefined ? [] : pci.groupObstacles().filter(({ address }) => address !== pci.address);
   return {
     address: pci.address,
     id: `${hex(pci.number('vendor'))}:${hex(pci.number('device'))}`,
     isVirtio: pci.number('vendor') === PCI_VENDOR_ID,
     driver: pci.driver,
-    interfaces,
-    iommuGroup: pci.iommuGroup,
-    carriesDefaultRoute: interfaces.some((name) => defaults.includes(name)),
+    interfaces: folders.map((folder) => basename(folder)),
+    iommuGroup,
+    isWithoutIommu: pci.isWithoutIommu,
+    isViable: iommuGroup !== undefined && others.length === 0,
+    carriesDefaultRoute: carrying.some((name) => traffic.defaultRoutes.has(name)),
+    carriesLogin: carrying.some((name) => traffic.logins.has(name)),
   };
 }
 
 /** A virtio function has its interfaces one level further down, below `virtioN`. */
-function interfacesOf(folder: string): string[] {
+function interfaceFolders(folder: string): string[] {
   const children = readdirSync(folder).filter((name) => name.startsWith('virtio'));
   return ['', ...children].flatMap((child) => {
     const net = join(folder, child, 'net');
-    return existsSync(net) ? readdirSync(net) : [];
+    return existsSync(net) ? readdirSync(net).map((name) => join(net, name)) : [];
   });
 }
 
-function defaultRouteInterfaces(path: string): string[] {
-  if (!existsSync(path)) return [];
-  const routes = readFileSync(path, 'latin1').split('\n').slice(1);
-  return routes
-    .map((line) => line.split('\t'))
-    .filter(([, destination, , , , , , mask]) => destination === ANYWHERE && mask === ANYWHERE)
-    .map(([name]) => name!);
+/** An interface's folder, and those of the bridges, bonds and VLANs on top of it, whose traffic goes over it too. */
+function withUppers(folder: string): string[] {
+  const uppers = readdirSync(folder).filter((name) => name.startsWith(UPPER));
+  return [folder, ...uppers.flatMap((name) => withUppers(join(folder, name)))];
 }
 
 function write(path: string, text: string): void {

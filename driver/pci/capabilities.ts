@@ -96,6 +96,8 @@ export function pciCapabilities(fn: PciFunction): PciCapability[] {
       ErrorCode.PEER_GONE,
       `${fn.address}: the function is gone: configuration space reads all ones`,
       {
+        value: statusValue,
+        requirement: WALK,
         advice: 'check that the device is still plugged in',
       },
     );
@@ -109,7 +111,7 @@ export function pciCapabilities(fn: PciFunction): PciCapability[] {
     if (next < pciHeader.bytes) throw refuse(fn, `capability pointer ${hex(next)} points into the header`, WALK, next);
     if (next % 4 !== 0) throw refuse(fn, `capability pointer ${hex(next)} is not a multiple of 4`, WALK, next);
     // No position twice, so the list ends after PCI_CAPABILITIES_MAX at the latest; the bound stands here all the same.
-    if (seen.size >= PCI_CAPABILITIES_MAX) throw refuse(fn, 'the capability list does not end', WALK, next);
+    if (found.length >= PCI_CAPABILITIES_MAX) throw refuse(fn, 'the capability list does not end', WALK, next);
     seen.add(next);
     found.push({ id: fn.readConfig8(next + pciCapability.fields.cap_vndr.offset), offset: next });
     next = fn.readConfig8(next + pciCapability.fields.cap_next.offset);
@@ -134,6 +136,7 @@ export function findVirtioCapabilities(fn: PciFunction): VirtioCapabilities {
   const vendor = pciCapabilities(fn).filter(({ id }) => id === PciCapabilityId.VENDOR);
   if (vendor.length === 0) {
     throw new VirtioError(ErrorCode.UNSUPPORTED, `${fn.address}: no virtio capability: a legacy device`, {
+      value: 0,
       requirement: 'virtio 1.2 §4.1.5.1.1.1',
       advice: 'use the legacy transport, or a device with disable-modern=off',
     });
@@ -178,6 +181,7 @@ export function findVirtioCapabilities(fn: PciFunction): VirtioCapabilities {
       fn,
       reason === undefined ? `the ${name} capability is missing` : `no usable ${name} capability: ${reason}`,
       `virtio 1.2 ${minimum[name].clause}`,
+      name,
     );
   };
   return {

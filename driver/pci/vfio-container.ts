@@ -14,6 +14,8 @@ import {
   vfioDmaUnmap,
 } from '../spec/vfio.js';
 import { type Libc, libc } from './libc.js';
+import type { PciSysfs } from './pci-address.js';
+import { VfioGroup, vfioGroupPath } from './vfio-group.js';
 import { type IommuInfo, readIommuInfo } from './vfio-iommu-info.js';
 
 export interface VfioContainerOptions {
@@ -21,6 +23,17 @@ export interface VfioContainerOptions {
   readonly path?: string;
   /** System calls; those of the C library unless given. */
   readonly libc?: Libc;
+  /**
+   * Without an IOMMU: its devices use physical addresses and reach all memory of the machine, whatever is mapped. Default
+   * false.
+   */
+  readonly noIommu?: boolean | undefined;
+}
+
+/** A group in the container, and how many functions of it are in use. */
+interface Member {
+  readonly group: VfioGroup;
+  users: number;
 }
 
 /** Memory that devices reach at an address. */
@@ -35,24 +48,33 @@ interface Mapping {
 export class VfioContainer {
   readonly #libc: Libc;
   readonly #fd: number;
+  /** It has no IOMMU, as was asked for. */
+  readonly isWithoutIommu: boolean;
   readonly #mappings = new Map<bigint, Mapping>();
+  readonly #groups = new Map<string, Member>();
+  #hasIommu = false;
   #info: IommuInfo | undefined;
   #isClosed = false;
 
-  private constructor(calls: Libc, fd: number) {
+  private constructor(calls: Libc, fd: number, isWithoutIommu: boolean) {
     this.#libc = calls;
     this.#fd = fd;
+    this.isWithoutIommu = isWithoutIommu;
   }
 
   /**
    * Opens a container and checks that it is one this driver can use.
    *
    * @throws VirtioError NOT_FOUND without VFIO in the kernel, PERMISSION_DENIED, UNSUPPORTED when VFIO speaks another
-   *   version or has no type 1 (version 2) IOMMU
+   *   version, has no type 1 (version 2) IOMMU, or may not do without one and should
    */
   static open(options: VfioContainerOptions = {}): VfioContainer {
     const calls = options.libc ?? libc();
-    const container = new VfioContainer(calls, openPath(calls, options.path ?? VFIO_CONTAINER_PATH));
+    const container = new VfioContainer(
+      calls,
+      openPath(calls, options.path ?? VFIO_CONTAINER_PATH),
+      options.noIommu ?? false,
+    );
     try {
       container.#checkVersion();
       container.#checkIommu();
@@ -75,26 +97,65 @@ export class VfioContainer {
   }
 
   /**
-   * Turns the IOMMU on, once the first group is in the container. Idempotent.
+   * Puts the group of a function into the container, and turns the IOMMU on with the first. A group that is in it already
+   * is shared: VFIO gives it out once.
    *
-   * @throws VirtioError PERMISSION_DENIED when interrupts cannot be remapped
+   * @throws VirtioError as `vfioGroupPath` and `VfioGroup` do, PERMISSION_DENIED when interrupts cannot be remapped
    */
-  setIommu(): void {
-    if (this.#info !== undefined) return;
+  join(pci: PciSysfs, folder?: string): VfioGroup {
+    const path = vfioGroupPath(pci, { folder, noIommu: this.isWithoutIommu });
+    const there = this.#groups.get(path);
+    if (there !== undefined) {
+      there.users++;
+      return there.group;
+    }
+    const containerFd = this.fd;
+    const group = VfioGroup.open(this.#libc, pci, path);
     try {
-      this.#libc.ioctlValue(this.fd, VfioRequest.SET_IOMMU, VfioExtension.TYPE1v2_IOMMU);
+      group.setContainer(containerFd);
+      this.#setIommu();
+    } catch (error) {
+      group.close();
+      throw error;
+    }
+    this.#groups.set(path, { group, users: 1 });
+    return group;
+  }
+
+  /** Gives back a group that `join` gave; the last function closes it. */
+  leave(group: VfioGroup): void {
+    const [path, member] = [...this.#groups].find(([, each]) => each.group === group) ?? [];
+    if (path === undefined || member === undefined || --member.users > 0) return;
+    this.#groups.delete(path);
+    group.close();
+    // With the last group VFIO takes the IOMMU and all that was mapped from the container.
+    if (this.#groups.size === 0) this.#hasIommu = false;
+  }
+
+  #setIommu(): void {
+    if (this.#hasIommu) return;
+    const type = this.isWithoutIommu ? VfioExtension.NOIOMMU_IOMMU : VfioExtension.TYPE1v2_IOMMU;
+    try {
+      this.#libc.ioctlValue(this.fd, VfioRequest.SET_IOMMU, type);
     } catch (cause) {
       if (!isSystemError(cause, 'EPERM')) throw cause;
+      if (this.isWithoutIommu) {
+        throw new VirtioError(ErrorCode.PERMISSION_DENIED, 'VFIO refuses to do without an IOMMU for this user', {
+          cause,
+          advice: 'run as root: it takes CAP_SYS_RAWIO',
+        });
+      }
       throw new VirtioError(ErrorCode.PERMISSION_DENIED, 'VFIO refuses the IOMMU: it cannot remap interrupts', {
         cause,
         advice:
           'turn interrupt remapping on (QEMU: intel-iommu,intremap=on), or load vfio_iommu_type1 with allow_unsafe_interrupts=1',
       });
     }
-    this.#info = readIommuInfo(this.#libc, this.#fd);
+    this.#info = this.isWithoutIommu ? undefined : readIommuInfo(this.#libc, this.#fd);
+    this.#hasIommu = true;
   }
 
-  /** What the IOMMU can do; after `setIommu`. */
+  /** What the IOMMU can do; after the first `join`. */
   get iommu(): IommuInfo {
     if (this.#info === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, 'the container has no IOMMU yet');
     return this.#info;
@@ -102,11 +163,13 @@ export class VfioContainer {
 
   /**
    * Lets the devices of this container reach memory at `address`. The same memory may be mapped again by another function.
+   * Without an IOMMU they reach it anyway, at its physical address.
    *
    * @throws VirtioError INVALID_ARGUMENT for addresses that the IOMMU cannot take, NO_RESOURCES beyond the memlock limit or
    *   the number of mappings, IN_USE when something else is mapped there
    */
   mapDma(address: bigint, memory: MemoryRange): void {
+    if (this.isWithoutIommu) return;
     const { bytes } = memory;
     const there = this.#mappings.get(address);
     if (there !== undefined && there.bytes === bytes) {
@@ -114,6 +177,7 @@ export class VfioContainer {
       return;
     }
     this.iommu.check(address, bytes);
+    this.iommu.checkCount(this.#mappings.size);
     const buffer = native.mapShared(memory.fd, memory.fileOffset, bytes, 0);
     const argument = new Uint8Array(vfioDmaMap.bytes);
     vfioDmaMap.write(new DataView(argument.buffer), {
@@ -127,7 +191,7 @@ export class VfioContainer {
       this.#libc.ioctlBuffer(this.fd, VfioRequest.IOMMU_MAP_DMA, argument);
     } catch (cause) {
       native.unmapShared(buffer);
-      throw mapError(cause, address, bytes);
+      throw mapError(cause, address, bytes, this.#mappedBytes());
     }
     this.#mappings.set(address, { buffer, bytes, users: 1 });
   }
@@ -150,10 +214,16 @@ export class VfioContainer {
     }
   }
 
+  #mappedBytes(): number {
+    return [...this.#mappings.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
   /** Idempotent. What is still mapped goes with it. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    for (const { group } of this.#groups.values()) group.close();
+    this.#groups.clear();
     this.#libc.close(this.#fd);
     for (const { buffer } of this.#mappings.values()) native.unmapShared(buffer);
     this.#mappings.clear();
@@ -180,6 +250,13 @@ export class VfioContainer {
   }
 
   #checkIommu(): void {
+    if (this.isWithoutIommu) {
+      if (this.#request('CHECK_EXTENSION', () => this.hasExtension(VfioExtension.NOIOMMU_IOMMU))) return;
+      throw new VirtioError(ErrorCode.UNSUPPORTED, 'VFIO does not do without an IOMMU here', {
+        advice:
+          'allow it: virtio-pmd devbind --noiommu (a kernel without CONFIG_VFIO_NOIOMMU, such as Debian’s, has it not: choose sysfs)',
+      });
+    }
     if (this.#request('CHECK_EXTENSION', () => this.hasExtension(VfioExtension.TYPE1v2_IOMMU))) return;
     throw new VirtioError(ErrorCode.UNSUPPORTED, 'VFIO has no type 1 (version 2) IOMMU', {
       advice: 'load the module: modprobe vfio_iommu_type1',
@@ -199,13 +276,17 @@ export class VfioContainer {
   }
 }
 
-function mapError(cause: unknown, address: bigint, bytes: number): unknown {
+function mapError(cause: unknown, address: bigint, bytes: number, mapped: number): unknown {
   const where = `${bytes} bytes at 0x${address.toString(16)}`;
   if (isSystemError(cause, 'ENOMEM')) {
     return new VirtioError(
       ErrorCode.NO_RESOURCES,
-      `VFIO cannot map ${where} for DMA: the memlock limit is ${native.memlockLimit()} bytes`,
-      { value: bytes, cause, advice: 'raise it, with ulimit -l unlimited or LimitMEMLOCK=infinity' },
+      `VFIO cannot map ${where} for DMA, with ${mapped} bytes mapped before: the memlock limit is ${native.memlockLimit()} bytes`,
+      {
+        value: bytes,
+        cause,
+        advice: `raise it to at least ${mapped + bytes} bytes, with ulimit -l unlimited or LimitMEMLOCK=infinity`,
+      },
     );
   }
   if (isSystemError(cause, 'ENOSPC')) {
@@ -216,7 +297,18 @@ function mapError(cause: unknown, address: bigint, bytes: number): unknown {
     });
   }
   if (isSystemError(cause, 'EEXIST')) {
-    return new VirtioError(ErrorCode.IN_USE, `something else is mapped within ${where}`, { value: address, cause });
+    return new VirtioError(ErrorCode.IN_USE, `something else is mapped within ${where}`, {
+      value: address,
+      cause,
+      advice: 'use a pool of its own for each container, or one container for all functions',
+    });
+  }
+  if (isSystemError(cause, 'EPERM') || isSystemError(cause, 'EACCES')) {
+    return new VirtioError(ErrorCode.PERMISSION_DENIED, `VFIO may not map ${where} for DMA: ${cause.code}`, {
+      value: address,
+      cause,
+      advice: 'run as root, or with memory that this user may write',
+    });
   }
   if (isSystemError(cause, 'EINVAL')) {
     return new VirtioError(ErrorCode.INVALID_ARGUMENT, `the IOMMU cannot map ${where}`, {

@@ -1,19 +1,15 @@
 /** A PCI function through VFIO (Linux, Documentation/driver-api/vfio.rst). */
 
-import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { PCI_BARS, PCI_CONFIG_BYTES } from '../spec/pci.js';
 import type { Bar, MemoryRange, PciFunction } from '../spec/pci-function.js';
 import {
   VfioDeviceFlag,
-  VfioIrqSetFlag,
   VfioPciIrq,
   VfioPciRegion,
   VfioRegionFlag,
   VfioRequest,
   vfioDeviceInfo,
-  vfioIrqInfo,
-  vfioIrqSet,
   vfioRegionInfo,
 } from '../spec/vfio.js';
 import type { Iova } from '../units.js';
@@ -23,7 +19,8 @@ import { type Libc, libc } from './libc.js';
 import { MappedBar } from './mapped-bar.js';
 import { PciSysfs } from './pci-address.js';
 import { VfioContainer } from './vfio-container.js';
-import { VfioGroup } from './vfio-group.js';
+import { type VfioGroup, vfioGroupPath } from './vfio-group.js';
+import { VfioInterrupts } from './vfio-interrupts.js';
 
 interface Region {
   readonly flags: number;
@@ -36,6 +33,11 @@ export interface VfioFunctionOptions {
   /** The container to put the function into, shared with other functions; one of its own when not given. */
   readonly container?: VfioContainer;
   readonly libc?: Libc;
+  /**
+   * Without an IOMMU: the function uses physical addresses and reaches all memory of the machine. Default: as the container
+   * is, else false.
+   */
+  readonly noIommu?: boolean | undefined;
   /** Where sysfs has PCI devices, and where VFIO has its groups: other folders in tests. */
   readonly sysfs?: string;
   readonly groups?: string;
@@ -54,7 +56,8 @@ export class VfioFunction implements PciFunction {
   readonly #canReset: boolean;
   readonly #bars = new Map<number, MappedBar | FileBar>();
   readonly #mapped = new Set<Iova>();
-  #eventFds: number[] = [];
+  readonly #interrupts: VfioInterrupts;
+  #removalFd: number | undefined;
   #isClosed = false;
 
   private constructor(
@@ -79,30 +82,32 @@ export class VfioFunction implements PciFunction {
     const config = this.#region(VfioPciRegion.CONFIG);
     this.#config = new FileRegisters(fd, config.offset);
     this.configBytes = Math.max(PCI_CONFIG_BYTES, config.bytes);
-    const { count } = this.#read(vfioIrqInfo, VfioRequest.DEVICE_GET_IRQ_INFO, { index: VfioPciIrq.MSIX });
-    this.interruptVectors = count;
+    this.#interrupts = new VfioInterrupts(calls, fd);
+    this.interruptVectors = this.#interrupts.count(VfioPciIrq.MSIX);
   }
 
   /**
    * Takes a function that is bound to vfio-pci.
    *
-   * @throws VirtioError as `PciSysfs`, `VfioGroup.open` and `VfioContainer.open` do
+   * @throws VirtioError as `PciSysfs`, `VfioContainer.open` and `VfioContainer.join` do
    */
   static open(address: string, options: VfioFunctionOptions = {}): VfioFunction {
     const calls = options.libc ?? libc();
-    const group = VfioGroup.open(calls, new PciSysfs(address, options.sysfs), options.groups);
-    let container: VfioContainer | undefined;
+    const pci = new PciSysfs(address, options.sysfs);
+    const noIommu = options.container?.isWithoutIommu ?? options.noIommu;
+    // What is wrong with the device comes before what is wrong with VFIO.
+    vfioGroupPath(pci, { noIommu });
+    const container = options.container ?? VfioContainer.open({ libc: calls, noIommu });
+    let group: VfioGroup | undefined;
     let fd = -1;
     try {
-      container = options.container ?? VfioContainer.open({ libc: calls });
-      group.setContainer(container.fd);
-      container.setIommu();
-      fd = group.deviceFd();
+      group = container.join(pci, options.groups);
+      fd = group.deviceFd(address);
       return new VfioFunction(address, calls, container, options.container === undefined, group, fd);
     } catch (error) {
       if (fd >= 0) calls.close(fd);
-      group.close();
-      if (options.container === undefined) container?.close();
+      if (group !== undefined) container.leave(group);
+      if (options.container === undefined) container.close();
       throw error;
     }
   }
@@ -135,6 +140,8 @@ export class VfioFunction implements PciFunction {
 
   mapDma(address: Iova, memory: MemoryRange): void {
     this.#container.mapDma(address, memory);
+    // A function has one share in a mapping, however often it asks for it.
+    if (this.#mapped.has(address)) this.#container.unmapDma(address);
     this.#mapped.add(address);
   }
 
@@ -143,24 +150,30 @@ export class VfioFunction implements PciFunction {
   }
 
   enableInterrupts(count: number): readonly number[] {
-    this.disableInterrupts();
-    if (count === 0) return [];
-    const fds: number[] = [];
-    try {
-      for (let vector = 0; vector < count; vector++) fds.push(native.createEventFd(0));
-      this.#setIrqs(VfioIrqSetFlag.DATA_EVENTFD, Int32Array.from(fds));
-    } catch (error) {
-      for (const fd of fds) native.closeFd(fd);
-      throw error;
-    }
-    this.#eventFds = fds;
-    return fds;
+    this.#interrupts.disable(VfioPciIrq.INTX);
+    return this.#interrupts.enable(VfioPciIrq.MSIX, count);
   }
 
   disableInterrupts(): void {
-    if (this.#eventFds.length === 0) return;
-    this.#setIrqs(VfioIrqSetFlag.DATA_NONE, new Int32Array(0));
-    for (const fd of this.#eventFds.splice(0)) native.closeFd(fd);
+    this.#interrupts.disable(VfioPciIrq.MSIX);
+    this.#interrupts.disable(VfioPciIrq.INTX);
+  }
+
+  enableLine(): number | undefined {
+    if (this.#interrupts.count(VfioPciIrq.INTX) === 0) return undefined;
+    this.#interrupts.disable(VfioPciIrq.MSIX);
+    return this.#interrupts.enable(VfioPciIrq.INTX, 1)[0];
+  }
+
+  unmaskLine(): void {
+    this.#interrupts.unmask(VfioPciIrq.INTX);
+  }
+
+  /** Signalled when the kernel takes the device away from the machine: it waits until this function is closed. */
+  get removalFd(): number | undefined {
+    this.#removalFd ??=
+      this.#interrupts.count(VfioPciIrq.REQ) === 0 ? undefined : this.#interrupts.enable(VfioPciIrq.REQ, 1)[0];
+    return this.#removalFd;
   }
 
   reset(): void {
@@ -171,13 +184,13 @@ export class VfioFunction implements PciFunction {
     if (this.#isClosed) return;
     this.#isClosed = true;
     try {
-      this.disableInterrupts();
+      this.#interrupts.close();
     } finally {
       for (const bar of this.#bars.values()) bar.close();
       // Memory is taken from the device before its pages can become somebody else's.
       for (const address of this.#mapped) this.#container.unmapDma(address);
       this.#libc.close(this.#fd);
-      this.#group.close();
+      this.#container.leave(this.#group);
       if (this.#ownsContainer) this.#container.close();
     }
   }
@@ -212,18 +225,5 @@ export class VfioFunction implements PciFunction {
     shape.write(view, { ...values, argsz: shape.bytes } as Partial<T>);
     this.#libc.ioctlBuffer(this.#fd, request, argument);
     return shape.read(view);
-  }
-
-  #setIrqs(data: number, fds: Int32Array): void {
-    const argument = new Uint8Array(vfioIrqSet.bytes + fds.byteLength);
-    const view = new DataView(argument.buffer);
-    vfioIrqSet.write(view, {
-      argsz: argument.length,
-      flags: data | VfioIrqSetFlag.ACTION_TRIGGER,
-      index: VfioPciIrq.MSIX,
-      count: fds.length,
-    });
-    for (const [index, fd] of fds.entries()) view.setInt32(vfioIrqSet.bytes + 4 * index, fd, true);
-    this.#libc.ioctlBuffer(this.#fd, VfioRequest.DEVICE_SET_IRQS, argument);
   }
 }

@@ -48,6 +48,20 @@ export class IommuInfo {
     throw refuse(`the IOMMU maps ${ranges}, not ${hex(address)} to ${hex(end)}`, address);
   }
 
+  /** @throws VirtioError NO_RESOURCES when there may be no mapping beside `mapped` others */
+  checkCount(mapped: number): void {
+    if (this.mappingsLeft === undefined || mapped < this.mappingsLeft) return;
+    throw new VirtioError(
+      ErrorCode.NO_RESOURCES,
+      `VFIO takes ${this.mappingsLeft} mappings, and all of them are used`,
+      {
+        value: mapped,
+        advice:
+          'use larger hugepages: they need fewer mappings; or raise the limit: echo 65535 > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit',
+      },
+    );
+  }
+
   #smallestPage(): bigint {
     return this.pageSizes === 0n ? PAGE_BYTES : this.pageSizes & -this.pageSizes;
   }

@@ -29,6 +29,10 @@ export interface DriverRing {
   reclaimAll(out: Uint32Array): number;
   /** Whether the device wants a notification for what was posted since the last call. */
   needsKick(): boolean;
+  /** How far the ring has come, in the 16 bits that a notification can tell with NOTIFICATION_DATA (virtio 1.2 §2.9). */
+  readonly position: number;
+  /** Whether the device has used chains that were not reclaimed. */
+  readonly hasUsed: boolean;
   /** Asks the device for notifications from the next used chain on; false when chains are waiting already. */
   enableCalls(): boolean;
   disableCalls(): void;

@@ -434,6 +434,12 @@ export const splitDriverRing = specialize(function splitDriverRing(
     get unsendable() {
       return unsendable;
     },
+    get position() {
+      return availIndex;
+    },
+    get hasUsed() {
+      return broken === undefined && Atomics.load(used, USED_INDEX) !== usedIndex;
+    },
     postPackets,
     postBuffers,
     reclaim,

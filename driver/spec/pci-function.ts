@@ -73,7 +73,17 @@ export interface PciFunction {
   readonly interruptVectors: number;
   /** Turns on the first `count` vectors; returns an eventfd each, which belong to the function. */
   enableInterrupts(count: number): readonly number[];
+  /** Turns off what `enableInterrupts` and `enableLine` turned on. */
   disableInterrupts(): void;
+  /**
+   * Turns on the interrupt line (INTx), in place of MSI-X; returns its eventfd, which belongs to the function, or undefined
+   * when the function has none. The line is masked when it fires.
+   */
+  enableLine?(): number | undefined;
+  /** Lets the line fire again, when what it told of has been read. */
+  unmaskLine?(): void;
+  /** An eventfd of the function that is signalled when the machine wants the device back; undefined when nothing tells. */
+  readonly removalFd?: number | undefined;
   /** Resets the function where it can be, else does nothing. */
   reset(): void;
   /** Gives the function back. Idempotent. The caller has reset the device before. */

@@ -37,7 +37,27 @@ export type TransportEvent =
   /** The other side went away; nothing works until `back`, if that ever comes. */
   | { readonly type: 'gone'; readonly reason: string }
   /** The other side is there again: the driver must bring the device up anew, from `reset`. */
-  | { readonly type: 'back' };
+  | { readonly type: 'back' }
+  /** The machine takes the device away, and waits until the transport is closed. */
+  | { readonly type: 'unplug' };
+
+/** How a device tells the driver that it has something to look at. */
+export type InterruptKind =
+  /** MSI-X: a vector for configuration, and one for each queue that asked. */
+  | 'msix'
+  /** One line for everything (INTx). */
+  | 'intx'
+  /** An eventfd a queue; configuration does not change. */
+  | 'eventfd'
+  /** Not at all: the driver looks now and then. */
+  | 'none';
+
+/** What the driver gets of the interrupts it asked for. */
+export interface InterruptPlan {
+  readonly kind: InterruptKind;
+  /** Whether `config` events come by themselves; else the driver calls `checkEvents` more often. */
+  readonly tellsOfConfig: boolean;
+}
 
 export interface Transport {
   readonly kind: 'pci-modern' | 'pci-legacy' | 'vhost-user' | 'vhost-kernel';
@@ -71,7 +91,20 @@ export interface Transport {
    * the device has a control queue of its own. Resolves to the ack byte.
    */
   readonly controlCommand: ((commandClass: number, command: number, data: Uint8Array) => Promise<number>) | undefined;
-  /** Looks for events that nothing announces; the driver calls it about once a second while the port is started. */
+  /**
+   * Asks for interrupts: of configuration, where there are any, and of these queues. After each `reset` and before
+   * `readConfig` and `setUpQueue`.
+   *
+   * Resolves to what there is. Queues that cannot have interrupts have no `interruptFd`.
+   * @throws VirtioError UNSUPPORTED when the device refuses to map a queue that it has a vector for
+   */
+  requestInterrupts?(queues: readonly number[]): Promise<InterruptPlan>;
+  /**
+   * The eventfd that is signalled when the device has used buffers of a queue, from any thread; the transport's, good until
+   * the next `reset`. Undefined without interrupts for the queue.
+   */
+  interruptFd?(index: number): number | undefined;
+  /** Looks for events that nothing announces; the driver calls it now and then while the port is started. */
   checkEvents?(): void;
   /** Gives the device back. Idempotent. The driver has reset it before. */
   close(): Promise<void>;

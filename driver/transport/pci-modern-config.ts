@@ -53,7 +53,7 @@ export function readDeviceConfig(
   throw new VirtioError(
     ErrorCode.DEVICE_BROKEN,
     `device configuration changed during each of ${ATTEMPTS} readings: config_generation does not stand still`,
-    { requirement: 'virtio 1.2 §2.5.1', advice: 'reset the device; if it goes on, use another one' },
+    { value: ATTEMPTS, requirement: 'virtio 1.2 §2.5.1', advice: 'reset the device; if it goes on, use another one' },
   );
 }
 

@@ -70,6 +70,7 @@ export function notifyLocation(
     new VirtioError(ErrorCode.DEVICE_BROKEN, `queue ${index}: the notify address ${what}`, {
       value: { queueNotifyOff, notifyOffMultiplier },
       requirement: 'virtio 1.2 §4.1.4.4.1',
+      advice: 'use another device: this one does not keep to the specification',
     });
   if (offset + width / 8 > notify.bytes) {
     throw broken(

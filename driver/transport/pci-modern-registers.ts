@@ -93,5 +93,7 @@ export class CommonRegisters {
 /** The error for a device whose registers read all ones. */
 export const gone = (address: string): VirtioError =>
   new VirtioError(ErrorCode.PEER_GONE, `${address}: the device is gone: its registers read all ones`, {
+    value: STATUS_GONE,
+    requirement: 'virtio 1.2 §2.1',
     advice: 'check that the device is still plugged in, then open it again',
   });

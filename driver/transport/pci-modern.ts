@@ -9,13 +9,15 @@ import { PCI_VENDOR_ID, PciCommand, PciDeviceId, pciHeader } from '../spec/pci.j
 import type { Doorbell, MemoryRange, PciFunction } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { describeStatus, Status } from '../spec/status.js';
-import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
+import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import type { Iova } from '../units.js';
 import { allowDma, forbidDma } from './pci-dma.js';
-import { readDeviceConfig, touchConfig } from './pci-modern-config.js';
+import { PciInterrupts, takeIsr, watchRemoval } from './pci-interrupts.js';
+import { readDeviceConfig } from './pci-modern-config.js';
 import { mapVector } from './pci-modern-interrupts.js';
 import { checkAddresses, notifyLocation } from './pci-modern-queue.js';
 import { CommonRegisters, gone } from './pci-modern-registers.js';
+import { DeviceWatch } from './pci-modern-watch.js';
 
 /** Words of feature bits that are asked for: bits 0 to 127. */
 const FEATURE_WORDS = 4;
@@ -42,9 +44,11 @@ export class PciModernTransport implements Transport {
   #accepted = FeatureSet.EMPTY;
   /** Largest sizes as first read after a reset: once a size is written, the register shows that one. */
   readonly #sizeMax = new Map<number, number>();
-  #generation: number | undefined;
+  readonly #watch: DeviceWatch;
+  readonly #interrupts: PciInterrupts;
+  readonly #stopWatchingRemoval: () => void;
+  /** Vectors that are on. */
   #vectors = 0;
-  readonly #reported = new Set<TransportEvent['type']>();
   #isClosed = false;
 
   private constructor(fn: PciFunction, structures: VirtioCapabilities, options: PciModernOptions) {
@@ -54,6 +58,12 @@ export class PciModernTransport implements Transport {
     this.#registers = new CommonRegisters(structures.common, fn.address);
     this.#resetTimeoutMs = options.resetTimeoutMs ?? 3000;
     this.#now = options.now ?? (() => performance.now());
+    this.#watch = new DeviceWatch(this.#registers, structures.device, (event) => this.onEvent?.(event));
+    this.#interrupts = new PciInterrupts(fn, {
+      configInterrupt: () => this.#look(true),
+      takeIsr: () => takeIsr(structures.isr),
+    });
+    this.#stopWatchingRemoval = watchRemoval(fn, () => this.onEvent?.({ type: 'unplug' }));
   }
 
   /**
@@ -79,7 +89,8 @@ export class PciModernTransport implements Transport {
       });
     }
     const structures = findVirtioCapabilities(fn);
-    fn.writeConfig16(command.offset, fn.readConfig16(command.offset) | PciCommand.MEMORY);
+    // Whoever had the device before, and was killed, may have left it running: no DMA until it has been reset.
+    fn.writeConfig16(command.offset, (fn.readConfig16(command.offset) | PciCommand.MEMORY) & ~PciCommand.MASTER);
     return new PciModernTransport(fn, structures, options);
   }
 
@@ -90,18 +101,24 @@ export class PciModernTransport implements Transport {
 
   async reset(): Promise<void> {
     const registers = this.#live();
+    this.#watch.reset();
     registers.write('device_status', 0);
     // "The driver MUST wait for a read of device_status to return 0 before reinitializing the device." (§4.1.4.3.2)
-    await this.#waitFor(
-      'the reset of the device',
-      'virtio 1.2 §4.1.4.3.2',
-      () => registers.read('device_status') === 0,
-    );
+    try {
+      await this.#waitFor(
+        'the reset of the device',
+        'virtio 1.2 §4.1.4.3.2',
+        () => registers.read('device_status') === 0,
+      );
+    } catch (error) {
+      // It may run on, but not into memory.
+      if (!this.#isClosed) forbidDma(this.#function);
+      throw error;
+    }
     this.#offered = undefined;
     this.#accepted = FeatureSet.EMPTY;
     this.#sizeMax.clear();
-    this.#generation = undefined;
-    this.#reported.clear();
+    this.#watch.reset();
     // DMA only from here: whoever had the device before us may have left it running.
     allowDma(this.#function);
   }
@@ -112,6 +129,7 @@ export class PciModernTransport implements Transport {
 
   async setStatus(status: number): Promise<void> {
     this.#live().write('device_status', status);
+    this.#watch.isLive = (status & Status.DRIVER_OK) !== 0;
   }
 
   async offered(): Promise<OfferedFeatures> {
@@ -143,7 +161,7 @@ export class PciModernTransport implements Transport {
 
   async readConfig(offset: number, bytes: number): Promise<Uint8Array> {
     const reading = readDeviceConfig(this.#live(), this.#structures.device, offset, bytes);
-    this.#generation = reading.generation;
+    this.#watch.generation = reading.generation;
     return reading.bytes;
   }
 
@@ -194,6 +212,8 @@ export class PciModernTransport implements Transport {
         );
       }
     }
+    const vector = this.#interrupts.vectorOf(index);
+    if (vector !== undefined) mapVector(registers, 'queue_msix_vector', vector, this.#vectors);
     registers.writeAddress('queue_desc', addresses.desc);
     registers.writeAddress('queue_driver', addresses.driver);
     registers.writeAddress('queue_device', addresses.device);
@@ -229,18 +249,28 @@ export class PciModernTransport implements Transport {
    * once until `reset`. To be called now and then: a driver that polls has no interrupts.
    */
   checkEvents(): void {
+    this.#live();
+    this.#watch.look(this.#offered ?? FeatureSet.EMPTY, false);
+  }
+
+  async requestInterrupts(queues: readonly number[]): Promise<InterruptPlan> {
     const registers = this.#live();
-    if (registers.isGone) {
-      this.#report({ type: 'gone', reason: 'registers read all ones' });
-      return;
+    const kind = this.#interrupts.request(queues);
+    this.#vectors = this.#interrupts.vectors;
+    const { configVector } = this.#interrupts;
+    if (configVector === undefined) return { kind, tellsOfConfig: kind === 'intx' };
+    try {
+      mapVector(registers, 'config_msix_vector', configVector, this.#vectors);
+      return { kind, tellsOfConfig: true };
+    } catch (error) {
+      // It refused: the driver looks now and then instead.
+      if (!(error instanceof VirtioError) || error.code !== ErrorCode.UNSUPPORTED) throw error;
+      return { kind, tellsOfConfig: false };
     }
-    if ((registers.read('device_status') & Status.DEVICE_NEEDS_RESET) !== 0) this.#report({ type: 'needs-reset' });
-    // A device may count a change only when configuration is read (virtio 1.2 §4.1.4.3.1).
-    touchConfig(this.#structures.device, this.#offered ?? FeatureSet.EMPTY);
-    const generation = registers.read('config_generation');
-    const hasChanged = this.#generation !== undefined && generation !== this.#generation;
-    this.#generation = generation;
-    if (hasChanged) this.onEvent?.({ type: 'config' });
+  }
+
+  interruptFd(index: number): number | undefined {
+    return this.#interrupts.fdOf(index);
   }
 
   /**
@@ -283,6 +313,8 @@ export class PciModernTransport implements Transport {
     if (this.#isClosed) return;
     this.#isClosed = true;
     try {
+      this.#stopWatchingRemoval();
+      this.#interrupts.close();
       if (this.#vectors > 0) this.#function.disableInterrupts();
       forbidDma(this.#function);
     } finally {
@@ -336,13 +368,21 @@ export class PciModernTransport implements Transport {
     }
   }
 
-  #report(event: TransportEvent): void {
-    if (this.#reported.has(event.type)) return;
-    this.#reported.add(event.type);
-    this.onEvent?.(event);
+  /** Looks because the device interrupted; whatever fails is an event. */
+  #look(isTold: boolean): void {
+    if (this.#isClosed) return;
+    try {
+      this.#watch.look(this.#offered ?? FeatureSet.EMPTY, isTold);
+    } catch (error) {
+      this.onEvent?.({ type: 'gone', reason: error instanceof Error ? error.message : String(error) });
+    }
   }
 
   #broken(what: string, requirement: string, value: unknown): VirtioError {
-    return new VirtioError(ErrorCode.DEVICE_BROKEN, `${this.address}: ${what}`, { value, requirement });
+    return new VirtioError(ErrorCode.DEVICE_BROKEN, `${this.address}: ${what}`, {
+      value,
+      requirement,
+      advice: 'use another device: this one does not keep to the specification',
+    });
   }
 }

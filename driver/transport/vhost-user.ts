@@ -8,7 +8,7 @@ import { Feature, FeatureSet } from '../spec/features.js';
 import { NetStatus, virtioNetConfig } from '../spec/net-config.js';
 import type { Doorbell, MemoryRange } from '../spec/pci-function.js';
 import { Status } from '../spec/status.js';
-import type { OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
+import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { Iova } from '../units.js';
 import { closeAll, OwnedFd } from '../wire/owned-fd.js';
@@ -193,6 +193,15 @@ export class VhostUserTransport implements Transport {
   /** The eventfd that the back-end signals when it has used buffers of a queue; the transport's, good until `reset`. */
   callFd(index: number): number | undefined {
     return this.#rings.get(index)?.call.fd;
+  }
+
+  /** Queues have eventfds anyway. Configuration is the front-end's own, and changes by nobody's hand. */
+  async requestInterrupts(): Promise<InterruptPlan> {
+    return { kind: 'eventfd', tellsOfConfig: true };
+  }
+
+  interruptFd(index: number): number | undefined {
+    return this.callFd(index);
   }
 
   async close(): Promise<void> {

@@ -16,6 +16,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exportThreads(env, exports);
   exportCopyEngine(env, exports);
   exportTap(env, exports);
+  exportWaitReadable(env, exports);
   return exports;
 }
 

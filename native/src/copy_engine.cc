@@ -16,10 +16,6 @@ namespace {
 constexpr uint32_t kPrefetchDistance = 6;
 constexpr size_t kCacheLine = 64;
 
-uint64_t guestAddressOf(const CopyJob& job) {
-  return job.guestLow | static_cast<uint64_t>(job.guestHigh) << 32;
-}
-
 // Asks for the first lines of a job that lies in `region`; anything else waits for its turn.
 inline void prefetch(const CopyJob& job, const Region& region) {
   const uint64_t offset = guestAddressOf(job) - region.guestAddress;
@@ -85,14 +81,15 @@ std::vector<std::shared_ptr<Mapping>> CopyEngine::removeAllRegions() {
   return memory_.clear();
 }
 
-uint32_t CopyEngine::run(uint32_t count) noexcept {
+// Both callers' `most` is known when this is compiled, or costs one comparison.
+inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t count, uint32_t most) noexcept {
   CopyJob* const jobs = list_->jobs();
   uint32_t failed = 0;
   if (__builtin_expect(count > list_->capacity(), 0)) {
     failed = count - list_->capacity();
     count = list_->capacity();
   }
-  if (__builtin_expect(isExtended_, 0)) return failed + runExtended(count);
+  if (__builtin_expect(isExtended_, 0)) return failed + runExtended(count, most);
   const Region* region = lastRegion_;
   for (uint32_t i = 0; i < kPrefetchDistance && i < count; i++) prefetch(jobs[i], *region);
 
@@ -109,13 +106,13 @@ uint32_t CopyEngine::run(uint32_t count) noexcept {
                          length <= poolBytes_ - poolOffset &&
                          (job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly));
     if (__builtin_expect(!isPlain, 0)) {
-      if (!runOutOfLine(job, region)) failed++;
+      if (!runOutOfLine(job, most, region)) failed++;
       continue;
     }
     // SAFETY: [offset, offset + length) is inside the region and [poolOffset, poolOffset + length) inside the pool.
     uint8_t* const guest = region->host + offset;
     uint8_t* const pool = pool_ + poolOffset;
-    const bool faulted = copyFaulted(*region, guest, pool, job.length, job.direction == kToGuest);
+    const bool faulted = copyFaulted(*region, guest, pool, std::min(job.length, most), job.direction == kToGuest);
     job.status = faulted ? kFault : kCopyOk;
     failed += faulted ? 1 : 0;
   }
@@ -123,8 +120,16 @@ uint32_t CopyEngine::run(uint32_t count) noexcept {
   return failed;
 }
 
+uint32_t CopyEngine::run(uint32_t count) noexcept {
+  return runJobs(count, UINT32_MAX);
+}
+
+uint32_t CopyEngine::peek(uint32_t count, uint32_t most) noexcept {
+  return runJobs(count, most);
+}
+
 // The same with addresses translated or writes logged.
-__attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count) noexcept {
+__attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count, uint32_t most) noexcept {
   CopyJob* const jobs = list_->jobs();
   uint32_t failed = 0;
   const Region* region = lastRegion_;
@@ -139,7 +144,7 @@ __attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count) noexc
                          (piece.access >> job.direction & 1) != 0 &&
                          (job.direction == kFromGuest || !piece.region->readOnly);
     if (!isPlain) {
-      if (!runOutOfLine(job, region)) failed++;
+      if (!runOutOfLine(job, most, region)) failed++;
       continue;
     }
     region = piece.region;
@@ -148,8 +153,9 @@ __attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count) noexc
     uint8_t* const guest = region->host + piece.offset;
     uint8_t* const pool = pool_ + poolOffset;
     const bool toGuest = job.direction == kToGuest;
-    const bool faulted = copyFaulted(*region, guest, pool, job.length, toGuest);
-    if (toGuest) log_.mark(piece.guestAddress, length);
+    const uint32_t copied = std::min(job.length, most);
+    const bool faulted = copyFaulted(*region, guest, pool, copied, toGuest);
+    if (toGuest) log_.mark(piece.guestAddress, copied);
     job.status = faulted ? kFault : kCopyOk;
     failed += faulted ? 1 : 0;
   }
@@ -158,13 +164,13 @@ __attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count) noexc
 }
 
 // Everything but a valid job in one piece: several regions or windows, and bad jobs. `region` becomes the last one.
-__attribute__((noinline)) bool CopyEngine::runOutOfLine(CopyJob& job, const Region*& region) noexcept {
+__attribute__((noinline)) bool CopyEngine::runOutOfLine(CopyJob& job, uint32_t most, const Region*& region) noexcept {
   job.status = check(job);
   if (job.status != kCopyOk) return false;
   // Into locals: where the pool is the job list itself, a copy may change the job.
   const bool toGuest = job.direction == kToGuest;
   const uint64_t address = guestAddressOf(job);
-  const uint64_t length = job.length;
+  const uint64_t length = std::min(job.length, most);
   const uint64_t poolOffset = job.poolOffset;
   bool faulted = false;
   uint64_t done = 0;
@@ -191,23 +197,25 @@ __attribute__((noinline)) bool CopyEngine::runOutOfLine(CopyJob& job, const Regi
 
 // The status of a job before anything is copied.
 uint32_t CopyEngine::check(const CopyJob& job) const noexcept {
-  const uint64_t address = guestAddressOf(job);
   const uint64_t length = job.length;
   const uint64_t poolOffset = job.poolOffset;
   bool writable = false;
-  if (!isTranslated_) {
-    if (!memory_.covers(address, length, &writable)) return kOutsideMemory;
-  } else {
-    uint64_t last;
-    if (length != 0 && __builtin_add_overflow(address, length - 1, &last)) return kOutsideMemory;
-    uint64_t bad;
-    bool isKnown;
-    const uint32_t access = job.direction > kToGuest ? 0 : 1u << job.direction;
-    if (!windows_.allow(address, length, access, &bad, &isKnown)) return isKnown ? kNoPermission : kNoTranslation;
-    if (!isCovered(address, length, &writable)) return kOutsideMemory;
-  }
+  const uint32_t status = checkGuest(guestAddressOf(job), length, job.direction, &writable);
+  if (status != kCopyOk) return status;
   if (poolOffset > poolBytes_ || length > poolBytes_ - poolOffset || job.direction > kToGuest) return kOutsidePool;
   return job.direction == kToGuest && !writable ? kReadOnly : kCopyOk;
+}
+
+// The status of a range of the guest's; `*writable` tells whether its regions may be written.
+uint32_t CopyEngine::checkGuest(uint64_t address, uint64_t length, uint32_t direction, bool* writable) const noexcept {
+  if (!isTranslated_) return memory_.covers(address, length, writable) ? kCopyOk : kOutsideMemory;
+  uint64_t last;
+  if (length != 0 && __builtin_add_overflow(address, length - 1, &last)) return kOutsideMemory;
+  uint64_t bad;
+  bool isKnown;
+  const uint32_t access = direction > kToGuest ? 0 : 1u << direction;
+  if (!windows_.allow(address, length, access, &bad, &isKnown)) return isKnown ? kNoPermission : kNoTranslation;
+  return isCovered(address, length, writable) ? kCopyOk : kOutsideMemory;
 }
 
 // Whether every byte of a translated range is in some region; `*writable` tells whether all of them may be written.

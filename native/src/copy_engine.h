@@ -1,4 +1,4 @@
-// Runs a list of copies between a guest's memory and a packet pool.
+// Runs a list of copies between a guest's memory and a packet pool, or from one guest to another.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,9 @@ struct CopyJob {
   uint32_t length;
   uint32_t direction;
   uint32_t status;
-  uint32_t spare[2];
+  // The caller's own.
+  uint32_t spare;
+  uint32_t source;
 };
 static_assert(sizeof(CopyJob) == 32, "CopyJob.WORDS is 8");
 static_assert(offsetof(CopyJob, guestHigh) == 4 * 1, "CopyJob.GUEST_HIGH");
@@ -27,6 +29,11 @@ static_assert(offsetof(CopyJob, poolOffset) == 4 * 2, "CopyJob.POOL_OFFSET");
 static_assert(offsetof(CopyJob, length) == 4 * 3, "CopyJob.LENGTH");
 static_assert(offsetof(CopyJob, direction) == 4 * 4, "CopyJob.DIRECTION");
 static_assert(offsetof(CopyJob, status) == 4 * 5, "CopyJob.STATUS");
+static_assert(offsetof(CopyJob, source) == 4 * 7, "CopyJob.SOURCE");
+
+inline uint64_t guestAddressOf(const CopyJob& job) {
+  return job.guestLow | static_cast<uint64_t>(job.guestHigh) << 32;
+}
 
 // `CopyDirection` of native/index.ts.
 constexpr uint32_t kFromGuest = 0;
@@ -95,6 +102,15 @@ class CopyEngine {
   bool missing(uint64_t iova, uint64_t bytes, uint32_t direction, uint64_t* first) const;
   // Runs jobs 0 to count - 1 and returns how many did not end OK; jobs beyond the list count as such.
   uint32_t run(uint32_t count) noexcept;
+  // The same, but copies the first `most` bytes of a job at most; all of it is checked.
+  uint32_t peek(uint32_t count, uint32_t most) noexcept;
+  // Copies packets of this engine's guest to that of `to`, another engine of this thread; returns how many did not end
+  // OK.
+  //
+  // Jobs 0 to count - 1 of `to` say where a packet goes, how long it is there, and in `source` which job of this
+  // engine's list says where it comes from. Its first `head` bytes come from the pool of `to`; what follows them there
+  // follows the first `skip` bytes here. Both jobs get a status; nothing is copied unless both ranges are good.
+  uint32_t relay(CopyEngine& to, uint32_t count, uint32_t skip, uint32_t head) noexcept;
 
  private:
   // What of a range lies in one window and one region.
@@ -108,9 +124,13 @@ class CopyEngine {
     uint32_t access;
   };
 
-  uint32_t runExtended(uint32_t count) noexcept;
-  bool runOutOfLine(CopyJob& job, const Region*& region) noexcept;
+  uint32_t runJobs(uint32_t count, uint32_t most) noexcept;
+  uint32_t runExtended(uint32_t count, uint32_t most) noexcept;
+  bool runOutOfLine(CopyJob& job, uint32_t most, const Region*& region) noexcept;
+  bool relayOutOfLine(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t head) noexcept;
+  void relayPieces(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t head) noexcept;
   uint32_t check(const CopyJob& job) const noexcept;
+  uint32_t checkGuest(uint64_t address, uint64_t length, uint32_t direction, bool* writable) const noexcept;
   bool isCovered(uint64_t address, uint64_t bytes, bool* writable) const noexcept;
   bool locate(uint64_t address, const Region* hint, Piece* piece) const noexcept;
   void updateExtended() { isExtended_ = isTranslated_ || log_.isOpen(); }

@@ -2,9 +2,10 @@
 #include <napi.h>
 
 #include <string>
+#include <vector>
 
 #include "arguments.h"
-#include "copy_engine.h"
+#include "copy_engine_calls.h"
 #include "state.h"
 
 namespace virtio_pmd {
@@ -12,80 +13,6 @@ namespace {
 
 // More would not fit a Uint32Array that every supported engine can make.
 constexpr uint64_t kMaxJobs = 1u << 20;
-
-// What `run` works on. Shared by the object and its `run` function, either of which may outlive the other.
-struct RunState {
-  RunState(Napi::Env runEnv, std::shared_ptr<JobList> list) : env(runEnv), engine(std::move(list)) {}
-  RunState(const RunState&) = delete;
-  RunState& operator=(const RunState&) = delete;
-  ~RunState() { dropPool(); }
-
-  void dropPool() {
-    engine.setPool(nullptr, 0);
-    poolMapping = nullptr;
-    if (plainPool != nullptr) napi_delete_reference(env, plainPool);
-    plainPool = nullptr;
-  }
-
-  napi_env env;
-  CopyEngine engine;
-  // Keeps a mapped pool where it is.
-  std::shared_ptr<Mapping> poolMapping;
-  // A pool that is an ordinary ArrayBuffer may be detached at any time, so it is looked up again for each run.
-  napi_ref plainPool = nullptr;
-};
-
-void refreshPlainPool(napi_env env, RunState& state) {
-  napi_value buffer = nullptr;
-  void* data = nullptr;
-  size_t bytes = 0;
-  napi_get_reference_value(env, state.plainPool, &buffer);
-  if (buffer != nullptr) napi_get_arraybuffer_info(env, buffer, &data, &bytes);
-  state.engine.setPool(static_cast<uint8_t*>(data), data == nullptr ? 0 : bytes);
-}
-
-// Called once a burst: nothing here but one argument and one result. The state comes as the function's own data, which
-// is cheaper than unwrapping `this`.
-napi_value run(napi_env env, napi_callback_info info) {
-  size_t argumentCount = 1;
-  napi_value argument = nullptr;
-  void* data = nullptr;
-  napi_get_cb_info(env, info, &argumentCount, &argument, nullptr, &data);
-  int32_t count = 0;
-  if (napi_get_value_int32(env, argument, &count) != napi_ok) {
-    napi_throw_type_error(env, "ERR_INVALID_ARG_TYPE", "count must be a number");
-    return nullptr;
-  }
-  // SAFETY: the function holds a share of its state until it is collected.
-  RunState& state = **static_cast<std::shared_ptr<RunState>*>(data);
-  if (state.plainPool != nullptr) refreshPlainPool(env, state);
-  const uint32_t failed = state.engine.run(count < 0 ? 0 : static_cast<uint32_t>(count));
-  napi_value result = nullptr;
-  napi_create_uint32(env, failed, &result);
-  return result;
-}
-
-// A word of a 64-bit number, modulo 2^32; 0 for what is no number.
-uint32_t readWord(napi_env env, napi_value value) {
-  uint32_t word = 0;
-  napi_get_value_uint32(env, value, &word);
-  return word;
-}
-
-// Called once a burst too, while there is a log.
-napi_value markDirty(napi_env env, napi_callback_info info) {
-  size_t argumentCount = 3;
-  napi_value arguments[3] = {};
-  void* data = nullptr;
-  napi_get_cb_info(env, info, &argumentCount, arguments, nullptr, &data);
-  int64_t bytes = 0;
-  napi_get_value_int64(env, arguments[2], &bytes);
-  if (bytes <= 0) return nullptr;
-  const uint64_t address = readWord(env, arguments[0]) | static_cast<uint64_t>(readWord(env, arguments[1])) << 32;
-  // SAFETY: the function holds a share of its state until it is collected.
-  (*static_cast<std::shared_ptr<RunState>*>(data))->engine.log().mark(address, static_cast<uint64_t>(bytes));
-  return nullptr;
-}
 
 void releaseRunState(napi_env, void* data, void*) {
   delete static_cast<std::shared_ptr<RunState>*>(data);
@@ -128,13 +55,16 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     const Napi::Value jobs = makeJobs(env, list);
     if (env.IsExceptionPending()) return;
     state_ = std::make_shared<RunState>(env, std::move(list));
-    const Napi::Value runFunction = makeFunction(env, "run", run);
-    if (env.IsExceptionPending()) return;
-    const Napi::Value markFunction = makeFunction(env, "markDirty", markDirty);
-    if (env.IsExceptionPending()) return;
-    self.DefineProperties({Napi::PropertyDescriptor::Value("jobs", jobs, napi_enumerable),
-                           Napi::PropertyDescriptor::Value("run", runFunction, napi_enumerable),
-                           Napi::PropertyDescriptor::Value("markDirty", markFunction, napi_enumerable)});
+    const Napi::Value number = Napi::Number::New(env, State::of(env).engines.add(state_));
+    std::vector<Napi::PropertyDescriptor> properties = {
+        Napi::PropertyDescriptor::Value("jobs", jobs, napi_enumerable),
+        Napi::PropertyDescriptor::Value("number", number, napi_enumerable)};
+    for (const EngineCall& call : kEngineCalls) {
+      const Napi::Value function = makeFunction(env, call.name, call.callback);
+      if (env.IsExceptionPending()) return;
+      properties.push_back(Napi::PropertyDescriptor::Value(call.name, function, napi_enumerable));
+    }
+    self.DefineProperties(properties);
   }
 
  private:
@@ -358,6 +288,7 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
     const Napi::Env env = info.Env();
     if (state_ == nullptr || isClosed_) return env.Undefined();
     isClosed_ = true;
+    State::of(env).engines.remove(state_);
     const std::vector<std::shared_ptr<Mapping>> mappings = state_->engine.removeAllRegions();
     for (const std::shared_ptr<Mapping>& mapping : mappings) State::of(env).views->retire(env, mapping);
     state_->engine.setTranslated(false);

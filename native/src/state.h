@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "copy_engine_calls.h"
 #include "views.h"
 
 namespace virtio_pmd {
@@ -12,6 +13,7 @@ namespace virtio_pmd {
 struct State {
   std::shared_ptr<Views> views = Views::create();
   Napi::FunctionReference fdPollClass;
+  Engines engines;
 
   static State& of(Napi::Env env) { return *env.GetInstanceData<State>(); }
 };
@@ -25,6 +27,7 @@ void exportMmio(Napi::Env env, Napi::Object exports);
 void exportThreads(Napi::Env env, Napi::Object exports);
 void exportCopyEngine(Napi::Env env, Napi::Object exports);
 void exportTap(Napi::Env env, Napi::Object exports);
+void exportWaitReadable(Napi::Env env, Napi::Object exports);
 
 inline void exportFunction(Napi::Env env, Napi::Object exports, const char* name,
                            Napi::Value (*function)(const Napi::CallbackInfo&)) {

@@ -70,7 +70,7 @@ struct Bench {
   void fill(uint32_t first, uint32_t length, uint32_t direction) {
     for (uint32_t i = 0; i < kBurst; i++) {
       const uint32_t slot = (first + i) % kSlots;
-      engine.list()->jobs()[i] = {slot * kSlotBytes + 116, 1, slot * kSlotBytes + 128, length, direction, 0, {0, 0}};
+      engine.list()->jobs()[i] = {slot * kSlotBytes + 116, 1, slot * kSlotBytes + 128, length, direction, 0, 0, 0};
     }
   }
 

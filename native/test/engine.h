@@ -26,7 +26,7 @@ inline MappingRequest foreign(int fd, uint64_t offset, uint64_t bytes, bool read
 }
 
 inline CopyJob job(uint64_t guest, uint32_t pool, uint32_t length, uint32_t direction) {
-  return {static_cast<uint32_t>(guest), static_cast<uint32_t>(guest >> 32), pool, length, direction, 99, {0, 0}};
+  return {static_cast<uint32_t>(guest), static_cast<uint32_t>(guest >> 32), pool, length, direction, 99, 0, 0};
 }
 
 inline uint32_t runOne(CopyEngine& engine, const CopyJob& one) {

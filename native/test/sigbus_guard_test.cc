@@ -69,11 +69,11 @@ void reportsFaultsToTheJob() {
   engine.setPool(pool.data(), pool.size());
   CHECK(ftruncate(fd.get(), 4096) == 0);
   CopyJob* const jobs = engine.list()->jobs();
-  jobs[0] = {0, 0, 0, 100, kFromGuest, 99, {0, 0}};
-  jobs[1] = {4096, 0, 200, 100, kFromGuest, 99, {0, 0}};
-  jobs[2] = {4096, 0, 400, 100, kToGuest, 99, {0, 0}};
+  jobs[0] = {0, 0, 0, 100, kFromGuest, 99, 0, 0};
+  jobs[1] = {4096, 0, 200, 100, kFromGuest, 99, 0, 0};
+  jobs[2] = {4096, 0, 400, 100, kToGuest, 99, 0, 0};
   // Over the edge between the two regions, the second of which has not faulted yet.
-  jobs[3] = {8000, 0, 600, 400, kFromGuest, 99, {0, 0}};
+  jobs[3] = {8000, 0, 600, 400, kFromGuest, 99, 0, 0};
   CHECK(engine.run(4) == 2);
   CHECK(jobs[0].status == kCopyOk);
   CHECK(jobs[1].status == kFault);
@@ -82,7 +82,7 @@ void reportsFaultsToTheJob() {
   CHECK(jobs[3].status == kFault);
   CHECK(engine.memory().faults() == 2);
   // A fault outside of run is not laid at the door of the next job.
-  jobs[0] = {0, 0, 0, 100, kFromGuest, 99, {0, 0}};
+  jobs[0] = {0, 0, 0, 100, kFromGuest, 99, 0, 0};
   CHECK(engine.run(1) == 0);
   engine.removeAllRegions();
   CHECK(engine.memory().faults() == 2);

@@ -6,6 +6,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { makePcap, pattern } from '../support/capture-files.js';
 import { runCli } from '../support/cli.js';
+import { assertWrongUsage } from '../support/cli-usage.js';
 import { withFolder } from '../support/temp-folder.js';
 
 export const timeBoundSeconds = 240;
@@ -68,7 +69,6 @@ const WRONG: readonly (readonly [line: string, complaint: RegExp])[] = [
   [`${AT} --tap=`, /--tap takes an interface of 1 to 15 characters, not empty/],
   [`${AT} --tap=sixteen-letters-`, /--tap takes .*, not sixteen-letters-/],
   [`${AT} --tap=a/b`, /--tap takes .*, not a\/b/],
-  [`${AT} --mode=switch --lcores=0,0`, /--mode switch has one processor in --lcores/],
   [`${AT} --lcores=99999`, /--lcores takes .*, not 99999/],
   [`${AT} --lcores=`, /--lcores takes .*, not empty/],
   [`${AT} --idle=rest`, /--idle takes spin or yield or sleep, not rest/],
@@ -79,17 +79,8 @@ const WRONG: readonly (readonly [line: string, complaint: RegExp])[] = [
   [`${AT} --metrics=http`, /--metrics takes .*, not http/],
 ];
 
-/** Runs it and sees the one line, the status, and that neither output nor anything else was made. */
-async function assertWrong(args: readonly string[], complaint: RegExp): Promise<void> {
-  const end = await runCli(['backend', ...args]);
-  const what = `virtio-pmd backend ${args.join(' ')}: ${end.stdout}${end.stderr}`;
-  assert.is(end.status, 2, what);
-  assert.is(end.errors.length, 1, what);
-  assert.match(end.stderr, /^virtio-pmd: INVALID_ARGUMENT: [^\n]+ \([^\n]+\)\n$/, what);
-  assert.match(end.stderr, complaint);
-  assert.is(end.stdout, '', what);
-  assert.equal(end.left, [], what);
-}
+const assertWrong = (args: readonly string[], complaint: RegExp): Promise<void> =>
+  assertWrongUsage(['backend', ...args], complaint);
 
 const test = suite('wrong usage of virtio-pmd backend');
 

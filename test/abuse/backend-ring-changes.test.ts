@@ -27,7 +27,7 @@ const PAGES = Number((REGIONS_END - REGION_A) / PAGE);
 const LOG_BYTES = Number(REGIONS_END / PAGE / 8n) + 1;
 
 for (const isTranslated of [false, true]) {
-  test(`nothing of it reaches beyond the guest, and every buffer comes back (translated: ${isTranslated})`, () => {
+  test(`abuse-B37, abuse-B47, abuse-B49, rows 27, 28 and 30: nothing of it reaches beyond the guest, and every buffer comes back (translated: ${isTranslated})`, () => {
     using thread = new HandThread();
     using witness = new Witness(thread);
     const features = isTranslated ? GUEST_FEATURES.with(Feature.ACCESS_PLATFORM, Feature.EVENT_IDX) : GUEST_FEATURES;

@@ -75,7 +75,7 @@ function write(guest: HandGuest, ring: RawRing, bytes: ArrayLike<number>): void 
   ring.describe(1, ACK, 1, WRITE);
 }
 
-test('spec-E20: what is known is done, everything else is answered with ERR; one byte is used (row 46)', () => {
+test('rows 46 and 60, spec-E20: what is known is done, everything else is answered with ERR; one byte is used', () => {
   withGuest((guest, ring) => {
     for (const [bytes, ack] of [
       [SET_PAIRS(1), ControlAck.OK],
@@ -287,7 +287,7 @@ test('lengths whose sum is beyond all bounds', () => {
   });
 });
 
-test('abuse-B59: tables and loops, by the same rules as on the other rings (row 44)', () => {
+test('abuse-B59, row 44: tables and loops, by the same rules as on the other rings', () => {
   withGuest((guest, ring) => {
     write(guest, ring, SET_PAIRS(2));
     const view = new DataView(new ArrayBuffer(32));
@@ -328,7 +328,7 @@ test('abuse-B59: tables and loops, by the same rules as on the other rings (row 
   }
 });
 
-test('abuse-B62: a flood of commands takes a few a turn', () => {
+test('abuse-B62, row 47: a flood of commands takes a few a turn', () => {
   withGuest((guest, ring) => {
     write(guest, ring, SET_PAIRS(2));
     ring.offer(...new Array(64).fill(0));
@@ -338,6 +338,17 @@ test('abuse-B62: a flood of commands takes a few a turn', () => {
     guest.poll(64);
     assert.is(ring.takeUsed().length, 64 - first);
   });
+});
+
+test('row 45: the control queue goes round its ring, and round the 65536 values of its index', () => {
+  using thread = new HandThread();
+  using guest = new HandGuest(thread, { features: GUEST_FEATURES.with(...COMMAND_FEATURES), queuePairs: PAIRS });
+  const ring = guest.start(CONTROL, 4, 65_530);
+  for (let number = 0; number < 20; number++) {
+    write(guest, ring, SET_PAIRS(1 + (number % PAIRS)));
+    expectAnswer(guest, ring, ControlAck.OK, 1, `command ${number}`);
+  }
+  assert.is(guest.device.stopRing(CONTROL), 14);
 });
 
 test.run();

@@ -108,7 +108,7 @@ test('a ring whose own pages have no translation is not started, and the address
   assert.equal(misses(guest), []);
 });
 
-test('a buffer that is missed: those before it go, one miss is reported, the ring waits there and goes on', () => {
+test('row 29: a buffer that is missed: those before it go, one miss is reported, the ring waits there and goes on', () => {
   using thread = new HandThread();
   using guest = newGuest(thread);
   using witness = new Witness(thread);
@@ -122,7 +122,7 @@ test('a buffer that is missed: those before it go, one miss is reported, the rin
   assertPackets(guest.port.received, sent.slice(0, 3));
   assert.equal(misses(guest), [miss('read', IOVA_B + 3n * PAGE)], 'once, however often it is polled');
   assert.is(ring.takeUsed().length, 3);
-  assert.is(thread.pool.available, free, 'row 29: the buffers of what waits are given back');
+  assert.is(thread.pool.available, free, 'the buffers of what waits are given back');
   witness.forward();
   // Something else comes: it is tried again and waits on, without a word.
   map(guest, IOVA_B + 9n * PAGE);

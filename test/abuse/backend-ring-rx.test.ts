@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
 import { createPort as createEcho } from '../../driver/backend/ports/echo.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
+import { AVAIL_INDEX } from '../../driver/ring/split-views.js';
 import { Feature } from '../../driver/spec/features.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import {
@@ -108,7 +109,7 @@ function assemble(
   return packets;
 }
 
-test('spec-E12: one buffer a packet, num_buffers 1, used length exact, with and without MRG_RXBUF', () => {
+test('row 58, spec-E12: one buffer a packet, num_buffers 1, used length exact, with and without MRG_RXBUF', () => {
   for (const features of [GUEST_FEATURES, NOT_MERGEABLE]) {
     withGuest(
       16,
@@ -130,7 +131,7 @@ test('spec-E12: one buffer a packet, num_buffers 1, used length exact, with and 
   }
 });
 
-test('abuse-B61: header and data over pieces of every size, down to single bytes (row 37)', () => {
+test('abuse-B61, row 37: header and data over pieces of every size, down to single bytes', () => {
   const packet = pattern(4, 30);
   for (let first = 1; first <= 42; first++) {
     for (const features of [GUEST_FEATURES, NOT_MERGEABLE]) {
@@ -197,7 +198,7 @@ test('packets of several segments of the host, into whatever the guest has', () 
   }
 });
 
-test('abuse-B60: buffers across the edge of two regions', () => {
+test('abuse-B60, row 34: buffers across the edge of two regions', () => {
   for (const before of [1, 11, 12, 13, 71]) {
     withGuest(16, (guest, ring) => {
       const pieces: Pieces = [[REGION_B - BigInt(before), 200]];
@@ -234,7 +235,7 @@ test("abuse-B60: addresses that are not the guest's: the chain is returned empty
   }
 });
 
-test('abuse-B60: one bad piece of a packet over several buffers loses that packet alone', () => {
+test('abuse-B60, row 48: one bad piece of a packet over several buffers loses that packet alone', () => {
   withGuest(16, (guest, ring) => {
     const packets = [pattern(1, 150), pattern(2, 60)];
     guest.port.queued.push(...packets);
@@ -320,7 +321,7 @@ test('spec-E7: nor is one in the middle of a packet over several buffers', () =>
   }
 });
 
-test('abuse-B60: descriptors of no bytes are skipped; a chain of nothing else is returned empty', () => {
+test('abuse-B60, rows 6 and 56: descriptors of no bytes are skipped; a chain of nothing else is returned empty', () => {
   withGuest(16, (guest, ring) => {
     ring.describe(0, 0n, 0, WRITE | NEXT, 1);
     ring.describe(1, BUFFERS, 5, WRITE | NEXT, 2);
@@ -339,8 +340,9 @@ test('abuse-B60: descriptors of no bytes are skipped; a chain of nothing else is
   });
 });
 
-test('abuse-B58, abuse-B59: the receiveq breaks as the transmitq does, and host packets wait', () => {
+test('abuse-B57, abuse-B58, abuse-B59: the receiveq breaks as the transmitq does, and host packets wait', () => {
   for (const spoil of [
+    (ring: RawRing) => void Atomics.store(ring.views.avail, AVAIL_INDEX, 0x8000),
     (ring: RawRing) => ring.offer(16),
     (ring: RawRing) => {
       ring.describe(0, BUFFERS, 100, WRITE | NEXT, 0);

@@ -105,7 +105,7 @@ function table(
   }
 }
 
-test('abuse-B57: the available index jumps by more than the ring, or backwards', () => {
+test('abuse-B57, row 49: the available index jumps by more than the ring, or backwards', () => {
   for (const jump of [17, 100, 0x7fff, 0x8000, 0xffff]) {
     withGuest(16, (guest, ring) => {
       Atomics.store(ring.views.avail, AVAIL_INDEX, jump);
@@ -120,7 +120,7 @@ test('abuse-B57: the available index jumps by more than the ring, or backwards',
   });
 });
 
-test('abuse-B58: head and next beyond the ring, loops, chains longer than the ring', () => {
+test('abuse-B58, rows 42 and 43: head and next beyond the ring, loops, chains longer than the ring', () => {
   const cases: Record<string, (ring: RawRing) => void> = {
     'a head beyond the ring': (ring) => ring.offer(16),
     'the highest head': (ring) => ring.offer(0xffff),
@@ -174,7 +174,7 @@ test('abuse-B58: a chain as long as the ring is a packet', () => {
   });
 });
 
-test('abuse-B59: tables that break the ring', () => {
+test('abuse-B59, rows 40 and 54: tables that break the ring', () => {
   const good = [[BUFFERS, 100, 0]] as const;
   const cases: Record<string, readonly [length: number, flags: number, entries: Parameters<typeof table>[2]]> = {
     'of no bytes': [0, INDIRECT, good],
@@ -223,7 +223,7 @@ test('abuse-B59: INDIRECT where it was not accepted', () => {
   );
 });
 
-test('abuse-B59: tables that are good: unaligned, across two regions, behind a chain, with WRITE beside INDIRECT', () => {
+test('abuse-B59, row 53: tables that are good: unaligned, across two regions, behind a chain, with WRITE beside INDIRECT', () => {
   const packet = pattern(5, 88);
   for (const [name, at] of [
     ['aligned', TABLE],
@@ -247,7 +247,7 @@ test('abuse-B59: tables that are good: unaligned, across two regions, behind a c
   }
 });
 
-test('abuse-B60: descriptors of no bytes are skipped, wherever they point', () => {
+test('abuse-B60, rows 6 and 56: descriptors of no bytes are skipped, wherever they point', () => {
   const packet = pattern(6, 60);
   for (const nowhere of [0n, BUFFERS, REGIONS_END, 0xffff_ffff_ffff_ffffn]) {
     withGuest(16, (guest, ring) => {
@@ -306,7 +306,7 @@ test("abuse-B60: addresses that are not the guest's: holes, edges of all, wrappi
   }
 });
 
-test('abuse-B60: a buffer across the edge of two regions is gathered', () => {
+test('abuse-B60, row 34: a buffer across the edge of two regions is gathered', () => {
   for (const before of [1, 11, 12, 13, 50, 111]) {
     withGuest(16, (guest, ring) => {
       const packet = pattern(before, 100);
@@ -338,7 +338,7 @@ test('abuse-B60: a part that the device may write is not sent', () => {
   });
 });
 
-test('abuse-B60: more than the longest packet, to sums beyond 2^32', () => {
+test('abuse-B60, row 50: more than the longest packet, to sums beyond 2^32', () => {
   for (const lengths of [
     [65_562 + 12 + 1],
     [0xffff_ffff],
@@ -368,7 +368,7 @@ test('abuse-B60: the longest packet goes through, over many buffers of the host'
   });
 });
 
-test('abuse-B61: no more than the header, or less: dropped', () => {
+test('abuse-B61, rows 35 and 64: no more than the header, or less: dropped', () => {
   for (const total of [1, 11, 12, 13, 25]) {
     withGuest(16, (guest, ring) => {
       ring.describe(0, BUFFERS, total, 0);
@@ -386,7 +386,7 @@ test('abuse-B61: no more than the header, or less: dropped', () => {
   }
 });
 
-test('abuse-B61: the header split over 1 to 12 descriptors, at every place', () => {
+test('abuse-B61, row 36: the header split over 1 to 12 descriptors, at every place', () => {
   const packet = pattern(8, 14);
   for (let first = 1; first <= 26; first++) {
     withGuest(32, (guest, ring) => {
@@ -405,7 +405,7 @@ test('abuse-B61: the header split over 1 to 12 descriptors, at every place', () 
   }
 });
 
-test('abuse-B61: garbage in the header is not acted on: the packet arrives as plain data', () => {
+test('abuse-B61, rows 62 and 63: garbage in the header is not acted on: the packet arrives as plain data', () => {
   const packet = pattern(9, 60);
   for (const header of [
     new Array(12).fill(0xff),
@@ -424,7 +424,7 @@ test('abuse-B61: garbage in the header is not acted on: the packet arrives as pl
   }
 });
 
-test('one bad chain among good ones costs that one alone', () => {
+test('row 48: one bad chain among good ones costs that one alone', () => {
   withGuest(64, (guest, ring) => {
     const packets: Uint8Array[] = [];
     for (let id = 0; id < 64; id++) {

@@ -4,10 +4,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { suite } from 'uvu';
-import * as assert from 'uvu/assert';
 
 import { makePcap, pattern } from '../support/capture-files.js';
-import { runCli } from '../support/cli.js';
+import { assertWrongUsage } from '../support/cli-usage.js';
 import { withFolder } from '../support/temp-folder.js';
 
 const LONG_PATH = `/tmp/${'x'.repeat(103)}`;
@@ -62,33 +61,21 @@ const WRONG: readonly (readonly [line: string, complaint: RegExp])[] = [
   ['loopback --size 65550 --ring-size 32', /packets of 65,550 bytes need 3\d buffers.*use a --ring-size of 64 or more/],
 ];
 
-/** Runs it and sees the one line, the status, and that neither output nor anything else was made. */
-async function assertWrong(args: readonly string[], complaint: RegExp): Promise<void> {
-  const end = await runCli(args);
-  const what = `virtio-pmd ${args.join(' ')}: ${end.stderr}`;
-  assert.is(end.status, 2, what);
-  assert.is(end.errors.length, 1, what);
-  assert.match(end.stderr, /^virtio-pmd: INVALID_ARGUMENT: [^\n]+ \([^\n]+\)\n$/, what);
-  assert.match(end.stderr, complaint);
-  assert.is(end.stdout, '', what);
-  assert.equal(end.left, [], what);
-}
-
 const test = suite('wrong usage of the command line');
 
 for (const [line, complaint] of WRONG) {
-  test(line === '' ? 'nothing at all' : line, () => assertWrong(line.split(' ').filter(Boolean), complaint));
+  test(line === '' ? 'nothing at all' : line, () => assertWrongUsage(line.split(' ').filter(Boolean), complaint));
 }
 
 test('empty paths', async () => {
   for (const option of ['--connect', '--socket-path', '--pcap-in', '--pcap-out']) {
-    await assertWrong(['loopback', option, ''], new RegExp(`${option} takes a path, not empty`));
+    await assertWrongUsage(['loopback', option, ''], new RegExp(`${option} takes a path, not empty`));
   }
 });
 
 test('wrong usage prints no object either', async () => {
-  await assertWrong(['loopback', '--json', '--size', '0'], /--size/);
-  await assertWrong(['loopback', '--json', '--size', '65550', '--ring-size', '32'], /3\d buffers/);
+  await assertWrongUsage(['loopback', '--json', '--size', '0'], /--size/);
+  await assertWrongUsage(['loopback', '--json', '--size', '65550', '--ring-size', '32'], /3\d buffers/);
 });
 
 test('an output that would overwrite the input', () =>
@@ -96,11 +83,11 @@ test('an output that would overwrite the input', () =>
     const path = join(folder, 'x.pcap');
     const bytes = makePcap({ little: true, nanoseconds: true }, [{ seconds: 1, fraction: 1, bytes: pattern(64) }]);
     writeFileSync(path, bytes);
-    await assertWrong(
+    await assertWrongUsage(
       ['loopback', '--pcap-in', path, '--pcap-out', path],
       /--pcap-out would overwrite the capture of --pcap-in/,
     );
-    await assertWrong(['loopback', '--pcap-in', path, '--pcap-out', join(folder, '.', 'x.pcap')], /overwrite/);
+    await assertWrongUsage(['loopback', '--pcap-in', path, '--pcap-out', join(folder, '.', 'x.pcap')], /overwrite/);
   }));
 
 test.run();

@@ -13,11 +13,14 @@ import {
   PciCommand,
   pciHeader,
   virtioPciCap,
+  virtioPciCap64,
   virtioPciCommonCfg,
   virtioPciNotifyCap,
 } from '../../driver/spec/pci.js';
 import type { Bar } from '../../driver/spec/pci-function.js';
+import { PciLegacyTransport } from '../../driver/transport/pci-legacy.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
+import { isComplete } from '../support/driver-abuse.js';
 import {
   bringUp,
   FakeDeviceModel,
@@ -76,7 +79,7 @@ async function refused(
     assert.ok(error instanceof VirtioError && error.code === code, String(error));
     assert.match(error.message, message);
     assert.ok(error.message.startsWith('loopback:'), 'says which device');
-    assert.ok(error.requirement !== undefined && error.advice !== undefined);
+    isComplete(error);
   }
   assert.equal(log.accesses, [], 'no BAR was touched');
   assert.is(fn.readConfig16(pciHeader.fields.command.offset) & (PciCommand.MEMORY | PciCommand.MASTER), 0);
@@ -222,6 +225,74 @@ test('abuse-D4: a structure that is not aligned', async () => {
   await refused(offset(PciCapType.NOTIFY, 1), /NOTIFY structure at 0x3001 is not aligned to 2/);
 });
 
+/** A SHARED_MEMORY capability with 64-bit offset and length, in front of all others. */
+const sharedMemory =
+  (offset: bigint, length: bigint): Patch =>
+  (_, view) => {
+    const at = 0xe0;
+    const next = view.getUint8(POINTER);
+    const [offset_hi, length_hi] = [Number(offset >> 32n), Number(length >> 32n)];
+    virtioPciCap64.write(
+      view,
+      {
+        cap_vndr: PciCapabilityId.VENDOR,
+        cap_next: next,
+        cap_len: virtioPciCap64.bytes,
+        cfg_type: PciCapType.SHARED_MEMORY,
+        bar: 4,
+        id: 7,
+        offset: Number(offset & 0xffff_ffffn),
+        length: Number(length & 0xffff_ffffn),
+        offset_hi,
+        length_hi,
+      },
+      at,
+    );
+    view.setUint8(POINTER, at);
+  };
+
+test('abuse-D3: a shared memory of 64-bit offset and length past the BAR, past 64 bits together', async () => {
+  for (const [offset, length] of [
+    [0x4000n, 1n],
+    [0n, 0x4001n],
+    [1n << 32n, 0n],
+    [0n, 1n << 32n],
+    [0xffff_ffff_ffff_ffffn, 1n],
+    [0xffff_ffff_ffff_f000n, 0x1000n],
+    [0xffff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn],
+  ] as const) {
+    await refused(sharedMemory(offset, length), /shared memory .* leaves BAR 4 of 0x4000 bytes/);
+  }
+  const { fn } = patched(sharedMemory(0x1000n, 0x3000n));
+  assert.equal(findVirtioCapabilities(fn).sharedMemory, [{ id: 7, bar: 4, offset: 0x1000n, bytes: 0x3000n }]);
+  fn.close();
+  await fn.closed;
+});
+
+test('abuse-D2: a legacy device whose BAR 0 is absent, of memory, or too short', async () => {
+  const shown = (change: (bar: Bar) => Bar | undefined): EmulatedFaults => ({
+    onBar: (index, bar) => (index === 0 && bar !== undefined ? change(bar) : bar),
+  });
+  const like = (bar: Bar, change: Partial<Pick<Bar, 'bytes' | 'kind'>>): Bar =>
+    new Proxy(bar, { get: (target, name) => Reflect.get(name in change ? change : target, name) });
+  for (const [faults, code] of [
+    [shown(() => undefined), ErrorCode.WRONG_KIND],
+    [shown((bar) => like(bar, { kind: 'memory' })), ErrorCode.WRONG_KIND],
+    [shown((bar) => like(bar, { bytes: 19 })), ErrorCode.DEVICE_BROKEN],
+  ] as const) {
+    const fn = new EmulatedPciFunction(new FakeDeviceModel(), { kind: 'legacy', faults });
+    try {
+      PciLegacyTransport.open(fn);
+      assert.unreachable('was not refused');
+    } catch (error) {
+      assert.ok(error instanceof VirtioError && error.code === code, String(error));
+      isComplete(error);
+    }
+    fn.close();
+    await fn.closed;
+  }
+});
+
 test('abuse-D5: a list that runs in a circle, however long, ends', async () => {
   await refused(
     (_, view) => view.setUint8(view.getUint8(POINTER) + 1, view.getUint8(POINTER)),
@@ -289,6 +360,24 @@ test('abuse-D7: with a multiplier of 0 all queues share one address', () =>
       [
         [0x3000, 0],
         [0x3000, 1],
+      ],
+    );
+    fn.close();
+    await fn.closed;
+  }));
+
+test('abuse-D8: a large multiplier is as good as any while the addresses are inside the structure', () =>
+  withMemory(async (fd) => {
+    const { fn, log } = patched((target, view, at) => {
+      multiplier(0xffe)(target, view, at);
+      view.setUint32(at(PciCapType.NOTIFY) + cap.length.offset, 0x1000, true);
+    });
+    await bringUp(PciModernTransport.open(fn), fd);
+    assert.equal(
+      log.doorbells.map(({ offset, value }) => [offset, value]),
+      [
+        [0x3000, 0],
+        [0x3ffe, 1],
       ],
     );
     fn.close();

@@ -9,7 +9,8 @@ import { EmulatedPciFunction } from '../../driver/backend/emulated-pci-function.
 import { NetDevice } from '../../driver/backend/net-device.js';
 import { echoPort } from '../../driver/backend/ports/built-in.js';
 import { ErrorCode, type VirtioError } from '../../driver/errors.js';
-import { Port, type PortOptions } from '../../driver/net/port.js';
+import { Port } from '../../driver/net/port.js';
+import type { PortOptions } from '../../driver/net/port-options.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { virtioPciCommonCfg } from '../../driver/spec/pci.js';
 import { describeStatus, Status } from '../../driver/spec/status.js';

@@ -173,6 +173,24 @@ test('a memory table that changes forgets translations made with the old one; on
     void channel;
   }));
 
+test('translations go when the last ring stops: QEMU does not tell of invalidations after that', () =>
+  withIommu(async ({ frontend, device }) => {
+    await update(frontend, IOVA, BigInt(MEMORY_BYTES));
+    for (const ring of [0, 1]) {
+      await frontend.startRing(ring);
+      await frontend.setAddresses(ring, IOVA);
+      await until(() => device.running.has(ring), 'the ring');
+    }
+    device.takeCalls();
+    await frontend.stopRing(0);
+    assert.not.ok(
+      device.takeCalls().some((call) => call.startsWith('invalidateIotlb')),
+      'one ring runs yet',
+    );
+    await frontend.stopRing(1);
+    assert.ok(device.takeCalls().includes(`invalidateIotlb 0+${1n << 64n}`));
+  }));
+
 test('a front-end that refuses a miss is told of, and nothing else happens', () =>
   withIommu(async ({ frontend, device, channel, errors }) => {
     device.onEvent!({ type: 'iotlb-miss', iova: IOVA, access: 'read' });

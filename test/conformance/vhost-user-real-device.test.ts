@@ -27,6 +27,7 @@ import {
   USER,
   VERSION_1,
 } from '../support/vhost-user-frontend.js';
+import { HAND_RING_SIZE, HandRing } from '../support/vhost-user-hand-ring.js';
 import {
   assertNoFdLeak,
   countFds,
@@ -47,46 +48,12 @@ const test = suite('vhost-user: with the real device');
 const IOVA = 0x20_0000_0000n;
 const PAGE = 4096n;
 const LOG_BYTES = 1 << 18;
-const SIZE = 256;
+const SIZE = HAND_RING_SIZE;
 /** Offsets of the buffers in the memory; the packet sent begins near the end of a page. */
 const SENT = 0x8_0fc0;
 const RECEIVED = 0x9_0000;
 const HEADER = 12;
 const FRAME = 90;
-
-/** The driver's side of a ring, in the memory itself. */
-class HandRing {
-  readonly #memory: DataView;
-  readonly #at: { desc: number; avail: number; used: number };
-  readonly #start: bigint;
-  #posted = 0;
-
-  /** @param start where the memory begins as descriptors count */
-  constructor(memory: DataView, index: number, start = IOVA) {
-    this.#start = start;
-    const { desc, avail, used } = partsOf(index, 0n);
-    this.#memory = memory;
-    this.#at = { desc: Number(desc), avail: Number(avail), used: Number(used) };
-  }
-
-  post(offset: number, bytes: number, isWritten: boolean): void {
-    const head = this.#posted % SIZE;
-    const desc = this.#at.desc + 16 * head;
-    this.#memory.setBigUint64(desc, this.#start + BigInt(offset), true);
-    this.#memory.setUint32(desc + 8, bytes, true);
-    this.#memory.setUint16(desc + 12, isWritten ? 2 : 0, true);
-    this.#memory.setUint16(this.#at.avail + 4 + 2 * head, head, true);
-    this.#posted++;
-    this.#memory.setUint16(this.#at.avail + 2, this.#posted, true);
-  }
-
-  get used(): number {
-    return this.#memory.getUint16(this.#at.used + 2, true);
-  }
-  usedBytes(entry: number): number {
-    return this.#memory.getUint32(this.#at.used + 4 + 8 * entry + 4, true);
-  }
-}
 
 /** A thread that has made what it makes when it gets its first device. */
 async function startThread(): Promise<DeviceThread> {
@@ -139,7 +106,7 @@ test('a packet is echoed through translations, one page at a time, with calls in
         await frontend.do(Id.SET_FEATURES, u64s(VERSION_1 | BIT_30 | ACCESS_PLATFORM | LOG_ALL));
         await frontend.ask(Id.SET_LOG_BASE, u64s(BigInt(LOG_BYTES), 0n), VERSION, [logFile]);
         await frontend.share();
-        const [receive, transmit] = [0, 1].map((index) => new HandRing(new DataView(memory), index)) as [
+        const [receive, transmit] = [0, 1].map((index) => new HandRing(new DataView(memory), index, IOVA)) as [
           HandRing,
           HandRing,
         ];

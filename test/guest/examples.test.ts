@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -27,13 +28,14 @@ const FRAMES = full ? 10_000 : 500;
 const PINGS = full ? 1000 : 20;
 /** Frames under way at once: what the ring of the slowest holds. */
 const WINDOW = 64;
-const NODE_MS = 120_000;
+const NODE_MS = 300_000;
 const HUGEPAGES = 48;
 
 const [OURS, LEFT, RIGHT] = ['00:0c.0', '00:09.0', '00:0a.0'];
-const built = (path: string): string => fileURLToPath(new URL(`../../${path}.js`, import.meta.url));
-const node = (script: string, ...words: readonly (string | number)[]): string =>
-  ['chroot /host', process.execPath, built(script), ...words].join(' ');
+const PINGER = new URL('../support/guest-pinger.js', import.meta.url);
+const example = (name: string): URL => new URL(`../../examples/${name}.js`, import.meta.url);
+const node = (script: URL, ...words: readonly (string | number)[]): string =>
+  ['chroot /host', process.execPath, fileURLToPath(script), ...words].join(' ');
 
 /** Starts a program in the guest and waits until it says that it works. */
 async function startProgram(guest: Guest, says: string, command: string): Promise<void> {
@@ -81,7 +83,7 @@ function forwarded(number: number, source: readonly number[], port: number): Buf
 
 async function pingBothWays(guest: Guest): Promise<void> {
   await bringUp(guest, `${NETWORK}1`);
-  await startProgram(guest, 'answering on', node('examples/ping-responder', OURS));
+  await startProgram(guest, 'answering on', node(example('ping-responder'), OURS));
   // The first answers are slow: the emulated processor compiles the program yet.
   await guest.run(`for i in $(seq 30); do ping -c 1 -W 2 ${ANYBODY} && exit 0; done; exit 1`, { timeoutMs: 90_000 });
   await assertPings(guest, ANYBODY, { count: PINGS });
@@ -90,12 +92,12 @@ async function pingBothWays(guest: Guest): Promise<void> {
   await guest.run('ping -6 -c 3 -W 5 fe80::1234%eth0', { timeoutMs: 30_000 });
   const [, received, answered] = /received (\d+) {2}answered (\d+)/.exec(await endProgram(guest)) ?? [];
   assert.ok(Number(answered) >= PINGS + 6 && Number(received) >= Number(answered), `${received}, ${answered}`);
-  const pinger = node('test/support/guest-pinger', OURS, `${NETWORK}2`, `${NETWORK}1`, PINGS);
+  const pinger = node(PINGER, OURS, `${NETWORK}2`, `${NETWORK}1`, PINGS);
   assert.match(await guest.run(pinger, { timeoutMs: NODE_MS }), `answered ${PINGS} of ${PINGS}`);
 }
 
 async function forward(guest: Guest, left: StreamPeer, right: StreamPeer, taken: Buffer[][]): Promise<void> {
-  await startProgram(guest, 'forwarding between', node('examples/l2fwd', LEFT, RIGHT, '--period', 1));
+  await startProgram(guest, 'forwarding between', node(example('l2fwd'), LEFT, RIGHT, '--period', 1));
   await Promise.all([sendAll(left, () => taken[1]!.length, FRAMES), sendAll(right, () => taken[0]!.length, FRAMES)]);
   const lines = (await endProgram(guest)).trim().split('\n').slice(-2);
   for (const line of lines) assert.match(line, `sent ${FRAMES}  received ${FRAMES}  dropped 0`);
@@ -110,9 +112,22 @@ async function forward(guest: Guest, left: StreamPeer, right: StreamPeer, taken:
   }
 }
 
+async function sleepUntilPackets(guest: Guest, left: StreamPeer): Promise<void> {
+  await startProgram(guest, 'waiting on', node(example('interrupt-receiver'), LEFT, '--count', PINGS));
+  // One by one, far apart: each finds the receiver asleep, and wakes it.
+  for (let number = 0; number < PINGS; number++) {
+    left.send(frameOf(number));
+    await pause(50);
+  }
+  const said = await endProgram(guest, '');
+  const [, received, wakes] = /received (\d+) packets, woken (\d+) times/.exec(said) ?? [];
+  assert.is(Number(received), PINGS, said);
+  assert.ok(Number(wakes) > 0 && Number(wakes) <= PINGS, said);
+}
+
 async function capture(guest: Guest, left: StreamPeer, folder: string): Promise<void> {
   // The guest's own memory is the one place in the host's files that it can write to.
-  await startProgram(guest, 'capturing on', node('examples/capture', LEFT, '/run/packets.pcap', '--count', WINDOW));
+  await startProgram(guest, 'capturing on', node(example('capture'), LEFT, '/run/packets.pcap', '--count', WINDOW));
   for (let number = 0; number < WINDOW; number++) left.send(frameOf(number));
   assert.match(await endProgram(guest, ''), `${WINDOW} packets in /run/packets.pcap`);
   const path = join(folder, 'packets.pcap');
@@ -128,7 +143,7 @@ async function capture(guest: Guest, left: StreamPeer, folder: string): Promise<
   }
 }
 
-test('ping-responder and a pinger with the guest’s kernel on one switch; l2fwd between two devices; capture', async () => {
+test('ping-responder and a pinger with the guest’s kernel on one switch; l2fwd between two devices; capture; interrupts', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'e-'));
   const taken: Buffer[][] = [[], []];
   const peers = await Promise.all(
@@ -162,6 +177,7 @@ test('ping-responder and a pinger with the guest’s kernel on one switch; l2fwd
     await pingBothWays(guest);
     await forward(guest, left, right, taken);
     await capture(guest, left, folder);
+    await sleepUntilPackets(guest, left);
     assert.equal(backend.errors, []);
   } finally {
     for (const peer of peers) await peer[Symbol.asyncDispose]();

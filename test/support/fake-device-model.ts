@@ -87,6 +87,7 @@ export class FakeDeviceModel implements DeviceModel {
   async setLog(): Promise<void> {}
   async updateIotlb(): Promise<void> {}
   async invalidateIotlb(): Promise<void> {}
+  async setMtu(): Promise<void> {}
   async sendRarp(): Promise<void> {}
   async reset(): Promise<void> {
     await this.#call('reset');

@@ -36,7 +36,7 @@ export interface PingOptions {
 /** Pings; fails where more than `mayLose` answers are missing, or one comes twice. */
 export async function assertPings(guest: Shell, address: string, options: PingOptions = {}): Promise<void> {
   const { count = 5, bytes = 56, mayLose = 0 } = options;
-  const command = `ping -c ${count} -i 0.1 -W 3 -s ${bytes} ${address}`;
+  const command = `ping -c ${count} -i 0.1 -W 10 -s ${bytes} ${address}`;
   const { output } = await guest.tryRun(command, { timeoutMs: 20_000 + count * 1000 });
   const [, sent, received] = /(\d+) packets transmitted, (\d+) packets received/.exec(output) ?? [];
   assert.is(Number(sent), count, output);
@@ -49,7 +49,8 @@ export const cardCounter = async (guest: Shell, name: string, card = 'eth0'): Pr
   Number(await guest.run(`cat /sys/class/net/${card}/statistics/${name}`));
 
 const BLOCK_BYTES = 1 << 20;
-const TCP_PORT = 7001;
+/** Where transfers are received. */
+export const TCP_PORT = 7001;
 
 /** A block of bytes that look random and are the same each time: guests whose tests transfer data have it as `/data`. */
 export const transferData = (): Buffer => {
@@ -63,14 +64,15 @@ export const transferData = (): Buffer => {
 /** The script that takes one connection and leaves the sum of all that comes in a file, in the background. */
 export const startReceiving = (file: string): string => `(${receive}) >${file} 2>&1 &`;
 
+/** The script that waits until what `startReceiving` started takes a connection. */
+export const untilReceiving = `
+  for i in $(seq 1000); do netstat -ltn | grep -q ':${TCP_PORT} ' && exit 0; usleep 20000; done; netstat -ltn; exit 1`;
+
 /** Its input stays open: at the end of it, nc would shut its side down, and the sender's would leave at once. */
 const receive = `hold=$(mktemp -u); mkfifo $hold; exec 4<>$hold; rm $hold; nc -l -p ${TCP_PORT} <&4 | md5sum`;
 
 /** Sends so many megabytes; resolves to their sum when the other end has closed. */
 export async function startSending(from: Shell, address: string, megabytes: number): Promise<string> {
-  const block = transferData();
-  const hash = createHash('md5');
-  for (let count = 0; count < megabytes; count++) hash.update(block);
   // The listener may not be there yet.
   await from.run(
     `send() { for i in $(seq ${megabytes}); do cat "\${DATA:-/data}"; done; }
@@ -78,6 +80,14 @@ export async function startSending(from: Shell, address: string, megabytes: numb
      cat /tmp/nc.$$; exit 1`,
     { timeoutMs: transferMs(megabytes) },
   );
+  return sumOfBlocks(megabytes);
+}
+
+/** MD5 of so many times `transferData`, a megabyte each. */
+export function sumOfBlocks(count: number): string {
+  const block = transferData();
+  const hash = createHash('md5');
+  for (let done = 0; done < count; done++) hash.update(block);
   return hash.digest('hex');
 }
 

@@ -14,12 +14,19 @@ import { TapNamespace } from './tap-namespace.js';
 
 const TIMEOUT_MS = 30_000;
 
+/** A network namespace with an address in it. */
+export interface HostSpace {
+  readonly name: string;
+  readonly address: string;
+  close(): Promise<void>;
+}
+
 export class HostEnd implements Shell {
   readonly address: string;
-  readonly #space: TapNamespace;
+  readonly #space: HostSpace;
   readonly #folder: string;
 
-  private constructor(space: TapNamespace, folder: string) {
+  private constructor(space: HostSpace, folder: string) {
     this.#space = space;
     this.#folder = folder;
     this.address = space.address;
@@ -27,7 +34,11 @@ export class HostEnd implements Shell {
 
   /** Takes over a tap that is open already, and gives it an address. */
   static async create(tap: string, address: string): Promise<HostEnd> {
-    const space = await TapNamespace.create(tap, address);
+    return HostEnd.in(await TapNamespace.create(tap, address));
+  }
+
+  /** Takes over a namespace, which is closed with it. */
+  static in(space: HostSpace): HostEnd {
     const folder = mkdtempSync(join(tmpdir(), 'h-'));
     writeFileSync(join(folder, 'data'), transferData());
     return new HostEnd(space, folder);

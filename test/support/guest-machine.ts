@@ -42,13 +42,18 @@ export interface GuestOptions extends Partial<Omit<InitramfsOptions, 'kernel'>> 
   readonly cards?: readonly GuestCard[] | undefined;
   /** An IOMMU; cards that are to honour it have the properties `disable-legacy=on` and `iommu_platform=on`. */
   readonly iommu?: boolean | undefined;
+  /** Bits of the addresses that the IOMMU translates: 39, as QEMU has it, or 48. */
+  readonly iommuBits?: 39 | 48 | undefined;
   /** The host's files, read-only, at /host in the guest: `chroot /host node …` runs what the host has. */
   readonly hostRoot?: boolean | undefined;
   /** More arguments for QEMU. */
   readonly arguments?: readonly string[] | undefined;
   /** More words for the kernel. */
   readonly kernelWords?: readonly string[] | undefined;
-  /** Where a running guest comes in from: it is not booted. Memory, processors and cards are those it left. */
+  /**
+   * Where a running guest comes in from: it is not booted. Memory, processors and cards are those it left. QEMU listens
+   * there when the machine is returned; the guest stands still when it has come, until QEMU is told `cont`.
+   */
   readonly incoming?: string | undefined;
   readonly bootTimeoutMs?: number | undefined;
 }
@@ -112,10 +117,12 @@ function qemuArguments(options: GuestOptions, kernel: string, folder: string): s
     ...['-chardev', socket('qmp'), '-mon', 'chardev=qmp,mode=control'],
     ...['-kernel', kernel, '-initrd', join(folder, 'initramfs'), '-append', words.join(' ')],
     // It has to be there before the devices that are behind it.
-    ...(options.iommu === true ? ['-device', 'intel-iommu,intremap=on,device-iotlb=on'] : []),
+    ...(options.iommu === true
+      ? ['-device', `intel-iommu,intremap=on,device-iotlb=on,aw-bits=${options.iommuBits ?? 39}`]
+      : []),
     ...(options.cards ?? []).flatMap(cardArguments),
     ...hostRootArguments(options),
-    ...(options.incoming === undefined ? [] : ['-incoming', options.incoming]),
+    ...(options.incoming === undefined ? [] : ['-S', '-incoming', 'defer']),
     ...(options.arguments ?? []),
   ];
 }
@@ -123,7 +130,13 @@ function qemuArguments(options: GuestOptions, kernel: string, folder: string): s
 /** Waits for one connection on a socket that is there at once. */
 function expectConnection(path: string): { readonly server: Server; readonly connection: Promise<Socket> } {
   const server = createServer();
-  const connection = new Promise<Socket>((resolve) => server.once('connection', resolve));
+  const connection = new Promise<Socket>((resolve) => {
+    server.once('connection', (socket) => {
+      // A QEMU that ends before anybody listens resets it: what it printed says more.
+      socket.on('error', () => {});
+      resolve(socket);
+    });
+  });
   server.listen(path);
   return { server, connection };
 }
@@ -150,7 +163,7 @@ export class Guest {
     this.#sockets = sockets;
     this.#console = said;
     this.#agent = new GuestAgent(sockets[0], said);
-    this.qmp = new Qmp(sockets[1]);
+    this.qmp = new Qmp(sockets[1], said);
     void ended.then(() => this.#agent.end(`QEMU ended with ${child.signalCode ?? `status ${child.exitCode}`}`));
   }
 
@@ -174,7 +187,9 @@ export class Guest {
       });
       const sockets = await Promise.race([Promise.all(expected.map(({ connection }) => connection)), failed]);
       guest = new Guest(child, folder, ended, sockets as [Socket, Socket], said);
-      if (options.incoming === undefined) await guest.#agent.up(1, options.bootTimeoutMs ?? BOOT_MS);
+      // Answered when it listens: told on its command line, it may only have made the socket.
+      if (options.incoming !== undefined) await guest.qmp.execute('migrate-incoming', { uri: options.incoming });
+      else await guest.#agent.up(1, options.bootTimeoutMs ?? BOOT_MS);
       return guest;
     } catch (error) {
       if (guest !== undefined) await guest.close('SIGKILL');

@@ -32,16 +32,22 @@ export interface HandDeviceOptions {
   readonly onPool?: (pool: PacketPool) => void;
 }
 
+/** Memory whose first byte has an address for the device. */
+export interface AddressedMemory {
+  readonly buffer: ArrayBuffer;
+  readonly iovas: { at(offset: number): bigint };
+}
+
 /** One ring as the device sees it. */
 export class HandRing {
   readonly views: SplitRingViews;
-  readonly #memory: DmaMemory;
+  readonly #memory: AddressedMemory;
   /** Used entries written so far, published or not. */
   written = 0;
   readonly #heads: number[] = [];
   #seen = 0;
 
-  constructor(memory: DmaMemory, views: SplitRingViews) {
+  constructor(memory: AddressedMemory, views: SplitRingViews) {
     this.#memory = memory;
     this.views = views;
   }

@@ -130,6 +130,10 @@ export class FakeDevice implements DeviceModel {
       (entry) => entry.iova >= iova + bytes || iova >= entry.iova + entry.bytes,
     );
   }
+  async setMtu(mtu: number): Promise<void> {
+    await this.#record('setMtu', `${mtu}`);
+    virtioNetConfig.write(new DataView(this.config.buffer), { mtu });
+  }
   async sendRarp(macAddress: Uint8Array): Promise<void> {
     await this.#record('sendRarp', Buffer.from(macAddress).toString('hex'));
   }

@@ -100,8 +100,11 @@ export const countMappings = (): number =>
     .split('\n')
     .filter((line) => line.includes('/')).length;
 
+/** How long tests wait for what must come: far beyond any delay of a machine that has other things to do. */
+export const PATIENCE_MS = 30_000;
+
 /** Waits until `condition` holds; fails with `what` after `timeoutMs`. */
-export async function until(condition: () => boolean, what: string, timeoutMs = 5000): Promise<void> {
+export async function until(condition: () => boolean, what: string, timeoutMs = PATIENCE_MS): Promise<void> {
   const end = performance.now() + timeoutMs;
   while (!condition()) {
     if (performance.now() > end) assert.unreachable(`waited ${timeoutMs} ms for ${what}`);
@@ -113,7 +116,7 @@ export async function until(condition: () => boolean, what: string, timeoutMs = 
 export async function assertNoFdLeak(body: () => Promise<void>): Promise<void> {
   const before = countFds();
   await body();
-  await until(() => countFds() <= before, `the descriptors to be back to ${before}, they are ${countFds()}`, 3000);
+  await until(() => countFds() <= before, `the descriptors to be back to ${before}, they are ${countFds()}`);
   assert.is(countFds(), before, 'descriptors');
 }
 
@@ -144,7 +147,7 @@ export class RawPeer {
   }
 
   /** The next message, or undefined at the end of the stream. */
-  async receive(timeoutMs = 5000): Promise<RawMessage | undefined> {
+  async receive(timeoutMs = PATIENCE_MS): Promise<RawMessage | undefined> {
     const fds: number[] = [];
     const head = await this.#fill(12, fds, timeoutMs);
     if (head === undefined) return undefined;
@@ -181,7 +184,7 @@ export class RawPeer {
   }
 
   /** Fails unless the other end closes the connection without another message. */
-  async expectClosed(timeoutMs = 5000): Promise<void> {
+  async expectClosed(timeoutMs = PATIENCE_MS): Promise<void> {
     const received = await this.receive(timeoutMs);
     assert.is(received, undefined, 'the connection should be closed');
   }

@@ -277,6 +277,32 @@ test('a log stays over a new memory table and a ring that is started anew', () =
   assert.equal(log.marked, []);
 });
 
+test('the used ring is logged where its translation was long ago: it is asked for again', () => {
+  using thread = new HandThread();
+  using guest = new HandGuest(thread, { features: GUEST_FEATURES.with(Feature.ACCESS_PLATFORM) });
+  using log = new Log();
+  const whole = { iova: 0n, bytes: REGIONS_END, guestAddress: 0n, readable: true, writable: true };
+  guest.device.updateIotlb(whole);
+  const tx = guest.start(1, 256);
+  startLogged(guest, 1, tx);
+  // As many as a guest needs whose kernel maps each page once and for all.
+  for (let page = 1n; page <= 5000n; page++) {
+    guest.device.updateIotlb({ ...whole, iova: REGIONS_END + page * PAGE, bytes: PAGE, guestAddress: REGION_B });
+  }
+  guest.device.setLog(log.range);
+  assert.ok(
+    guest.events.some(({ type }) => type === 'iotlb-miss'),
+    'it is asked for',
+  );
+  guest.device.updateIotlb(whole);
+  log.bits.fill(0);
+  tx.describe(0, REGION_B, 80, 0);
+  tx.offer(0);
+  guest.poll();
+  assert.is(tx.takeUsed().length, 1);
+  assert.ok(log.has(tx.used), 'the used ring is marked');
+});
+
 test('abuse-B43: a log that is too short for the memory is written to its end and no further', () => {
   using thread = new HandThread();
   using guest = new HandGuest(thread);

@@ -10,6 +10,10 @@ import * as assert from 'uvu/assert';
 
 import type { RingStatistics } from '../../driver/backend/counters.js';
 import type { NetDevice } from '../../driver/backend/net-device.js';
+import type { BackendPortSpec } from '../../driver/backend/ports/backend-port.js';
+import { switchPort, switchUplinkPort } from '../../driver/backend/ports/built-in.js';
+import { type CountedPort, countersOf } from '../../driver/backend/ports/port-counters.js';
+import { type SwitchCounterName, switchCounters } from '../../driver/backend/switch/switch-counters.js';
 import { DaemonSocket, type SocketEvent } from '../../driver/cli/backend/connections.js';
 import { eventLine } from '../../driver/cli/backend/event-line.js';
 import { eventRecord } from '../../driver/cli/backend/event-record.js';
@@ -20,7 +24,8 @@ import { outputOf } from '../../driver/cli/backend/port-choice.js';
 import { ringName } from '../../driver/cli/backend/ring-name.js';
 import { groupNumber, socketMode, withSocketMode } from '../../driver/cli/backend/socket-access.js';
 import { Sampler } from '../../driver/cli/backend/statistics.js';
-import { statisticsTable } from '../../driver/cli/backend/statistics-table.js';
+import { statisticsTable, switchTable } from '../../driver/cli/backend/statistics-table.js';
+import { SwitchView } from '../../driver/cli/backend/switch-view.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import type { ServerEvent } from '../../driver/index.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
@@ -51,11 +56,15 @@ interface Stand {
 }
 
 /** A socket with one connection, number 3 over all sockets, which is the server's first. */
-function connected(queuePairs = 1): Stand {
+function connected(queuePairs = 1, port: BackendPortSpec = { module: '', options: {} }): Stand {
   let number = 2;
   const socket = new DaemonSocket('/run/"vm".sock', () => ++number);
   const device = new CountingDevice(queuePairs);
-  socket.make(() => ({ device: device as unknown as NetDevice, port: { module: '', options: {} } }));
+  socket.make(() => ({
+    device: device as unknown as NetDevice,
+    port,
+    place: { threads: [], lcores: [1], release: () => undefined },
+  }));
   const tell = (event: ServerEvent): SocketEvent => socket.take(event);
   tell({ type: 'connected', connection: 1 });
   return { socket, device, tell };
@@ -147,6 +156,11 @@ test('events: what belongs to each, for scripts and for people', () => {
     { event: 'vring', ...whose, ring: 1, queue: 'transmitq 0', state: 'started', size: 256 },
     'connection 3: transmitq 0 started, 256 entries',
   ]);
+  const { connection, socket } = tell({ type: 'memory', connection: 1, regions: 1, bytes: 1n });
+  const arrival: SocketEvent = { connection, socket, event: { type: 'connected', connection: 1 } };
+  const { t: _time, ...arrived } = eventRecord(arrival);
+  assert.equal(arrived, { event: 'connected', ...whose, lcores: [1] });
+  assert.is(eventLine(arrival), 'connection 3: connected on /run/"vm".sock, polled on 1 processor: 1');
   const nack = {
     type: 'error',
     connection: 1,
@@ -242,6 +256,62 @@ test('metrics: every family has help and type, labels are quoted, counters never
   }
   const again = parseMetrics((await metrics.print()).text);
   assert.is(again.get('virtio_pmd_packets_total')?.samples.get(ring), 12, 'reading twice counts once');
+});
+
+test('the switch: what each member counted, those that went included; its metrics and its table', async () => {
+  const guest = switchPort();
+  const { socket, tell } = connected(1, guest);
+  const count = (port: CountedPort<string>, values: Readonly<Record<string, number>>): void => {
+    const { counters } = port.options as { counters: SharedArrayBuffer };
+    for (const [name, value] of Object.entries(values)) {
+      countersOf(counters, 0)[switchCounters[name as SwitchCounterName]] = value;
+    }
+  };
+  const view = new SwitchView(() => socket.connections);
+  count(guest, { received: 3, stations: 2, dropNotTaken: 4 });
+  const uplink = switchUplinkPort({ tap: { name: 'tap0' } });
+  count(uplink, { received: 10, sent: 5, stations: 1, dropRefused: 1 });
+  view.addUplink('tap0', uplink);
+  const { members, total } = view.sample();
+  assert.equal(
+    members.map(({ member, socket, connection, counts }) => [member, socket, connection, counts.received]),
+    [
+      ['3: /run/"vm".sock', '/run/"vm".sock', 3, 3],
+      ['tap:tap0', 'tap:tap0', undefined, 10],
+    ],
+  );
+  assert.equal([total.received, total.sent, total.stations], [13, 5, 3]);
+  const reasons = Object.keys(switchCounters).filter((name) => name.startsWith('drop'));
+  assert.is(Object.keys(total.drops).length, reasons.length, 'every reason is there');
+  assert.equal([total.drops['notTaken'], total.drops['refused'], total.drops['vlan']], [4, 1, 0]);
+  const table = await switchTable(view.sample());
+  assert.match(table, /tap:tap0 +│ +1 │ +10 │ +5 │ +0 │ 1 refused by the kernel/);
+  assert.match(table, /all +│ +3 │ +13 │ +5 │ +0 │ 4 not taken in time/);
+  const metrics = new Metrics({
+    sockets: [socket.name],
+    switch: view,
+    get connections() {
+      return socket.connections;
+    },
+  });
+  const families = async () => {
+    const parsed = parseMetrics((await metrics.print()).text);
+    return (name: string, labels: string) => parsed.get(`virtio_pmd_${name}`)?.samples.get(labels);
+  };
+  const label = 'socket="/run/\\"vm\\".sock",connection="3"';
+  let value = await families();
+  assert.is(value('switch_members', ''), 2);
+  assert.is(value('switch_stations', label), 2);
+  assert.is(value('switch_received_total', 'socket="tap:tap0",connection=""'), 10);
+  assert.is(value('switch_drops_total', `${label},reason="not_taken"`), 4);
+  assert.is(value('port_total', `${label},counter="received"`), 3);
+  assert.is(value('port_total', `${label},counter="stations"`), undefined, 'no counter: it goes back, too');
+  view.take(tell({ type: 'disconnected', connection: 1, reason: 'it left' }));
+  value = await families();
+  assert.is(value('switch_members', ''), 1);
+  assert.is(value('switch_stations', label), undefined);
+  assert.is(value('switch_received_total', 'socket="",connection="gone"'), 3);
+  assert.equal([view.sample().total.received, view.sample().total.stations], [13, 1], 'only stations go back');
 });
 
 test('metrics as OpenMetrics where that is asked for', async () => {

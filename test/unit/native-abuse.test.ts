@@ -181,7 +181,13 @@ test('CopyEngine: strange values in every method, open and closed', () => {
     engine.setPool(new ArrayBuffer(64));
     if (isClosed) engine.close();
     const methods = engine as unknown as Record<string, Loose>;
-    for (const name of [...Object.getOwnPropertyNames(native.CopyEngine.prototype), 'run', 'markDirty']) {
+    for (const name of [
+      ...Object.getOwnPropertyNames(native.CopyEngine.prototype),
+      'run',
+      'peek',
+      'relay',
+      'markDirty',
+    ]) {
       if (name === 'constructor' || name === 'close') continue;
       for (const value of STRANGE) {
         survives(() => methods[name]?.(value));

@@ -9,7 +9,10 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
 const FOLDER = fileURLToPath(new URL('../../../native', import.meta.url));
-const COPY_PARTS = ['copy_engine', 'dirty_log', 'memory_table', 'mapping', 'sigbus_guard', 'translation_windows'];
+const COPY_PARTS = [
+  ...['copy_engine', 'copy_engine_relay', 'dirty_log', 'memory_table'],
+  ...['mapping', 'sigbus_guard', 'translation_windows'],
+];
 const DESCRIPTOR_PARTS = ['descriptors', 'unix_socket', 'threads'];
 const FLAGS = ['-g1', '-O1', '-std=c++17', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror', '-fno-exceptions'];
 const SANITIZERS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-fno-omit-frame-pointer'];
@@ -55,6 +58,8 @@ function buildAndRun(folder: string, name: string, parts: readonly string[], ...
 if (hasCompiler) {
   test('the copy engine against a model that copies byte by byte', ({ folder }) =>
     buildAndRun(folder, 'copy_engine_test', COPY_PARTS, '20'));
+  test('packets between two guests against a model that copies byte by byte', ({ folder }) =>
+    buildAndRun(folder, 'copy_engine_relay_test', COPY_PARTS, isFull ? '400' : '60'));
   test('windows, regions and the dirty log against a model that goes byte by byte', ({ folder }) =>
     buildAndRun(folder, 'translation_test', COPY_PARTS, isFull ? '150' : '6'));
   test('the dirty log: every bit, none lost between threads, none too early', ({ folder }) =>

@@ -97,7 +97,12 @@ const troubles: readonly [name: string, FakeVfioOptions, code: string, part: Reg
   ['bound to another driver', { driver: 'virtio-pci' }, 'WRONG_STATE', /the driver virtio-pci.*devbind --bind/],
   ['bound to none', { driver: '' }, 'WRONG_STATE', /bound to no driver/],
   ['no IOMMU', { iommuGroup: false }, 'UNSUPPORTED', /behind no IOMMU.*intel-iommu/],
-  ['group not viable', { viable: false }, 'WRONG_STATE', /is not viable.*0000:00:04\.0/],
+  [
+    'group not viable',
+    { viable: false },
+    'WRONG_STATE',
+    /is not viable.*0000:00:04\.1 with e1000.*devbind --bind vfio-pci 0000:00:04\.1/,
+  ],
   ['group in use', { openErrno: Errno.EBUSY }, 'IN_USE', /in use: another process/],
   ['not root', { openErrno: Errno.EACCES }, 'PERMISSION_DENIED', /run as root, or chown/],
   [

@@ -2,6 +2,7 @@
 
 import { Burst, MAX_BURST } from '../../memory/burst.js';
 import { type PacketOnTheMove, packPackets, unpackPackets } from '../pair.js';
+import type { PeekedPackets } from '../peeked-packets.js';
 import type { SwitchFabric } from '../switch/fabric.js';
 import type { LearningSwitch } from '../switch/learning-switch.js';
 import type { MacTableOptions } from '../switch/mac-table.js';
@@ -9,6 +10,7 @@ import { releaseSwitch, switchNamed } from '../switch/registry.js';
 import type { SwitchMember } from '../switch/switch-member.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
+import type { DirectReceiver, RoutingPort } from './routing-port.js';
 
 export interface SwitchOptions {
   /** Which switch. Default `switch`. */
@@ -30,7 +32,7 @@ export function createPort(context: BackendPortContext, options: SwitchOptions):
   return new SwitchPort(context, options);
 }
 
-class SwitchPort implements BackendPort {
+class SwitchPort implements RoutingPort {
   readonly #context: BackendPortContext;
   readonly #name: string;
   readonly #switch: LearningSwitch;
@@ -57,6 +59,18 @@ class SwitchPort implements BackendPort {
 
   fromGuest(burst: Burst): void {
     this.#switch.fromMember(burst, this.#member);
+  }
+
+  get peekBytes(): number {
+    return this.#switch.peekBytes;
+  }
+
+  attach(guest: DirectReceiver): void {
+    this.#member.attach(guest);
+  }
+
+  route(packets: PeekedPackets): void {
+    this.#switch.route(packets, this.#member);
   }
 
   poll(): number {

@@ -13,6 +13,8 @@ const TCP = 6;
 const UDP = 17;
 const IPV4_HEADER_BYTES = 20;
 const IPV6_HEADER_BYTES = 40;
+/** The longest way to the ports: tagged, IPv4 with options. Nothing behind is looked at. */
+export const FLOW_BYTES = 96;
 /** More fragments, or not the first: the ports are not in all of them. */
 const FRAGMENT_BITS = 0x3fff;
 

@@ -4,26 +4,20 @@ import { ErrorCode, VirtioError } from '../../errors.js';
 import { Burst } from '../../memory/burst.js';
 import { PacketField } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
+import type { PeekedPackets } from '../peeked-packets.js';
+import { CLASSIFIED_BYTES, DROPPED, FLOOD, PacketClassifier } from './classifier.js';
+import { DirectDelivery } from './direct-delivery.js';
 import { type FabricLink, FabricPlace, type SwitchFabric } from './fabric.js';
-import { Learned, MAX_MEMBERS, MacTable, type MacTableOptions, NO_MEMBER } from './mac-table.js';
+import { FLOW_BYTES } from './flow-hash.js';
+import { MAX_MEMBERS, MacTable, type MacTableOptions } from './mac-table.js';
 import { NO_PACKET, PacketCopier } from './packet-copy.js';
 import { SwitchCounter } from './switch-counters.js';
 import { NO_IDENTITY, SwitchMember, type SwitchMemberOptions, TRUNK } from './switch-member.js';
-import { addVlanTag, stripVlanTag, VLAN_ID_MAX, VLAN_TAG_BYTES } from './vlan-tag.js';
+import { addVlanTag, stripVlanTag, VLAN_ID_MAX } from './vlan-tag.js';
 
-const { DATA_OFFSET, SEGMENT_LENGTH, FLAGS, WORDS_SHIFT } = PacketField;
-const { RECEIVED, FLOODED, MOVES, NOT_LEARNED } = SwitchCounter;
-const { DROP_FILTERED, DROP_RESERVED, DROP_VLAN, DROP_NOT_TAKEN, DROP_NO_BUFFER, DROP_OFFLOAD, DROP_BETWEEN_THREADS } =
-  SwitchCounter;
-
-/** TPID 0x8100 as the low half of a little-endian word. */
-const TAGGED = 0x0081;
-const TAGGED_HEADER_BYTES = 14 + VLAN_TAG_BYTES;
-/** 01:80:c2:00:00:00 to 0f: little-endian, and which bits of the last two bytes count. */
-const RESERVED_LOW = 0x00c2_8001;
-const RESERVED_HIGH_MASK = 0xf0ff;
-/** The first bit on the wire: a group's address. */
-const GROUP = 1;
+const { FLAGS, WORDS_SHIFT } = PacketField;
+const { FLOODED, STATIONS } = SwitchCounter;
+const { DROP_FILTERED, DROP_VLAN, DROP_NOT_TAKEN, DROP_NO_BUFFER, DROP_OFFLOAD, DROP_BETWEEN_THREADS } = SwitchCounter;
 
 /** Packets taken from another thread in a turn. */
 const LINK_BURST = 64;
@@ -44,7 +38,8 @@ const secondsNow = (): number => Math.floor(performance.now() / 1000);
 /**
  * Packets never go back to the member they came from, and stay in order between any two members.
  *
- * A packet goes from buffer to queue by its handle, uncopied; a flood makes a copy for each member but one, for each has
+ * A packet goes from guest to guest with one copy where nothing stands in its way (`DirectDelivery`). Others come into the
+ * host's buffers, and go from buffer to queue by their handles, uncopied; a flood makes a copy for each member but one, for each has
  * a header and a tag of its own written before it. VLANs: a trunk's untagged packets (and those with a priority tag) are
  * a VLAN of their own, number 0, and a trunk gets packets of trunks as they were; those of access members are tagged for it.
  *
@@ -55,9 +50,12 @@ export class LearningSwitch {
   readonly #pool: PacketPool;
   readonly #table: MacTable;
   readonly #copier: PacketCopier;
+  readonly #classifier: PacketClassifier;
+  readonly #direct: DirectDelivery;
   readonly #clock: () => number;
   readonly #byNumber: (SwitchMember | undefined)[] = [];
   #members: readonly SwitchMember[] = [];
+  #peekBytes = CLASSIFIED_BYTES;
   readonly #one = new Uint32Array(1);
   /** Members that a flood goes to. */
   readonly #targets = new Uint16Array(MAX_MEMBERS);
@@ -77,6 +75,8 @@ export class LearningSwitch {
     this.#pool = pool;
     this.#table = new MacTable(options);
     this.#copier = new PacketCopier(pool);
+    this.#classifier = new PacketClassifier(pool, this.#table);
+    this.#direct = new DirectDelivery(pool, this.#classifier);
     this.#clock = clock;
     this.#now = clock();
     this.#fromPeer = new Burst(pool, LINK_BURST);
@@ -87,6 +87,10 @@ export class LearningSwitch {
   /** Members on this thread. */
   get members(): number {
     return this.#members.reduce((count, { link }) => count + (link === undefined ? 1 : 0), 0);
+  }
+  /** Bytes of a packet that `route` has to see. */
+  get peekBytes(): number {
+    return this.#peekBytes;
   }
   /** Stations that the switch knows. */
   get stations(): number {
@@ -122,6 +126,7 @@ export class LearningSwitch {
     this.#byNumber[member.number] = undefined;
     if (this.#byIdentity.get(member.identity) === member) this.#byIdentity.delete(member.identity);
     this.#table.forget(member.number);
+    member.counters[STATIONS] = 0;
     member.close();
     this.#membersChanged();
   }
@@ -147,65 +152,21 @@ export class LearningSwitch {
 
   /** Takes all packets of the burst, each of 14 bytes or more in its first segment that begin at a multiple of 4. */
   fromMember(burst: Burst, member: SwitchMember): void {
-    const { fields, words, offset, bufferBytes } = this.#pool;
     const { handles, count } = burst;
-    const { counters, vlan: access } = member;
-    const number = this.#placeOf(member);
-    const table = this.#table;
-    const now = this.#now;
-    counters[RECEIVED]! += count;
-    // Packets of a flow come one behind the other: what was found for one holds for the next.
-    let lastSourceLow = 0;
-    let lastSourceHigh = -1;
-    let lastLow = 0;
-    let lastHigh = -1;
-    let target = NO_MEMBER;
-    for (let index = 0; index < count; index++) {
-      const handle = handles[index]!;
-      const field = handle << WORDS_SHIFT;
-      const word = (offset + Math.imul(handle, bufferBytes) + fields[field + DATA_OFFSET]!) >>> 2;
-      const low = words[word]! | 0;
-      const middle = words[word + 1]! | 0;
-      const last = words[word + 2]! | 0;
-      const type = words[word + 3]!;
-      let vlan = access;
-      const isTagged = (type & 0xffff) === TAGGED;
-      if (isTagged) {
-        vlan = ((type >>> 8) & 0x0f00) | (type >>> 24);
-        if (access !== TRUNK || vlan > VLAN_ID_MAX || fields[field + SEGMENT_LENGTH]! < TAGGED_HEADER_BYTES) {
-          this.#drop(handle, counters, DROP_VLAN);
-          continue;
-        }
-      }
-      const sourceLow = (middle >>> 16) | (last << 16);
-      const sourceHigh = (last >>> 16) | (vlan << 16);
-      if (sourceLow !== lastSourceLow || sourceHigh !== lastSourceHigh) {
-        lastSourceLow = sourceLow;
-        lastSourceHigh = sourceHigh;
-        // What is learned may be where the last packet went to.
-        lastHigh = -1;
-        // A group sends nothing, and nobody has the address zero.
-        if ((sourceLow & GROUP) === 0 && (sourceLow | (last >>> 16)) !== 0) {
-          const learned = table.learn(sourceLow, sourceHigh, number, now);
-          if (learned === Learned.MOVED) counters[MOVES]! += 1;
-          else if (learned === Learned.FULL) counters[NOT_LEARNED]! += 1;
-        }
-      }
-      const high = (middle & 0xffff) | (vlan << 16);
-      if ((low & GROUP) !== 0) {
-        if (low === RESERVED_LOW && (middle & RESERVED_HIGH_MASK) === 0) this.#drop(handle, counters, DROP_RESERVED);
-        else this.#flood(handle, member, vlan);
-        continue;
-      }
-      if (low !== lastLow || high !== lastHigh) {
-        lastLow = low;
-        lastHigh = high;
-        target = table.lookup(low, high, now);
-      }
-      if (target === NO_MEMBER) this.#flood(handle, member, vlan);
-      else this.#toTarget(handle, member, this.#byNumber[target]!, vlan);
-    }
+    this.#classifier.classify(handles, count, member, this.#placeOf(member), this.#now);
+    for (let index = 0; index < count; index++) this.#forward(handles[index]!, index, member);
     burst.count = 0;
+  }
+
+  /** Takes all packets of a burst that were peeked at: those that can go from guest to guest do. */
+  route(packets: PeekedPackets, member: SwitchMember): void {
+    const { handles, count } = packets;
+    this.#classifier.classify(handles, count, member, this.#placeOf(member), this.#now);
+    const remaining = this.#direct.deliver(packets, member, this.#byNumber);
+    if (remaining === 0) return;
+    const { left } = this.#direct;
+    const whole = packets.fetchRest(left, remaining);
+    for (let index = 0; index < whole; index++) this.#forward(handles[left[index]!]!, left[index]!, member);
   }
 
   /** Looks at the clock; what is to be done once a second. */
@@ -216,9 +177,10 @@ export class LearningSwitch {
     this.#table.sweep(SWEEP_SLOTS, now);
     const members = this.#members;
     for (let index = 0; index < members.length; index++) {
-      const { link, number } = members[index]!;
+      const { link, number, counters } = members[index]!;
       if (link === undefined) members[index]!.check();
       else if (!link.isUsed) this.#table.forget(number);
+      counters[STATIONS] = this.#table.sizeOf(number);
     }
   }
 
@@ -246,7 +208,16 @@ export class LearningSwitch {
     return this.#byIdentity.get(member.identity)?.number ?? member.number;
   }
 
-  #toTarget(handle: number, from: SwitchMember, to: SwitchMember, vlan: number): void {
+  /** Sends packet `index` of the burst that was classified last. */
+  #forward(handle: number, index: number, from: SwitchMember): void {
+    const target = this.#classifier.targets[index]!;
+    const vlan = this.#classifier.vlans[index]!;
+    if (target === DROPPED) return;
+    if (target === FLOOD) {
+      this.#flood(handle, from, vlan);
+      return;
+    }
+    const to = this.#byNumber[target]!;
     if (isSame(from, to)) this.#drop(handle, from.counters, DROP_FILTERED);
     else this.#deliver(handle, from, to, vlan);
   }
@@ -319,6 +290,8 @@ export class LearningSwitch {
   #membersChanged(): void {
     this.#members = this.#byNumber.filter((member) => member !== undefined);
     const here = this.#members.filter(({ link }) => link === undefined);
+    // Where a member has several queues, packets are told apart by more than addresses.
+    this.#peekBytes = here.some(({ queues }) => queues > 1) ? FLOW_BYTES : CLASSIFIED_BYTES;
     // All together hold half of the thread's buffers at most: the others are for packets on their way.
     const share = Math.floor(this.#pool.size / 2 / Math.max(1, here.length));
     for (const member of here) member.limit = Math.max(LEAST_LIMIT, share);

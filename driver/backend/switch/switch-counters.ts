@@ -28,12 +28,17 @@ export const SwitchCounter = {
   DROP_OFFLOAD: 11,
   /** Dropped between poll threads: the other one is too slow for what this member sends. */
   DROP_BETWEEN_THREADS: 12,
+  /** Stations that are known behind the member now: no count that only grows, and up to a second old. */
+  STATIONS: 13,
+  /** Of those sent, packets that went from guest to guest with one copy, and past the member's queue. */
+  DIRECT: 14,
 } as const;
 
 /** Names of the counters for users. */
 export const switchCounters = {
   received: SwitchCounter.RECEIVED,
   sent: SwitchCounter.SENT,
+  direct: SwitchCounter.DIRECT,
   flooded: SwitchCounter.FLOODED,
   moves: SwitchCounter.MOVES,
   notLearned: SwitchCounter.NOT_LEARNED,
@@ -45,6 +50,7 @@ export const switchCounters = {
   dropRefused: SwitchCounter.DROP_REFUSED,
   dropOffload: SwitchCounter.DROP_OFFLOAD,
   dropBetweenThreads: SwitchCounter.DROP_BETWEEN_THREADS,
+  stations: SwitchCounter.STATIONS,
 } as const;
 
 export type SwitchCounterName = keyof typeof switchCounters;

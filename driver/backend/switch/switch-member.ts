@@ -3,6 +3,8 @@
 import type { Burst } from '../../memory/burst.js';
 import { PacketFlag } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
+import type { DirectReceiver } from '../ports/routing-port.js';
+import { DirectQueue } from './direct-queue.js';
 import type { FabricLink } from './fabric.js';
 import { flowHash } from './flow-hash.js';
 import { buffersOf, OutQueue } from './out-queue.js';
@@ -53,6 +55,8 @@ export class SwitchMember {
   limit = 0;
   readonly #pool: PacketPool;
   readonly #queues: readonly OutQueue[];
+  /** By queue; none without a guest that takes packets directly. */
+  #direct: readonly DirectQueue[] = [];
   /** After how many checks each queue was last asked for packets: a thread that is held up is late with these, too. */
   readonly #asked: Float64Array;
   /** Queues that are asked for packets; the first `#activeCount` count. */
@@ -75,6 +79,16 @@ export class SwitchMember {
     this.#active = new Uint16Array(queues);
   }
 
+  /** Says who takes packets for it straight out of the memory of other guests. */
+  attach(receiver: DirectReceiver): void {
+    this.#direct = this.#queues.map((queue, number) => new DirectQueue(this.counters, receiver, number, queue));
+  }
+
+  /** Queues that it takes its packets from, asked for packets or not. */
+  get queues(): number {
+    return this.#queues.length;
+  }
+
   /** Buffers that wait for it. */
   get buffers(): number {
     return this.#buffers;
@@ -82,12 +96,14 @@ export class SwitchMember {
 
   /** Takes a packet for one of its queues; false when what waits is too much already, or nobody asks for it. */
   push(handle: number): boolean {
-    const count = this.#activeCount;
-    if (count === 0) return false;
-    const queue = count === 1 ? this.#active[0]! : this.#active[flowHash(this.#pool, handle) % count]!;
-    if (!this.#pushTo(handle, queue)) return false;
+    if (this.#activeCount === 0 || !this.#pushTo(handle, this.#queueFor(handle))) return false;
     this.counters[SwitchCounter.SENT]! += 1;
     return true;
+  }
+
+  /** The way past the queue that `push` would choose for a packet; undefined where there is none. */
+  directQueueFor(handle: number): DirectQueue | undefined {
+    return this.#activeCount === 0 || this.#direct.length === 0 ? undefined : this.#direct[this.#queueFor(handle)];
   }
 
   /** Fills the burst up with what waits in a queue. */
@@ -131,6 +147,12 @@ export class SwitchMember {
   close(): void {
     for (const queue of this.#queues) this.#drop(queue);
     this.#activeCount = 0;
+  }
+
+  /** The queue for a packet, by its flow. There is one that is asked for packets at least. */
+  #queueFor(handle: number): number {
+    const count = this.#activeCount;
+    return count === 1 ? this.#active[0]! : this.#active[flowHash(this.#pool, handle) % count]!;
   }
 
   #pushTo(handle: number, queue: number): boolean {

@@ -32,6 +32,9 @@ async function run(options: BackendOptions, interrupt: Interrupt, reporter: Repo
       return daemon?.connections ?? [];
     },
     sockets: names,
+    get switch() {
+      return daemon?.switch;
+    },
   };
   const metrics = new Metrics(source);
   try {

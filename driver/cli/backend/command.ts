@@ -19,6 +19,9 @@ Examples:
       answers ARP and ping for any address
   virtio-pmd backend --socket-path=/run/vm1.sock --socket-path=/run/vm2.sock --tap tap0
       a switch between two guests and the kernel's interface tap0 (as root)
+  virtio-pmd backend --socket-path=/run/vm1.sock --socket-path=/run/vm2.sock \\
+                     --mode switch --lcores 2,3 --stats 1
+      the same between guests that are polled on two processors, and what it moves
   virtio-pmd backend --socket-path=/run/vm1.sock --mode sink --stats 1
       takes what the guest sends, and shows the rates every second
   virtio-pmd backend --socket-path=/run/a.sock --socket-path=/run/b.sock --client

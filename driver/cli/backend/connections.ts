@@ -1,11 +1,13 @@
 /** The front-ends that are connected now, over all sockets, each with its device and what it has set up. */
 
 import type { BackendPortSpec, ConnectionDescription, NetDevice, ServerEvent, VhostUserServer } from '../../index.js';
+import type { Placement } from './poll-threads.js';
 
-/** A device with the port it was made with. */
+/** A device with the port it was made with, and where it is. */
 export interface MadeDevice {
   readonly device: NetDevice;
   readonly port: BackendPortSpec;
+  readonly place: Placement;
 }
 
 /** What the daemon knows of one connection. */

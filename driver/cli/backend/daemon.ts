@@ -3,10 +3,11 @@
 import { rmSync } from 'node:fs';
 import { ErrorCode, VirtioError } from '../../errors.js';
 import {
-  DeviceThread,
+  createSwitchFabric,
   type FeatureSet,
   NetDevice,
   type ServerEvent,
+  type SwitchFabric,
   sinkPort,
   switchUplinkPort,
   VhostUserServer,
@@ -16,20 +17,26 @@ import { type Connection, DaemonSocket, type MadeDevice, type SocketEvent } from
 import { checkFd } from './inherited-fd.js';
 import { offeredFeatures } from './offered.js';
 import { type BackendOptions, isSingle, modeOf } from './options.js';
+import { type Placement, PollThreads } from './poll-threads.js';
 import { checkFiles, choosePort } from './port-choice.js';
 import { giveToGroup, groupNumber, withSocketMode } from './socket-access.js';
+import { SwitchView } from './switch-view.js';
 
 export class Daemon {
   /** Rejects when a poll thread dies; resolves when the one connection of --fd is over. */
   readonly over: Promise<void>;
+  /** Connects the guests, with --mode switch. */
+  readonly switch: SwitchView | undefined;
   readonly #options: BackendOptions;
   readonly #interrupt: Interrupt;
   readonly #onEvent: (event: SocketEvent) => void;
-  readonly #threads: DeviceThread[] = [];
+  readonly #threads = new PollThreads();
   readonly #sockets: DaemonSocket[] = [];
   readonly #forget: (() => void)[] = [];
   #features: FeatureSet | undefined;
   #uplink: NetDevice | undefined;
+  /** What makes the switches of all threads one. */
+  #fabric: SwitchFabric | undefined;
   #connections = 0;
   #end!: () => void;
   #fail!: (error: unknown) => void;
@@ -38,6 +45,7 @@ export class Daemon {
     this.#options = options;
     this.#interrupt = interrupt;
     this.#onEvent = onEvent;
+    if (modeOf(options) === 'switch') this.switch = new SwitchView(() => this.connections);
     this.over = new Promise((resolve, reject) => {
       this.#end = resolve;
       this.#fail = reject;
@@ -76,7 +84,7 @@ export class Daemon {
     const ends = await Promise.allSettled(this.#sockets.map((socket) => socket.server?.close()));
     for (const forget of this.#forget.splice(0)) forget();
     ends.push(...(await Promise.allSettled([this.#uplink?.close()])));
-    ends.push(...(await Promise.allSettled(this.#threads.map((thread) => thread.stop()))));
+    ends.push(...(await this.#threads.stop()));
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   }
 
@@ -101,18 +109,17 @@ export class Daemon {
 
   async #startThreads(): Promise<void> {
     const { lcores = [undefined], idle, memory } = this.#options;
-    for (const cpu of lcores) {
-      const thread = await DeviceThread.start({ cpu, idle, pages: memory });
-      this.#threads.push(thread);
-      thread.finished.catch((error) => this.#fail(error));
-    }
+    for (const cpu of lcores) await this.#threads.start({ cpu, idle, pages: memory }, (error) => this.#fail(error));
+    if (modeOf(this.#options) === 'switch' && lcores.length > 1) this.#fabric = createSwitchFabric(lcores.length);
   }
 
   /** A member of the switch without a front-end. */
   async #openUplink(name: string): Promise<void> {
-    const uplink = new NetDevice(this.#threads[0]!, { port: switchUplinkPort({ tap: { name } }) });
+    const port = switchUplinkPort({ tap: { name }, fabric: this.#fabric });
+    const uplink = new NetDevice(this.#threads.place(1).threads, { port });
     this.#uplink = uplink;
     await uplink.ready();
+    this.switch?.addUplink(name, port);
     uplink.onEvent = (event) => {
       if (event.type !== 'port-failed') return;
       const advice = 'start the back-end again to make it anew; the guests go on without it';
@@ -125,7 +132,7 @@ export class Daemon {
   /** What the command line leaves of what a device offers; made on all threads, it shows that they run, too. */
   async #offered(): Promise<FeatureSet> {
     const { features, queues, iommu } = this.#options;
-    const device = new NetDevice(this.#threads, { port: sinkPort(), queuePairs: queues, iommu });
+    const device = new NetDevice(this.#threads.all, { port: sinkPort(), queuePairs: queues, iommu });
     try {
       // A thread that cannot begin says why by its end.
       await Promise.race([device.ready(), this.over]);
@@ -173,10 +180,12 @@ export class Daemon {
   #serverOptions(socket: DaemonSocket) {
     return {
       createDevice: async (): Promise<NetDevice> => {
-        const device = socket.make((connection) => this.#makeDevice(connection));
+        const place = this.#threads.place(isSingle(modeOf(this.#options)) ? 1 : this.#options.queues);
+        const device = socket.make((connection) => this.#makeDevice(connection, place));
         try {
           await device.ready();
         } catch (error) {
+          place.release();
           await device.close().catch(() => undefined);
           throw error;
         }
@@ -184,24 +193,19 @@ export class Daemon {
       },
       onEvent: (event: ServerEvent): void => {
         // Told when its file has its group too.
-        if (event.type !== 'listening') this.#onEvent(socket.take(event));
+        if (event.type === 'listening') return;
+        const told = socket.take(event);
+        this.switch?.take(told);
+        if (event.type === 'disconnected') told.connection?.place.release();
+        this.#onEvent(told);
       },
     };
   }
 
-  /** All threads, each connection with another one first; a single one for a port that is one thing. */
-  #threadsOf(connection: number): readonly DeviceThread[] {
-    const first = (connection - 1) % this.#threads.length;
-    const threads = [...this.#threads.slice(first), ...this.#threads.slice(0, first)];
-    return isSingle(modeOf(this.#options)) ? threads.slice(0, 1) : threads;
-  }
-
-  #makeDevice(connection: number): MadeDevice {
+  #makeDevice(connection: number, place: Placement): MadeDevice {
     const { queues: queuePairs, iommu } = this.#options;
-    const port = choosePort(this.#options, connection);
-    return {
-      port,
-      device: new NetDevice(this.#threadsOf(connection), { port, queuePairs, iommu, features: this.#features }),
-    };
+    const port = choosePort(this.#options, connection, this.#fabric);
+    const device = new NetDevice(place.threads, { port, queuePairs, iommu, features: this.#features });
+    return { port, place, device };
   }
 }

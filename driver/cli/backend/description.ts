@@ -14,6 +14,8 @@ export interface Description extends Omit<ConnectionDescription, 'features'> {
   readonly connection: number;
   readonly socket: string;
   readonly seconds: number;
+  /** Processors that poll it; none where its threads are pinned to none. */
+  readonly lcores: readonly number[];
   /** Those that are offered or accepted, with what they mean. */
   readonly features: readonly (FeatureDescription & { readonly note: string })[];
 }
@@ -26,6 +28,7 @@ export function describe(connection: Connection): Description | undefined {
     connection: connection.number,
     socket: connection.socket,
     seconds: Math.round(performance.now() - connection.since) / 1000,
+    lcores: connection.place.lcores,
     ...description,
     features: description.features.map((feature) => ({ ...feature, note: featureNote(feature.name) })),
     protocolFeatures: description.protocolFeatures.filter(({ isOffered }) => isOffered),
@@ -38,7 +41,8 @@ const isKnown = ({ size, state, isEnabled }: RingDescription): boolean => size >
 
 /** The same for people, some lines. */
 export function descriptionText(description: Description): string {
-  const { connection, socket, seconds, features, protocolFeatures, status, memory, log, rings } = description;
+  const { connection, socket, seconds, lcores, features, protocolFeatures, status } = description;
+  const { memory, mtu, log, backendChannel, rings } = description;
   const accepted = features.filter(({ isAccepted }) => isAccepted);
   const others = features.filter(({ isAccepted }) => !isAccepted);
   const protocol = protocolFeatures.filter(({ isAccepted }) => isAccepted).map(({ name }) => name);
@@ -46,13 +50,16 @@ export function descriptionText(description: Description): string {
   const feature = ({ name }: FeatureDescription, text: string): string => `    ${name.padEnd(width)}  ${text}`;
   const lines = [
     `connection ${connection} on ${socket}, for ${duration(seconds)}; status: ${status}`,
+    ...(lcores.length === 0 ? [] : [`  polled on ${plural(lcores.length, 'processor')}: ${lcores.join(', ')}`]),
     accepted.length === 0 ? '  features: none accepted yet' : '  features',
     ...accepted.map((each) => feature(each, each.note)),
     ...(others.length === 0 ? [] : ['  features that are not used']),
     ...others.map((each) => feature(each, each.why)),
     `  protocol features: ${protocol.length === 0 ? 'none' : protocol.join(' | ')}`,
+    ...(backendChannel === 'none' ? [] : [`  channel for requests of the back-end: ${backendChannel}`]),
     memory.length === 0 ? '  memory: none yet' : '  memory',
     ...memory.map(regionText),
+    ...(mtu === undefined ? [] : [`  MTU: ${mtu}, set by the front-end`]),
     ...(log?.isActive === true ? [`  dirty log: ${memorySize(log.bytes)}`] : []),
     rings.length === 0 ? '  rings: none set up yet' : '  rings',
     ...rings.flatMap(ringLines),
@@ -63,7 +70,8 @@ export function descriptionText(description: Description): string {
 const regionText = ({ guestAddress, bytes, userAddress, fileOffset }: RegionDescription): string =>
   `    guest ${guestAddress}: ${memorySize(bytes)}, for the front-end at ${userAddress}, from byte ${fileOffset} of its file`;
 
-function ringLines({ queue, size, state, isEnabled, indices, kick, call, next, why }: RingDescription): string[] {
+function ringLines(ring: RingDescription): string[] {
+  const { queue, size, state, isEnabled, addresses, base, indices, kick, call, next, why } = ring;
   const set = [
     plural(size, 'entry', 'entries'),
     state,
@@ -73,8 +81,14 @@ function ringLines({ queue, size, state, isEnabled, indices, kick, call, next, w
   ];
   const position =
     indices === undefined
-      ? []
+      ? [`base ${base}`]
       : [`available ${indices.available}, used ${indices.used}, ${indices.outstanding} with the device`];
   const turn = next === 'nobody' ? `nothing to do: ${why}` : `next is the ${next}: ${why}`;
-  return [`    ${queue}: ${set.join(', ')}`, `      ${[...position, turn].join('; ')}`];
+  const parts =
+    addresses === undefined
+      ? []
+      : [
+          `      descriptors at ${addresses.descriptor}, available ring at ${addresses.available}, used ring at ${addresses.used}`,
+        ];
+  return [`    ${queue}: ${set.join(', ')}`, ...parts, `      ${[...position, turn].join('; ')}`];
 }

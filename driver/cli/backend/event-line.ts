@@ -14,7 +14,7 @@ export function eventLine({ socket, connection, event }: SocketEvent): string {
     case 'waiting':
       return `waiting for a front-end: ${event.error.message}`;
     case 'connected':
-      return `${whose}: connected on ${socket}`;
+      return `${whose}: connected on ${socket}${polledBy(connection?.place.lcores ?? [])}`;
     case 'disconnected': {
       if (connection === undefined) return `${whose}: disconnected, ${event.reason}`;
       const { fromGuest, toGuest, drops } = totals(connection);
@@ -37,3 +37,6 @@ export function eventLine({ socket, connection, event }: SocketEvent): string {
     }
   }
 }
+
+const polledBy = (lcores: readonly number[]): string =>
+  lcores.length === 0 ? '' : `, polled on ${plural(lcores.length, 'processor')}: ${lcores.join(', ')}`;

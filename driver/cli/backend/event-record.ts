@@ -26,8 +26,9 @@ export function eventRecord({ socket, connection, event }: SocketEvent): EventRe
   const whose = { ...(connection !== undefined && { connection: connection.number }), socket };
   switch (event.type) {
     case 'listening':
-    case 'connected':
       return record(event.type, whose);
+    case 'connected':
+      return record(event.type, { ...whose, ...(connection !== undefined && { lcores: connection.place.lcores }) });
     case 'waiting':
       return record(event.type, { ...whose, ...errorFields(event.error) });
     case 'disconnected':

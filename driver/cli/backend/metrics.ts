@@ -4,29 +4,26 @@ import { readdirSync } from 'node:fs';
 import { Counter, Gauge, type OpenMetricsContentType, Registry } from 'prom-client';
 import { packageVersion } from '../version.js';
 import type { Connection, SocketEvent } from './connections.js';
+import { type Labels, type Metric, snakeCase } from './metric.js';
 import { portCounters, type RingCounts, ringCounters } from './statistics.js';
+import { switchMetrics } from './switch-metrics.js';
+import type { SwitchView } from './switch-view.js';
 
-type Labels = Readonly<Record<string, string | number>>;
 type AnyRegistry = Registry | Registry<OpenMetricsContentType>;
-
-/** One metric: its samples are taken when it is asked for. */
-interface Metric {
-  /** A counter's name ends in `_total`. */
-  readonly name: string;
-  readonly help: string;
-  readonly labels: readonly string[];
-  readonly samples: () => readonly (readonly [labels: Labels, value: number])[];
-}
 
 /** Where the numbers come from. */
 export interface MetricsSource {
   readonly connections: readonly Connection[];
   /** Names of all sockets. */
   readonly sockets: readonly string[];
+  /** What connects the guests, where something does. */
+  readonly switch?: SwitchView | undefined;
 }
 
 const RING_LABELS = ['socket', 'connection', 'queue'];
 const MICROSECONDS = 1e-6;
+/** Of a port's counters the one that also goes back: it is a metric of its own. */
+const STATIONS = 'stations';
 
 /** Counters of a ring that are metrics by themselves. */
 const RING_COUNTERS = {
@@ -64,7 +61,12 @@ export class Metrics {
   constructor(source: MetricsSource) {
     this.#source = source;
     for (const socket of source.sockets) this.#made.add({ socket }, 0);
-    const metrics = [...this.#ringMetrics(), ...this.#socketMetrics(), ...processMetrics()];
+    const metrics = [
+      ...this.#ringMetrics(),
+      ...this.#socketMetrics(),
+      ...switchMetrics(() => this.#source.switch),
+      ...processMetrics(),
+    ];
     this.#text = filled(new Registry(), metrics);
     const openMetrics = new Registry<OpenMetricsContentType>();
     openMetrics.setContentType(Registry.OPENMETRICS_CONTENT_TYPE);
@@ -111,13 +113,15 @@ export class Metrics {
       labels: ['socket', 'connection', 'counter'],
       samples: () =>
         this.#source.connections.flatMap((connection) =>
-          Object.entries(portCounters(connection)).map(
-            ([counter, value]) =>
-              [
-                { socket: connection.socket, connection: connection.number, counter: snakeCase(counter) },
-                value,
-              ] as const,
-          ),
+          Object.entries(portCounters(connection))
+            .filter(([counter]) => counter !== STATIONS)
+            .map(
+              ([counter, value]) =>
+                [
+                  { socket: connection.socket, connection: connection.number, counter: snakeCase(counter) },
+                  value,
+                ] as const,
+            ),
         ),
     };
     return [...metrics, drops, port];
@@ -208,5 +212,3 @@ function filled<R extends AnyRegistry>(registry: R, metrics: readonly Metric[]):
   }
   return registry;
 }
-
-const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

@@ -47,7 +47,10 @@ export function modeOf(options: BackendOptions): Mode {
   return 'echo';
 }
 
-/** Whether a device is on one thread as a whole: its packets go to one file, or to its neighbours on the switch. */
+/**
+ * Whether a device is on one thread as a whole: its packets go to one file; or it is a member of a switch, and the other
+ * guests are on other threads.
+ */
 export const isSingle = (mode: Mode): boolean => mode === 'pcap' || mode === 'switch';
 
 /** Finds options that exclude each other, or lack one another. @throws what `wrong` makes */
@@ -84,7 +87,4 @@ function checkMode(options: BackendOptions, wrong: (message: string) => VirtioEr
   const hasFile = options.pcapIn !== undefined || options.pcapOut !== undefined;
   if (mode === 'pcap' && !hasFile) throw wrong('--mode pcap needs --pcap-in, --pcap-out or both');
   if (mode !== 'pcap' && hasFile) throw wrong(`--pcap-in and --pcap-out are about --mode pcap, not ${mode}`);
-  if (mode === 'switch' && (options.lcores?.length ?? 0) > 1) {
-    throw wrong('--mode switch has one processor in --lcores: all its guests are on one thread');
-  }
 }

@@ -10,21 +10,26 @@ import {
   PcapReader,
   PcapWriter,
   pcapPort,
+  type SwitchFabric,
   sinkPort,
   sourcePort,
   switchPort,
 } from '../../index.js';
 import { type BackendOptions, modeOf } from './options.js';
 
-/** The port of connection `connection`, which counts from 1 over all sockets. */
-export function choosePort(options: BackendOptions, connection: number): BackendPortSpec {
+/**
+ * The port of connection `connection`, which counts from 1 over all sockets.
+ *
+ * @param fabric joins the switch over several threads
+ */
+export function choosePort(options: BackendOptions, connection: number, fabric?: SwitchFabric): BackendPortSpec {
   switch (modeOf(options)) {
     case 'echo':
       return echoPort();
     case 'icmpecho':
       return icmpEchoPort();
     case 'switch':
-      return switchPort();
+      return switchPort({ fabric });
     case 'sink':
       return sinkPort();
     case 'source':

@@ -9,7 +9,14 @@ import { eventLine } from './event-line.js';
 import { type EventRecord, errorFields, eventRecord, record } from './event-record.js';
 import type { BackendOptions } from './options.js';
 import { Sampler } from './statistics.js';
-import { statisticsTable } from './statistics-table.js';
+import { statisticsTable, switchTable } from './statistics-table.js';
+import type { SwitchView } from './switch-view.js';
+
+/** What the daemon has to show. */
+interface ReportSource {
+  readonly connections: readonly Connection[];
+  readonly switch?: SwitchView | undefined;
+}
 
 /** How long rings must have been left alone before they are described. */
 const SETTLE_MS = 100;
@@ -51,11 +58,11 @@ export class Reporter {
   }
 
   /** From now on tells of the connections what was asked for, by an option or by a signal. */
-  watch(source: { readonly connections: readonly Connection[] }): void {
+  watch(source: ReportSource): void {
     const { stats } = this.#options;
     if (stats !== undefined) {
       const sampler = new Sampler();
-      this.#timer = setInterval(() => this.#statistics(source.connections, sampler), stats);
+      this.#timer = setInterval(() => this.#statistics(source, sampler), stats);
     }
     this.#onSignal = () => {
       if (source.connections.length === 0) this.#say(record('describe', {}), () => 'no front-end is connected');
@@ -86,13 +93,16 @@ export class Reporter {
     else this.#print(descriptionText(description));
   }
 
-  #statistics(current: readonly Connection[], sampler: Sampler): void {
-    const { seconds, connections } = sampler.sample(current);
+  #statistics(source: ReportSource, sampler: Sampler): void {
+    const { seconds, connections } = sampler.sample(source.connections);
+    const joined = source.switch?.sample();
     if (this.#options.json === true) {
-      this.#print(`${JSON.stringify(record('stats', { seconds: Number(seconds.toFixed(3)), connections }))}\n`);
-    } else {
-      this.#print(statisticsTable(connections));
+      const fields = { seconds: Number(seconds.toFixed(3)), connections, ...(joined && { switch: joined }) };
+      this.#print(`${JSON.stringify(record('stats', fields))}\n`);
+      return;
     }
+    this.#print(statisticsTable(connections));
+    if (joined !== undefined) this.#print(switchTable(joined));
   }
 
   #say(event: EventRecord, line: () => string): void {

@@ -12,6 +12,8 @@ Examples:
       gives a device to a poll-mode driver
   virtio-pmd devbind --bind virtio-pci 0000:00:04.0
       gives it back to the kernel
+  virtio-pmd devbind --noiommu --bind vfio-pci 0000:00:04.0
+      on a machine without an IOMMU, where the kernel's VFIO may do without
 
 Exit status: 0 done, 1 it failed, 2 wrong usage.`;
 

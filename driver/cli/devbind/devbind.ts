@@ -1,6 +1,7 @@
 /** `virtio-pmd devbind`: which driver has which network device, and giving one to another. */
 
 import { existsSync, writeFileSync } from 'node:fs';
+import { isSystemError } from '../../errors.js';
 import {
   bindFunction,
   ErrorCode,
@@ -28,20 +29,27 @@ export interface DevbindOptions {
   readonly json?: boolean;
 }
 
+/** Where things are; other places in tests. */
+export interface DevbindRoots extends PciRoots {
+  readonly noIommuSwitch?: string | undefined;
+}
+
 /** Does what the options say, then shows the status if that is wanted. */
 export async function devbind(
   addresses: readonly string[],
   options: DevbindOptions,
-  roots: PciRoots = {},
+  roots: DevbindRoots = {},
 ): Promise<void> {
   const { status = false, bind, unbind = false, noiommu = false, force = false, json = false } = options;
   const changes = bind !== undefined || unbind;
-  if (!status && !changes) throw wrongUsage('nothing to do: give --status, --bind or --unbind', COMMAND);
+  if (!status && !changes && !noiommu) {
+    throw wrongUsage('nothing to do: give --status, --bind, --unbind or --noiommu', COMMAND);
+  }
   if (changes !== addresses.length > 0) {
     throw wrongUsage(changes ? 'name the devices to bind' : 'devices go with --bind and --unbind', COMMAND);
   }
   const devices = addresses.map(deviceAddress);
-  if (noiommu) allowNoIommu();
+  if (noiommu) allowNoIommu(roots.noIommuSwitch ?? NOIOMMU_SWITCH);
   for (const device of devices) {
     if (bind === undefined) unbindFunction(device, force, roots);
     else bindFunction(device, bind, force, roots);
@@ -64,19 +72,38 @@ async function statusTable(functions: readonly NetworkFunction[]): Promise<strin
     head: ['device', 'id', 'driver', 'interface', 'IOMMU group', ''],
     style: { head: [], border: [], compact: true },
   });
-  for (const { address, id, isVirtio, driver, interfaces, iommuGroup, carriesDefaultRoute } of functions) {
-    const note = carriesDefaultRoute ? 'carries the default route' : isVirtio ? 'virtio' : '';
-    table.push([address, id, driver ?? 'none', interfaces.join(', '), iommuGroup ?? 'none', note]);
+  for (const fn of functions) {
+    const { address, id, driver, interfaces, iommuGroup } = fn;
+    table.push([address, id, driver ?? 'none', interfaces.join(', '), iommuGroup ?? 'none', notes(fn).join(', ')]);
   }
   return `${table.toString()}\n`;
 }
 
-function allowNoIommu(): void {
-  if (!existsSync(NOIOMMU_SWITCH)) {
-    throw new VirtioError(ErrorCode.UNSUPPORTED, 'this kernel has no VFIO without an IOMMU', {
-      value: NOIOMMU_SWITCH,
-      advice: 'unbind the device and open the port with pciAccess sysfs',
+function notes(fn: NetworkFunction): string[] {
+  return [
+    ...(fn.isVirtio ? ['virtio'] : []),
+    ...(fn.carriesDefaultRoute ? ['carries the default route'] : []),
+    ...(fn.carriesLogin ? ['carries a login'] : []),
+    ...(fn.isWithoutIommu ? ['without an IOMMU'] : []),
+    ...(fn.iommuGroup !== undefined && !fn.isViable ? ['group not viable'] : []),
+  ];
+}
+
+function allowNoIommu(path: string): void {
+  if (!existsSync(path)) {
+    throw new VirtioError(ErrorCode.UNSUPPORTED, 'this kernel has no VFIO without an IOMMU, or vfio is not loaded', {
+      value: path,
+      advice: 'modprobe vfio-pci; where that does not help, unbind the device and choose sysfs (--pci-access sysfs)',
     });
   }
-  writeFileSync(NOIOMMU_SWITCH, '1');
+  try {
+    writeFileSync(path, '1');
+  } catch (cause) {
+    if (!isSystemError(cause, 'EACCES') && !isSystemError(cause, 'EPERM')) throw cause;
+    throw new VirtioError(ErrorCode.PERMISSION_DENIED, `${path} may not be written by this user`, {
+      value: path,
+      cause,
+      advice: 'run as root',
+    });
+  }
 }

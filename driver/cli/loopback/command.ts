@@ -10,6 +10,7 @@ import {
   LARGEST_PACKET,
   type LoopbackOptions,
   PAGE_CHOICES,
+  PCI_ACCESSES,
   SMALLEST_PACKET,
 } from './options.js';
 
@@ -91,8 +92,8 @@ const device: readonly Option[] = [
     .conflicts(['socketPath', 'connect']),
   new Option(
     '--pci-access <HOW>',
-    'with --device: vfio, or sysfs, where nothing stands between the device and all memory',
-  ).argParser(oneOf('--pci-access', ['vfio', 'sysfs'])),
+    'with --device: vfio, or noiommu or sysfs, where nothing stands between the device and all memory',
+  ).argParser(oneOf('--pci-access', PCI_ACCESSES)),
   new Option('--legacy', 'with --device: drive it by its legacy registers, whose rings are as long as it says'),
   new Option('--reconnect', 'with --connect: when the back-end goes away, wait for it and go on'),
 ];

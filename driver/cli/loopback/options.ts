@@ -6,6 +6,8 @@ export const SMALLEST_PACKET = 64;
 /** TCP segmentation makes no longer ones: "The maximum size … 65550 bytes" with Ethernet header (virtio 1.2 §5.1.6.3.1). */
 export const LARGEST_PACKET = 65_550;
 export const PAGE_CHOICES = ['auto', '4K', '2M', '1G'] as const;
+/** Ways to a PCI device. */
+export const PCI_ACCESSES = ['vfio', 'noiommu', 'sysfs'] as const;
 export const IDLE_POLICIES = ['spin', 'yield', 'sleep'] as const;
 const DEFAULT_PACKETS = 1_000_000;
 
@@ -26,7 +28,7 @@ export interface LoopbackOptions {
   readonly socketPath?: string;
   readonly connect?: string;
   readonly device?: string;
-  readonly pciAccess?: 'vfio' | 'sysfs';
+  readonly pciAccess?: (typeof PCI_ACCESSES)[number];
   readonly legacy?: boolean;
   readonly reconnect?: boolean;
   readonly memory: (typeof PAGE_CHOICES)[number];

@@ -1,0 +1,45 @@
+/** What a net device offers. */
+
+import { caps } from '../spec/caps.js';
+import { dropUnmetRequirements, Feature, FeatureSet } from '../spec/features.js';
+
+export interface OfferOptions {
+  /** Queue pairs, 128 at most; with 128 there is no control queue. Default 1. */
+  readonly queuePairs?: number | undefined;
+  /** Offers ACCESS_PLATFORM: rings and descriptors hold IOVAs, which the front-end translates. Default false. */
+  readonly iommu?: boolean | undefined;
+  /** Bits to offer instead of the usual ones. */
+  readonly features?: FeatureSet | undefined;
+  /** Bits not to offer. */
+  readonly without?: readonly Feature[] | undefined;
+  /** 68 to 65535: no longer packet goes to a guest that has accepted the bit. */
+  readonly mtu?: number | undefined;
+}
+
+/** What a device of these options offers: what the rings and the device can do now, each tested. */
+export function offeredFeatures(options: OfferOptions): FeatureSet {
+  let features = FeatureSet.of(
+    Feature.VERSION_1,
+    // For a transitional device in the guest that is driven as a legacy one.
+    Feature.ANY_LAYOUT,
+    Feature.MAC,
+    Feature.STATUS,
+    Feature.MRG_RXBUF,
+    Feature.INDIRECT_DESC,
+    Feature.EVENT_IDX,
+    Feature.CTRL_VQ,
+    Feature.CTRL_RX,
+    Feature.CTRL_RX_EXTRA,
+    Feature.CTRL_VLAN,
+    Feature.CTRL_MAC_ADDR,
+    Feature.GUEST_ANNOUNCE,
+  );
+  const { queuePairs = 1 } = options;
+  if (queuePairs > 1) features = features.with(Feature.MQ);
+  // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
+  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ);
+  features = dropUnmetRequirements(features).features;
+  if (options.mtu !== undefined) features = features.with(Feature.MTU);
+  if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);
+  return (options.features ?? features).without(...(options.without ?? []));
+}

@@ -1,0 +1,72 @@
+/** Kicks that a device says it does not want, given now and then all the same: it may not know what it says (abuse D34). */
+
+import type { DmaMemory } from '../memory/dma-memory.js';
+import { AVAIL_INDEX } from '../ring/split-views.js';
+import { DoorbellRinger } from './doorbell.js';
+import { type QueueHandle, ringViews } from './queue-handle.js';
+import { QueueCounter, type QueueCounters } from './statistics.js';
+
+/** A device that lies about where it wants a notification holds packets up no longer than this. */
+const EVERY_MS = 250;
+
+interface Watched {
+  readonly counters: Float64Array;
+  readonly ringer: DoorbellRinger;
+  readonly avail: Uint16Array;
+  saved: number;
+  sent: number;
+  /** Something was posted without a kick, and nobody knows of one after it. */
+  isOwed: boolean;
+}
+
+/** Rings the doorbells of queues that posted and were not allowed a kick, from the control plane: polling costs nothing. */
+export class OverdueKicks {
+  readonly #counters: QueueCounters;
+  readonly #rings: DmaMemory;
+  #watched: Watched[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(counters: QueueCounters, rings: DmaMemory) {
+    this.#counters = counters;
+    this.#rings = rings;
+  }
+
+  start(queues: readonly QueueHandle[]): void {
+    this.stop();
+    this.#watched = queues.map(({ index, ring, doorbell }) => {
+      const counters = this.#counters.of(index);
+      return {
+        counters,
+        ringer: new DoorbellRinger(doorbell),
+        avail: ringViews(this.#rings, ring).avail,
+        saved: counters[KICKS_SAVED]!,
+        sent: counters[KICKS_SENT]!,
+        isOwed: true,
+      };
+    });
+    this.#timer = setInterval(() => this.#look(), EVERY_MS).unref();
+  }
+
+  /** Before the device is reset, and its doorbells are none any more. Idempotent. */
+  stop(): void {
+    clearInterval(this.#timer);
+    for (const { ringer } of this.#watched.splice(0)) ringer.close();
+  }
+
+  #look(): void {
+    for (const queue of this.#watched) {
+      const saved = queue.counters[KICKS_SAVED]!;
+      const sent = queue.counters[KICKS_SENT]!;
+      if (saved !== queue.saved) queue.isOwed = true;
+      if (queue.isOwed && sent === queue.sent) {
+        // The thread that polls the queue stores it: what is read is not older than what was posted.
+        queue.ringer.ring(Atomics.load(queue.avail, AVAIL_INDEX));
+        queue.isOwed = false;
+      }
+      queue.saved = saved;
+      queue.sent = sent;
+    }
+  }
+}
+
+const { KICKS_SAVED, KICKS_SENT } = QueueCounter;

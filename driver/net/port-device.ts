@@ -1,0 +1,137 @@
+/** A port's device: how it is brought up, and what it is until its next reset. */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+import type { DmaMemory } from '../memory/dma-memory.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import { FeatureSet } from '../spec/features.js';
+import { receiveqIndex } from '../spec/net-config.js';
+import type { InterruptPlan, Transport } from '../spec/transport.js';
+import type { PortSession } from './attached-port.js';
+import { bringUp } from './bring-up.js';
+import { randomLocalAddress, readDeviceLimits } from './device-limits.js';
+import type { Negotiation, Wish } from './negotiation.js';
+import type { PortInterrupts, PortOptions } from './port-options.js';
+import { PortQueues } from './port-queues.js';
+import { SharedMemory } from './shared-memory.js';
+
+const NO_INTERRUPTS: InterruptPlan = { kind: 'none', tellsOfConfig: false };
+
+export class PortDevice {
+  readonly #transport: Transport;
+  readonly #rings: DmaMemory;
+  readonly #pool: PacketPool;
+  readonly #queuePairs: number;
+  readonly #wantedInterrupts: PortInterrupts;
+  readonly #memory: SharedMemory;
+  readonly #newQueues: () => PortQueues;
+  /** For a device whose own address is none: the same over stops and starts. */
+  readonly #ownAddress = randomLocalAddress();
+  #queues: PortQueues | undefined;
+  #session: PortSession | undefined;
+  #negotiation: Negotiation | undefined;
+  #interrupts = NO_INTERRUPTS;
+  #macAddress: Uint8Array | undefined;
+  #warnings: readonly string[] = [];
+
+  constructor(transport: Transport, rings: DmaMemory, pool: PacketPool, options: PortOptions) {
+    const { queues = 1, ringSize = 256, keepNumBuffers = false, interrupts = 'link' } = options;
+    this.#transport = transport;
+    this.#rings = rings;
+    this.#pool = pool;
+    this.#queuePairs = queues;
+    this.#wantedInterrupts = interrupts;
+    this.#memory = new SharedMemory(transport);
+    this.#newQueues = () => new PortQueues(rings, queues, ringSize, keepNumBuffers);
+  }
+
+  /** The queues, while the device is live. */
+  get session(): PortSession | undefined {
+    return this.#session;
+  }
+  get negotiation(): Negotiation | undefined {
+    return this.#negotiation;
+  }
+  get features(): FeatureSet {
+    return this.#negotiation?.features ?? FeatureSet.EMPTY;
+  }
+  get interrupts(): InterruptPlan {
+    return this.#interrupts;
+  }
+  get macAddress(): Uint8Array | undefined {
+    return this.#macAddress;
+  }
+  get warnings(): readonly string[] {
+    return this.#warnings;
+  }
+
+  /**
+   * Brings the device up, with all of its queues; where that fails, it is reset and has no memory.
+   *
+   * @param onReset called when the device has been reset, before it has memory
+   */
+  async start(wanted: readonly Wish[], onReset: () => void): Promise<PortSession> {
+    this.#queues ??= this.#newQueues();
+    const queues = this.#queues;
+    let session: PortSession | undefined;
+    try {
+      this.#negotiation = await bringUp(this.#transport, wanted, async (negotiation) => {
+        onReset();
+        session = await this.#setUp(queues, negotiation.features);
+      });
+      await queues.enablePairs(this.#transport);
+    } catch (error) {
+      await this.#transport.reset().catch(() => undefined);
+      queues.closeControl();
+      await this.#memory.unshare().catch(() => undefined);
+      throw error;
+    }
+    // Only now: whoever takes a queue up before DRIVER_OK would notify a device that is not live.
+    this.#session = session!;
+    return session!;
+  }
+
+  /** Asks nothing more of the device, which is about to be reset. */
+  quiesce(): void {
+    this.#session = undefined;
+    this.closeControl();
+  }
+
+  /** Ends a command that is under way, and sends no more. */
+  closeControl(): void {
+    this.#queues?.closeControl();
+  }
+
+  /** Takes all memory from the device, which was reset. */
+  async unshareMemory(): Promise<void> {
+    await this.#memory.unshare();
+  }
+
+  /** Tells the device that its wish to be announced was heard. Fails as it refuses. */
+  async acknowledgeAnnouncement(): Promise<void> {
+    await this.#queues?.acknowledgeAnnouncement(this.#transport);
+  }
+
+  async #setUp(queues: PortQueues, features: FeatureSet): Promise<PortSession> {
+    const transport = this.#transport;
+    this.#interrupts = await this.#requestInterrupts();
+    const limits = await readDeviceLimits(transport, features, this.#queuePairs, this.#pool, this.#ownAddress);
+    this.#macAddress = limits.macAddress;
+    this.#warnings = limits.warnings;
+    // Packets first: a device that looks regions up one by one then finds them at the first.
+    for (const memory of [this.#pool.memory, this.#rings]) await this.#memory.share(memory);
+    return await queues.setUp(transport, features, limits, this.#wantedInterrupts === 'receive');
+  }
+
+  async #requestInterrupts(): Promise<InterruptPlan> {
+    if (this.#wantedInterrupts === 'none') return NO_INTERRUPTS;
+    const isForPackets = this.#wantedInterrupts === 'receive';
+    const queues = isForPackets ? Array.from({ length: this.#queuePairs }, (_, pair) => receiveqIndex(pair)) : [];
+    try {
+      return (await this.#transport.requestInterrupts?.(queues)) ?? NO_INTERRUPTS;
+    } catch (error) {
+      // Nobody asked for those of configuration in so many words: it is looked at. A device that is gone is another matter.
+      if (isForPackets || (error instanceof VirtioError && error.code === ErrorCode.PEER_GONE)) throw error;
+      return NO_INTERRUPTS;
+    }
+  }
+}

@@ -1,0 +1,92 @@
+/** What a port can be told, and what it tells. */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+import type { PageChoice } from '../memory/dma-memory.js';
+import type { PacketPool } from '../memory/packet-pool.js';
+import { isPowerOfTwo } from '../units.js';
+import type { FeatureChoices } from './negotiation.js';
+import type { QueueStatistics } from './statistics.js';
+
+/**
+ * Which interrupts a port asks for. `link`: changes of the device's configuration, so that they are seen at once.
+ * `receive`: those, and packets, for `waitForPackets` and `idle('interrupt')`. `none`: the device is only looked at.
+ */
+export type PortInterrupts = 'none' | 'link' | 'receive';
+
+export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
+  /** Queue pairs to use. Default 1. */
+  readonly queues?: number | undefined;
+  /** Entries of each ring, a power of two from 4 to 32768; smaller where the device has less. Default 256. */
+  readonly ringSize?: number | undefined;
+  /** Pool for the packets, shared with other ports; one of the port's own when not given. */
+  readonly pool?: PacketPool | undefined;
+  /** Bytes kept free before the data of each packet of the port's own pool. Default `DEFAULT_HEADROOM`. */
+  readonly headroom?: number | undefined;
+  /**
+   * Leave `num_buffers` in the header of a packet that was received and is sent on, as DPDK's driver does. Default false:
+   * it is zeroed (virtio 1.2 §5.1.6.2.1, a MUST; no device is known to look at it). With a headroom of 128, the header's
+   * cache line then stays shared between the processors of driver and device: DPDK's vhost forwards a seventh more.
+   */
+  readonly keepNumBuffers?: boolean | undefined;
+  /** Which pages the port's own memory is on. Default `auto`. */
+  readonly pages?: PageChoice | undefined;
+  /** Lock the memory: for devices that do DMA. */
+  readonly lock?: boolean | undefined;
+  /** The device uses physical addresses (`DmaMemoryOptions.physical`); a pool that is shared must be of this kind too. */
+  readonly physical?: boolean | undefined;
+  /** What the port stands on and closes last, in this order: an embedded device, its thread. */
+  readonly resources?: readonly AsyncDisposable[] | undefined;
+  /** Come back by itself when the device does. Default false: a device that is gone is a fault. */
+  readonly reconnect?: boolean | undefined;
+  /**
+   * Reset a device that asks for it, and go on with the same queues; packets in flight are lost and counted. Default false:
+   * it is a fault. A device that asks again and again is one all the same.
+   */
+  readonly recover?: boolean | undefined;
+  /** Default `link`. Where the device has no interrupts, it is looked at ten times a second, and queues every millisecond. */
+  readonly interrupts?: PortInterrupts | undefined;
+}
+
+/** Packets and bytes of each queue pair, and what was dropped and why. */
+export interface PortStatistics {
+  readonly rx: readonly QueueStatistics[];
+  readonly tx: readonly QueueStatistics[];
+}
+
+/** `disconnected`: the device is gone, and may come back. `recovering`: it is being reset, because it asked for it. */
+export type PortState = 'stopped' | 'started' | 'disconnected' | 'recovering' | 'failed' | 'closed';
+
+export interface PortEvents {
+  /** The link went up or down, or the device came and went; also with each start, whatever the link is. */
+  link: [up: boolean];
+  /**
+   * The network should learn anew where this port is: send gratuitous ARP, or whatever announces it. The device is told
+   * that it was heard when the listeners have returned (virtio 1.2 §5.1.6.5.4).
+   */
+  announce: [];
+  /** The device broke and asks for a reset. With `recover`, `recovered` or `fault` follows; else `fault`. */
+  'needs-reset': [];
+  /** The device was reset and works again. */
+  recovered: [];
+  /** The port does not work any more until it is started again; not even then when the device was unplugged. */
+  fault: [error: VirtioError];
+}
+
+const MIN_RING_SIZE = 4;
+const MAX_RING_SIZE = 32768;
+const MAX_QUEUE_PAIRS = 128;
+
+/** @throws VirtioError INVALID_ARGUMENT for numbers that cannot work */
+export function checkOptions(queues: number, ringSize: number): void {
+  check(
+    Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS,
+    `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`,
+    queues,
+  );
+  const sizeIsSound = isPowerOfTwo(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
+  check(sizeIsSound, `a ring size is a power of two from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`, ringSize);
+}
+
+function check(sound: boolean, rule: string, value: number): void {
+  if (!sound) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${rule}, not ${value}`, { value });
+}

@@ -1,0 +1,84 @@
+/** The threads that poll a port, seen from its control plane: what they have in common, and how they stand still. */
+
+import type { PacketPool } from '../memory/packet-pool.js';
+import { SharedStack } from '../memory/shared-stack.js';
+import { type AttachedPort, Claim, type PortSession } from './attached-port.js';
+
+/** Another thread's share of a port, as the port sees it. */
+export interface RemotePort {
+  /** Has the thread move nothing more, before the device is reset. */
+  quiesce(): Promise<void>;
+  /** Has it take back what was in flight, after that. */
+  release(): Promise<void>;
+  /** Has it leave that with the device, which could not be reset. */
+  leave(): Promise<void>;
+  resume(session: PortSession): Promise<void>;
+}
+
+export class PortThreads {
+  /** One word a queue: a `Claim`. */
+  readonly claims: SharedArrayBuffer;
+  /** The thread of the control plane, when it polls too. */
+  local: AttachedPort | undefined;
+  readonly #pool: PacketPool;
+  readonly #leftovers: SharedStack;
+  readonly #remotes = new Set<RemotePort>();
+
+  constructor(pool: PacketPool, queuePairs: number, ringSize: number) {
+    this.#pool = pool;
+    this.claims = new SharedArrayBuffer(2 * queuePairs * 4);
+    this.#leftovers = new SharedStack(SharedStack.create(2 * queuePairs * ringSize));
+  }
+
+  /** Where ended threads leave what the device still had: `SharedStack` memory. */
+  get leftovers(): SharedArrayBuffer {
+    return this.#leftovers.memory;
+  }
+
+  /** Has another thread follow; returns how to end that. */
+  add(remote: RemotePort): () => void {
+    this.#remotes.add(remote);
+    return () => this.#remotes.delete(remote);
+  }
+
+  async resume(session: PortSession): Promise<void> {
+    this.local?.resume(session);
+    await Promise.all([...this.#remotes].map((remote) => remote.resume(session)));
+  }
+
+  /** Has every thread leave the rings alone. One that hangs must not keep the device from being reset. */
+  async quiesce(): Promise<void> {
+    this.local?.quiesce();
+    await Promise.allSettled([...this.#remotes].map((remote) => remote.quiesce()));
+  }
+
+  /** Takes back what was in flight; the device has been reset, or is gone. */
+  async release(): Promise<void> {
+    this.local?.release();
+    await Promise.all([...this.#remotes].map((remote) => remote.release()));
+    this.takeLeftovers();
+  }
+
+  /** Leaves what was in flight with a device that may still touch it. */
+  async leave(): Promise<void> {
+    this.local?.leave();
+    await Promise.all([...this.#remotes].map((remote) => remote.leave()));
+  }
+
+  /** Buffers that are with the device, and in no ring of ours. */
+  get left(): number {
+    return this.#leftovers.count;
+  }
+
+  /** Frees what was left with the device, which has been reset, and gives the queues of ended threads to whoever asks. */
+  takeLeftovers(): void {
+    const handles = new Uint32Array(64);
+    for (let count = 1; count > 0; ) {
+      count = this.#leftovers.pop(handles, 0, handles.length);
+      this.#pool.free(handles, 0, count);
+    }
+    this.#pool.flush();
+    const claims = new Int32Array(this.claims);
+    for (let queue = 0; queue < claims.length; queue++) Atomics.compareExchange(claims, queue, Claim.LEFT, Claim.FREE);
+  }
+}
