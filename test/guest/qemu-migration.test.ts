@@ -32,7 +32,7 @@ const NO_ANNOUNCEMENT = 'guest_announce=off';
 /** Beside those that are sent while the guest stands still: a second. */
 const MOST_LOST_PINGS = 10;
 /** Of packets, in the guest's memory: what the host sends lies in free pages for a while. */
-const FEW_PIECES = 100;
+const FEW_PIECES = 20;
 const DAEMON_MS = 380_000;
 /** What is shown of what a back-end said, where a test fails. */
 const KEPT_CHARACTERS = 4000;
