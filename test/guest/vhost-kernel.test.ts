@@ -43,8 +43,6 @@ test.before(async () => {
     hostRoot: true,
     memoryMb: 512,
     moreModules: ['vhost_net'],
-    // A processor's counter that was measured while the host was busy may run fifteen times too fast.
-    kernelWords: ['clocksource=hpet'],
   });
   const missing = await runScenarios(guest, 'missing');
   await guest.run('load vhost_net');
