@@ -163,7 +163,13 @@ export class GuestDevice {
     const pair = this.#queues.newPair(number);
     unpackPackets(waiting, pair.waiting);
     this.#queues.add(pair);
-    this.#port.adoptPair?.(number, port);
+    try {
+      this.#port.adoptPair?.(number, port);
+    } catch (error) {
+      pair.waiting.free();
+      this.#queues.remove(pair);
+      throw error;
+    }
     this.#rings.adopt(receiveqIndex(number), receive);
     this.#rings.adopt(transmitqIndex(number), transmit);
   }
@@ -255,8 +261,9 @@ export class GuestDevice {
     const taken = transmit.peek(burst, router.peekBytes);
     if (burst.count === 0) return taken;
     if (transmit.peeked.count > 0) {
-      router.route(transmit.peeked, pair);
+      // The port's from here on, whatever happens to it: nothing is freed a second time.
       burst.count = 0;
+      router.route(transmit.peeked, pair);
       transmit.finishPeeked();
     } else {
       router.fromGuest(burst, pair);

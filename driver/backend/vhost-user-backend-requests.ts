@@ -14,6 +14,7 @@ export class BackendRequests {
   readonly #listener: SessionListener;
   readonly #misses = new IotlbMisses((iova, permissions) => this.#channel?.miss(iova, permissions));
   #channel: BackendChannel | undefined;
+  #isClosed = false;
 
   /** @param has whether a protocol feature was negotiated */
   constructor(has: (feature: ProtocolFeature) => boolean, listener: SessionListener) {
@@ -55,8 +56,12 @@ export class BackendRequests {
 
   /** Passes on what the device says to the front-end itself. */
   take(event: DeviceEvent, rings: VhostUserRings): void {
+    // What a device still says while it is closed is for nobody.
+    if (this.#isClosed) return;
     switch (event.type) {
       case 'iotlb-miss':
+        // Said before a stop and heard after it: a ring that was stopped since wants nothing.
+        if (!rings.all.some(({ isKicked }) => isKicked)) return;
         this.#misses.ask(event.iova, event.access === 'read' ? IotlbPermission.READ : IotlbPermission.WRITE);
         return;
       case 'config-changed':
@@ -69,7 +74,8 @@ export class BackendRequests {
       }
       case 'ring-broken': {
         const ring = rings.ofDevice(event.ring);
-        if (ring === undefined) return;
+        // One that was stopped since begins anew.
+        if (ring === undefined || !ring.isKicked) return;
         ring.broken = event.reason;
         if (this.#has(ProtocolFeature.INBAND_NOTIFICATIONS) && !ring.hasFd('err')) this.#channel?.error(ring.index);
         return;
@@ -85,6 +91,7 @@ export class BackendRequests {
 
   /** Closes the channel. Idempotent. */
   close(): void {
+    this.#isClosed = true;
     this.#misses.close();
     this.#channel?.close();
   }

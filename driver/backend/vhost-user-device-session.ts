@@ -140,8 +140,10 @@ export class DeviceSession {
   /** A status of 0 stops every ring; with DRIVER_OK those that are ready start. */
   async setStatus(status: number): Promise<void> {
     this.#status = this.#isRefused ? status & ~Status.FEATURES_OK : status;
-    if (status === 0) await this.rings.stopAll();
-    else await this.rings.startReady();
+    if (status === 0) {
+      await this.rings.stopAll();
+      await this.#forgetTranslations();
+    } else await this.rings.startReady();
   }
 
   /**
@@ -211,14 +213,10 @@ export class DeviceSession {
     this.#mtu = mtu;
   }
 
-  /**
-   * Stops a ring; resolves to where it stands. With the last one that runs, translations are forgotten: QEMU tells of the
-   * guest's invalidations only while it has the device started, and what was mapped there next would not be found.
-   */
+  /** Stops a ring; resolves to where it stands. */
   async stopRing(index: number): Promise<number> {
     const base = await this.rings.stop(this.rings.ring(index));
-    const isLast = this.hasFeature(Feature.ACCESS_PLATFORM) && this.rings.running === undefined;
-    if (isLast) await this.#invalidate(ALL_ADDRESSES);
+    await this.#forgetTranslations();
     return base;
   }
 
@@ -295,6 +293,17 @@ export class DeviceSession {
       // A ring's own parts are read and written through one view each.
       needsTranslation: (iova) => session.#requests.askTranslation(iova, IotlbPermission.READ_WRITE),
     };
+  }
+
+  /**
+   * Once no ring runs, translations are forgotten: QEMU tells of the guest's invalidations only while it has the device
+   * started, and what is mapped there next would not be found.
+   */
+  async #forgetTranslations(): Promise<void> {
+    if (!this.hasFeature(Feature.ACCESS_PLATFORM) || this.rings.running !== undefined) return;
+    await this.#invalidate(ALL_ADDRESSES);
+    // What a ring that waits has asked for is forgotten with them.
+    await this.rings.startWaiting();
   }
 
   async #invalidate({ iova, bytes }: { readonly iova: bigint; readonly bytes: bigint }): Promise<void> {

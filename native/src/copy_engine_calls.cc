@@ -25,6 +25,8 @@ uint32_t Engines::add(const std::shared_ptr<RunState>& state) {
   for (auto entry = states_.begin(); entry != states_.end();) {
     entry = entry->second.expired() ? states_.erase(entry) : std::next(entry);
   }
+  // A guest can have any number of engines made: one that is in use keeps its number.
+  while (nextNumber_ == 0 || states_.count(nextNumber_) != 0) nextNumber_++;
   state->number = nextNumber_++;
   states_[state->number] = state;
   return state->number;

@@ -36,7 +36,7 @@ struct RunState {
   void refreshPlainPool();
 };
 
-// The engines of a thread, by numbers that are never given twice.
+// The engines of a thread, by numbers: no two open ones have the same.
 class Engines {
  public:
   uint32_t add(const std::shared_ptr<RunState>& state);

@@ -4,10 +4,10 @@
  * With the kernel's own VFIO the same are in the guest suite; here VFIO and sysfs are ours.
  */
 
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
@@ -125,6 +125,10 @@ test('sysfs: a device that a driver of the kernel has, and one that this user ma
   assert.throws(() => SysfsFunction.open(DEVICE, sysfs), bound);
   machine.fn(DEVICE, { driver: '', group: '' });
   writeFileSync(join(sysfs, DEVICE, 'config'), Buffer.alloc(256), { mode: 0o444 });
+  // Another user has to come that far.
+  const above = dirname(machine.root);
+  const { mode } = statSync(above);
+  if ((mode & 1) === 0) chmodSync(above, mode | 0o011);
   chmodSync(machine.root, 0o755);
   const isRoot = process.geteuid?.() === 0;
   if (isRoot) process.seteuid?.(65_534);
@@ -133,6 +137,7 @@ test('sysfs: a device that a driver of the kernel has, and one that this user ma
     assert.throws(() => SysfsFunction.open(DEVICE, sysfs), refused);
   } finally {
     if (isRoot) process.seteuid?.(0);
+    if ((mode & 1) === 0) chmodSync(above, mode);
   }
   mkdirSync(join(sysfs, '0000:00:05.0'));
   assert.throws(() => SysfsFunction.open('0000:00:05.0', sysfs), failsWith('IO', /config cannot be opened/));

@@ -302,6 +302,7 @@ test('abuse-B50: misses that are never answered, for a million addresses: bounde
     const device = bench.devices.at(-1)!;
     // Nobody reads the other end: once it is full nothing more is kept for it.
     const channel = await ChannelPeer.open(frontend);
+    await frontend.setKick(0);
     const heap = process.memoryUsage().heapUsed;
     const count = isFull ? 1_000_000 : 50_000;
     for (let page = 0; page < count; page++) {
@@ -380,6 +381,7 @@ test('row 21: a channel that is no socket is refused; one that lies, says too mu
     };
     for (const [what, lie] of Object.entries(lies)) {
       const frontend = await bench.hostile(prepare);
+      await frontend.setKick(0);
       const before = countFds();
       const channel = await ChannelPeer.open(frontend);
       await lie(channel);

@@ -117,6 +117,7 @@ test('an invalidation reaches the device before it is answered; one past the las
 
 test('misses of the device: once each until they are answered, with their access', () =>
   withIommu(async ({ frontend, device, channel }) => {
+    await frontend.setKick(1);
     const miss = (iova: bigint, access: 'read' | 'write'): void =>
       device.onEvent!({ type: 'iotlb-miss', iova, access });
     for (let round = 0; round < 100; round++) {
@@ -143,6 +144,7 @@ test('misses of the device: once each until they are answered, with their access
 
 test('a new channel is asked for everything that is missing; without an answer it is asked again', () =>
   withIommu(async ({ frontend, device, channel }) => {
+    await frontend.setKick(1);
     device.onEvent!({ type: 'iotlb-miss', iova: IOVA, access: 'read' });
     await channel.miss();
     const second = await ChannelPeer.open(frontend);
@@ -191,8 +193,32 @@ test('translations go when the last ring stops: QEMU does not tell of invalidati
     assert.ok(device.takeCalls().includes(`invalidateIotlb 0+${1n << 64n}`));
   }));
 
+test('a ring that waits for its translations asks for them again when those of the others go', () =>
+  withIommu(async ({ frontend, device, channel }) => {
+    await update(frontend, IOVA, BigInt(MEMORY_BYTES));
+    await frontend.startRing(0);
+    await frontend.setAddresses(0, IOVA);
+    await until(() => device.running.has(0), 'the ring');
+    const nowhere = IOVA + (1n << 32n);
+    await frontend.startRing(1);
+    await frontend.setAddresses(1, nowhere);
+    const { desc } = partsOf(1, nowhere);
+    while ((await channel.miss()).iova !== desc);
+    await frontend.stopRing(0);
+    assert.is((await channel.miss()).iova, desc);
+  }));
+
+test('a miss that was said before the last ring stopped, and is heard after it, is nobody’s', () =>
+  withIommu(async ({ frontend, device, channel }) => {
+    await frontend.setKick(1);
+    await frontend.stopRing(1);
+    device.onEvent!({ type: 'iotlb-miss', iova: IOVA, access: 'read' });
+    await channel.expectQuiet();
+  }));
+
 test('a front-end that refuses a miss is told of, and nothing else happens', () =>
   withIommu(async ({ frontend, device, channel, errors }) => {
+    await frontend.setKick(1);
     device.onEvent!({ type: 'iotlb-miss', iova: IOVA, access: 'read' });
     await channel.miss(1n);
     await until(() => errors().length > 0, 'an event');

@@ -177,7 +177,7 @@ dpdk(
         ringSize: RING_SIZE,
         addresses: [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1],
       };
-      const order = { path, role: 'server', queues: 1, traffic } as const;
+      const order = { path, role: 'server', queues: 1, traffic, waits: true } as const;
       const running: { kill(): Promise<void> }[] = [];
       const options = ['--port-topology=loop', '--no-flush-rx'];
       const startTestpmd = async (): Promise<void> => {
@@ -190,12 +190,14 @@ dpdk(
         running.push(first);
         await first.until(() => true, 'it listens');
         await startTestpmd();
+        first.send();
         await first.until(({ totals }) => totals.VERIFIED >= ENOUGH, 'traffic');
         await first.kill();
         const second = new BackendProcess(order);
         running.push(second);
         await second.until(() => true, 'it listens where the one that was killed did');
         await startTestpmd();
+        second.send();
         await second.until(({ totals }) => totals.VERIFIED >= ENOUGH, 'traffic of the next front-end');
         assert.equal(second.report?.errors, []);
       } finally {

@@ -14,6 +14,11 @@ export interface ChildOrder {
   readonly path: string;
   readonly role: 'server' | 'client';
   readonly queues: number;
+  /**
+   * Sends nothing before it is told to. Else it sends once all rings are enabled; then a starting DPDK throws away what comes
+   * before its start is over.
+   */
+  readonly waits?: boolean;
   /** What to send; it sends everything back when not given. */
   readonly traffic?: Omit<TrafficOrder, 'memory' | 'first' | 'addresses' | 'packets'> & {
     readonly addresses: readonly number[];
@@ -61,7 +66,7 @@ async function main(order: ChildOrder): Promise<void> {
       else if (event.type === 'disconnected') enabled.clear();
       else if (event.type === 'vring' && event.state === 'enabled') {
         enabled.add(event.ring);
-        if (enabled.size === 2 * order.queues && !isDraining) send(counters);
+        if (enabled.size === 2 * order.queues && !isDraining && order.waits !== true) send(counters);
       }
       if (event.type === 'vring' && event.state === 'disabled') enabled.delete(event.ring);
     },
@@ -80,7 +85,8 @@ async function main(order: ChildOrder): Promise<void> {
     if (what === 'drain') {
       isDraining = true;
       counters.drain();
-    } else if (what === 'close') void close();
+    } else if (what === 'send') send(counters);
+    else if (what === 'close') void close();
   });
   // A parent that is gone needs no back-end.
   process.on('disconnect', () => process.exit(0));

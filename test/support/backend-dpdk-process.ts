@@ -49,6 +49,11 @@ export class BackendProcess {
     return this.#report;
   }
 
+  /** Has one that waits send. */
+  send(): void {
+    this.#child.send('send');
+  }
+
   /** Has it send nothing more. */
   drain(): void {
     this.#child.send('drain');

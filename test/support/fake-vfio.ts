@@ -71,6 +71,8 @@ export class FakeVfio implements Libc {
   readonly iommuTypes: number[] = [];
   /** Interrupts that the device has of each kind, by `VfioPciIrq`. */
   readonly irqCounts: Record<number, number> = { [VfioPciIrq.INTX]: 1, [VfioPciIrq.MSIX]: 3, [VfioPciIrq.REQ]: 1 };
+  /** MSI-X vectors that the machine has for the device; all unless given. */
+  vectorsMax = Number.POSITIVE_INFINITY;
   /** Eventfds of each kind that is on. */
   readonly irqs = new Map<number, number[]>();
   /** Kinds that were unmasked, in order. */
@@ -160,6 +162,7 @@ export class FakeVfio implements Libc {
       case VfioRequest.DEVICE_SET_IRQS: {
         const { index, flags, count } = vfioIrqSet.read(view);
         const given = (flags & VfioIrqSetFlag.DATA_EVENTFD) === 0 ? 0 : count;
+        if (index === VfioPciIrq.MSIX && given > this.vectorsMax) return this.vectorsMax;
         const fds = Array.from({ length: given }, (_, each) => view.getInt32(vfioIrqSet.bytes + 4 * each, true));
         if ((flags & VfioIrqSetFlag.ACTION_UNMASK) !== 0) this.unmasked.push(index);
         else this.irqs.set(index, fds);

@@ -9,6 +9,8 @@ export type PortWork =
   | { readonly kind: 'receive' }
   /** Sends packets with a sequence number as long as it runs, and checks that they come back in order. */
   | { readonly kind: 'ping'; readonly bytes?: number }
+  /** Sleeps until packets come, for ever, and never looks whether it should stop but between two sleeps. */
+  | { readonly kind: 'wait' }
   /** Claims the queues of pair 0, and throws. */
   | { readonly kind: 'throw' }
   /** Claims the queues of a pair and returns at once. */
@@ -25,6 +27,7 @@ export function run(context: LaunchContext): unknown {
   const work = context.data as PortWork;
   if (work.kind === 'forward') return forward(context);
   if (work.kind === 'receive') return receive(context);
+  if (work.kind === 'wait') return wait(context);
   if (work.kind === 'ping') return ping(context, work.bytes ?? 64);
   const pair = work.kind === 'claim' ? work.pair : 0;
   context.port.rxQueue(pair);
@@ -50,6 +53,15 @@ function forward({ ports, stop, index, count, idle }: LaunchContext): number {
     rest.turn(moved);
   }
   return forwarded;
+}
+
+async function wait({ port, stop, emit }: LaunchContext): Promise<string> {
+  const rx = port.rxQueue(0);
+  while (!stop.requested) {
+    emit('waits');
+    await rx.waitForPackets();
+  }
+  return 'told';
 }
 
 function receive({ port, stop, idle }: LaunchContext): number {

@@ -85,6 +85,30 @@ test('abuse-B55: stop answers the next available index, exact; nothing is touche
   assert.is(guest.device.stopRing(1), 6);
 });
 
+test('a pair that the port cannot take over stays where it was: nothing of it is here, and it may come again', () => {
+  using thread = new HandThread();
+  let refuses = true;
+  const port = (): BackendPort => ({
+    room: () => 0,
+    fromGuest: (burst) => burst.free(),
+    toGuest: () => {},
+    adoptPair: () => {
+      if (refuses) throw new VirtioError(ErrorCode.NO_RESOURCES, 'no buffers');
+    },
+    close: () => {},
+  });
+  using guest = new HandGuest(thread, { port });
+  const state = guest.device.releasePair(0);
+  const waiting = [{ bytes: pattern(1, 60), fields: [0, 0, 0, 0] }];
+  const { available } = thread.pool;
+  assert.is(failure(() => guest.device.adoptPair(0, { ...state, waiting })).code, ErrorCode.NO_RESOURCES);
+  assert.is(thread.pool.available, available, 'its packets are the other thread’s yet');
+  assert.is(failure(() => guest.device.releasePair(0)).code, ErrorCode.WRONG_STATE);
+  refuses = false;
+  guest.device.adoptPair(0, { ...state, waiting });
+  assert.equal(guest.device.releasePair(0).waiting, waiting);
+});
+
 test('a ring that never started answers its base', () => {
   using thread = new HandThread();
   using guest = new HandGuest(thread);

@@ -1,10 +1,11 @@
 /** Drivers and network functions, over a sysfs of our own. */
 
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import fs, { chmodSync, mkdirSync, readFileSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -149,6 +150,50 @@ test('binding names the driver, has the kernel probe, and says when the driver d
       () => bindFunction('0000:00:1f.0', 'vfio-pci', false, roots),
       failsWith('NOT_FOUND', /no PCI device/),
     );
+  }));
+
+/** Puts a kernel behind a bus: it takes functions from drivers, and gives them to the one of `takers` that is asked for. */
+function withKernel<T>(bus: string, device: string, takers: readonly string[], use: (probes: string[]) => T): T {
+  const { writeFileSync: really } = fs;
+  const probes: string[] = [];
+  fs.writeFileSync = ((path: string, text: string) => {
+    really(path, text);
+    if (basename(path) === 'unbind') unlinkSync(join(device, 'driver'));
+    if (basename(path) !== 'drivers_probe') return;
+    const wanted = readFileSync(join(device, 'driver_override'), 'latin1').trim();
+    probes.push(wanted);
+    if (wanted === 'broken') throw Object.assign(new Error('EIO: i/o error, write'), { code: 'EIO', syscall: 'write' });
+    if (takers.includes(wanted)) symlinkSync(join(bus, 'drivers', wanted), join(device, 'driver'));
+  }) as typeof fs.writeFileSync;
+  syncBuiltinESMExports();
+  try {
+    return use(probes);
+  } finally {
+    fs.writeFileSync = really;
+    syncBuiltinESMExports();
+  }
+}
+
+test('a bind that fails gives the device back to the driver that it had', () =>
+  withBus((roots, device) => {
+    mkdirSync(join(roots.bus, 'drivers', 'broken'));
+    const driver = () => networkFunctions(roots)[0]?.driver;
+    withKernel(roots.bus, device, ['virtio-pci'], (probes) => {
+      for (const [wanted, failure] of [
+        ['vfio-pci', failsWith('DEVICE_BROKEN', /does not take/)],
+        ['broken', failsWith('IO', /EIO/)],
+      ] as const) {
+        assert.throws(() => bindFunction(ADDRESS, wanted, false, roots), failure);
+        assert.equal(probes.splice(0), [wanted, 'virtio-pci']);
+        assert.is(driver(), 'virtio-pci');
+        assert.is(readFileSync(join(device, 'driver_override'), 'latin1'), '\n', 'not left behind');
+      }
+    });
+    withKernel(roots.bus, device, ['vfio-pci'], (probes) => {
+      bindFunction(ADDRESS, 'vfio-pci', false, roots);
+      assert.equal(probes, ['vfio-pci'], 'one that succeeds is not undone');
+    });
+    assert.is(driver(), 'vfio-pci');
   }));
 
 /** Runs `run` as somebody without rights, where this is root. */

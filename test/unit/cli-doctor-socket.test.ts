@@ -163,7 +163,7 @@ const cases: readonly Case[] = [
   {
     name: '11: a file of another kind is in the way',
     provoke: (machine) => machine.file(SOCKET),
-    found: [/^socket: \/run\/vm1\.sock is a file; needed: a socket; do: rm/, /^listener: nobody listens/],
+    found: [/^socket: \/run\/vm1\.sock is a file; needed: a socket; do: name another path$/],
   },
   {
     name: '11: SELinux enforces, and the socket has no type of its own',
@@ -227,7 +227,7 @@ const cases: readonly Case[] = [
       const object = 'memory-backend-file,id=mem,size=512M,mem-path=/mnt/huge,share=on';
       machine.qemu(['-m', '512M', '-object', object], [mapping(512, 'shared', '/mnt/huge/qemu', 9)]);
     },
-    found: [/^guest pages: \/mnt\/huge is no mounted hugetlbfs; .*mount -t hugetlbfs none \/mnt\/huge$/],
+    found: [/^guest pages: \/mnt\/huge is no mounted hugetlbfs; .*do: name a folder below a mounted hugetlbfs/],
   },
 ];
 
@@ -248,6 +248,27 @@ test('a socket that a process left behind', async () => {
   const lines = troubles(await machine.examine({ sockets: [SOCKET] }));
   assert.is(lines.length, 1);
   assert.match(lines[0]!, /^listener: nobody listens.*do: virtio-pmd backend --socket-path=\/run\/vm1\.sock$/);
+});
+
+test('nobody in sight is no socket left behind where a listener may be out of sight', async () => {
+  for (const hide of [
+    (machine: SocketMachine) => {
+      machine.file('/proc/net/unix', 'Num Path\n');
+      machine.process(77, 'virtio-pmd', ['virtio-pmd']);
+      machine.link('/proc/self/ns/net', 'net:[4026531840]');
+      machine.link('/proc/77/ns/net', 'net:[4026532999]');
+    },
+    (machine: SocketMachine) =>
+      machine.file('/proc/net/unix', 'Num Path\n0: 00000002 00000000 00010000 0001 01 31337 ./vm1.sock\n'),
+    (machine: SocketMachine) => machine.remove('/proc/net/unix'),
+  ]) {
+    using machine = new SocketMachine();
+    await machine.listen();
+    hide(machine);
+    const findings = await machine.examine({ sockets: [SOCKET] });
+    assert.equal(troubles(findings), []);
+    assert.match(findingOf(findings, 'listener').value, /another network namespace/);
+  }
 });
 
 test('a back-end that names the socket is no front-end, and memory that cannot be seen is no verdict', async () => {

@@ -311,8 +311,19 @@ const cases: readonly Case[] = [
   {
     name: 'a device in use; by whom',
     provoke: (machine) => machine.process(77, 'dpdk-testpmd', ['dpdk-testpmd'], { open: ['/dev/null', '/dev/vfio/3'] }),
-    found: [/^access: in use by dpdk-testpmd 77; .*do: kill 77$/],
+    found: [/^access: in use by dpdk-testpmd 77; .*do: stop process 77 in its own way, or take another device/],
   },
+  ...[`/sys/devices/pci0000:00/${DEVICE}/config`, `/sys/devices/pci0000:00/${DEVICE}/resource4`, '/dev/uio0'].map(
+    (file): Case => ({
+      name: `a device in use by ${file}: it is not asked`,
+      provoke: (machine) => {
+        machine.folder(`/sys/bus/pci/devices/${DEVICE}/uio/uio0`);
+        machine.process(77, 'dpdk-testpmd', ['dpdk-testpmd'], { open: ['/dev/null', file] });
+        machine.system.probe = () => assert.unreachable('a device in use was asked') as never;
+      },
+      found: [/^access: in use by dpdk-testpmd 77; .*do: stop process 77/],
+    }),
+  ),
   {
     name: 'a group file that this user may not open',
     provoke: (machine) => {

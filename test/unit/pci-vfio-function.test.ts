@@ -1,12 +1,15 @@
 /** A PCI function through VFIO, against a VFIO of our own; the real one is in the guest suite. */
 
+import fs, { openSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { VirtioError } from '../../driver/errors.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
+import { FileRegisters } from '../../driver/pci/file-registers.js';
 import { parsePciAddress } from '../../driver/pci/pci-address.js';
 import { VfioFunction } from '../../driver/pci/vfio-function.js';
 import { VfioRequest } from '../../driver/spec/vfio.js';
@@ -141,5 +144,43 @@ for (const [errno, code, part] of mapTroubles) {
     });
   });
 }
+
+test('closing goes on after a step that fails, and says what failed first', async () => {
+  for (const request of [VfioRequest.DEVICE_SET_IRQS, VfioRequest.IOMMU_UNMAP_DMA]) {
+    const failing: Record<number, number> = {};
+    await withVfio({ failing }, (_vfio, open) => {
+      const fn = open();
+      const memory = DmaMemory.allocate({ bytes: 8192, pages: '4K' });
+      fn.bar(4);
+      fn.enableInterrupts(2);
+      fn.mapDma(iova(0x1_0000_0000n), memory.range);
+      failing[request] = Errno.EINVAL;
+      // withVfio looks whether every descriptor is closed all the same.
+      assert.throws(() => fn.close(), /EINVAL/);
+      fn.close();
+      memory.close();
+    });
+  }
+});
+
+test('registers of a function that was taken away: writes go nowhere, other failures are told', () => {
+  const registers = new FileRegisters(openSync('/dev/full', 'w'), 0);
+  assert.throws(() => registers.write16(0, 1), /ENOSPC/);
+  for (const code of ['ENODEV', 'ENXIO', 'EIO']) {
+    const { writeSync } = fs;
+    fs.writeSync = () => {
+      throw Object.assign(new Error(code), { code, syscall: 'write', errno: -1 });
+    };
+    syncBuiltinESMExports();
+    try {
+      registers.write8(0, 1);
+      registers.write16(0, 1);
+      registers.write32(0, 1);
+    } finally {
+      fs.writeSync = writeSync;
+      syncBuiltinESMExports();
+    }
+  }
+});
 
 test.run();

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { echoPort } from '../../driver/backend/ports/built-in.js';
+import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { launch } from '../../driver/net/launch.js';
 import { openPort } from '../../driver/open.js';
 import { VfioFunction } from '../../driver/pci/vfio-function.js';
@@ -78,6 +79,27 @@ test('VFIO: interrupts that the kernel refuses leave no descriptor behind', () =
     },
     { failing: { [VfioRequest.DEVICE_SET_IRQS]: 22 } },
   ));
+
+test('VFIO: fewer vectors than were asked for are none, and no descriptor stays behind', () =>
+  withVfio((fn, vfio) => {
+    vfio.vectorsMax = 1;
+    const before = native.createEventFd(0);
+    assert.throws(
+      () => fn.enableInterrupts(3),
+      (error: unknown) => error instanceof VirtioError && error.code === ErrorCode.UNSUPPORTED && error.value === 1,
+    );
+    const after = native.createEventFd(0);
+    assert.is(after, before + 1);
+    for (const fd of [before, after]) native.closeFd(fd);
+    const interrupts = new PciInterrupts(fn, { configInterrupt: () => undefined, takeIsr: () => 0 });
+    assert.is(interrupts.request([0, 2]), 'intx', 'the line serves');
+    interrupts.close();
+    assert.is(interrupts.request([]), 'msix');
+    interrupts.close();
+    vfio.vectorsMax = 0.5;
+    vfio.irqCounts[INTX] = 0;
+    assert.is(interrupts.request([0]), 'none', 'it is looked at');
+  }));
 
 /** A function with a line and so many vectors, and a device behind it. */
 class LineFunction {

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
+import { createPool } from '../../driver/net/create-pool.js';
 import { Port } from '../../driver/net/port.js';
 import type { PortOptions } from '../../driver/net/port-options.js';
 import { AVAIL_INDEX } from '../../driver/ring/split-views.js';
@@ -369,5 +370,199 @@ test('two ports share a pool, and neither takes it down', async () => {
   assert.is(send(first, 4), 4);
   await first.close();
 });
+
+test('a pool that is not at physical addresses is refused where the device takes those', () => {
+  const before = resources();
+  const pool = createPool({ size: 256, pages: '4K' });
+  const transport = new ScriptedTransport();
+  try {
+    new Port(transport, { ringSize: 64, pool, physical: true });
+    assert.unreachable('the device would be given addresses that are others’');
+  } catch (error) {
+    assert.instance(error, VirtioError);
+    const { code, advice } = error as VirtioError;
+    assert.is(code, ErrorCode.INVALID_ARGUMENT);
+    assert.match(advice ?? '', /createPool\(\{ …, physical: true \}\), or open this port first/);
+  }
+  assert.is(pool.memory.handle.isPhysical, false);
+  pool.memory.close();
+  assert.is(resources(), before);
+});
+
+const peerGone = (): never => {
+  throw new VirtioError(ErrorCode.PEER_GONE, 'it went away again');
+};
+
+test('a device that goes away while it is brought up again: the port waits for its next coming', () =>
+  withPort(
+    async (port, transport) => {
+      const { available } = port.pool;
+      const faults: VirtioError[] = [];
+      port.on('fault', (error) => faults.push(error));
+      await port.start();
+      send(port, 4);
+      transport.onEvent?.({ type: 'gone', reason: 'restarted' });
+      for (const call of ['reset', 'accept', 'setUpQueue', 'readConfig'] as const) {
+        const tried = new Promise<void>((resolve) =>
+          transport.hooks.set(call, () => {
+            resolve();
+            peerGone();
+          }),
+        );
+        transport.onEvent?.({ type: 'back' });
+        await tried;
+        transport.hooks.clear();
+        // In turn: the attempt is over when this is refused.
+        assert.is(await codeOf(port.start().then(() => port.stop())), 'none');
+        assert.equal(faults, []);
+        await port.start();
+        transport.onEvent?.({ type: 'gone', reason: 'restarted' });
+      }
+      transport.hooks.set('accept', peerGone);
+      transport.onEvent?.({ type: 'back' });
+      await untilState(port, 'disconnected');
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      assert.is(port.state, 'disconnected');
+      assert.is(port.pool.available, available);
+      assert.is(transport.sharedRanges, 0);
+      transport.hooks.clear();
+      transport.onEvent?.({ type: 'back' });
+      await untilState(port, 'started');
+      assert.is(send(port, 4), 4);
+      assert.equal(faults, []);
+    },
+    { reconnect: true },
+  ));
+
+test('a device that goes away while it is reset because it asked for it: the same', () =>
+  withPort(
+    async (port, transport) => {
+      const told: string[] = [];
+      for (const name of ['fault', 'recovered'] as const) port.on(name, () => told.push(name));
+      await port.start();
+      for (const call of ['reset', 'setUpQueue'] as const) {
+        transport.hooks.set(call, peerGone);
+        transport.onEvent?.({ type: 'needs-reset' });
+        await untilState(port, 'disconnected');
+        assert.is(transport.sharedRanges, 0);
+        transport.hooks.clear();
+        transport.onEvent?.({ type: 'back' });
+        await untilState(port, 'started');
+      }
+      assert.equal(told, []);
+      assert.is(send(port, 4), 4);
+    },
+    { reconnect: true, recover: true },
+  ));
+
+async function untilState(port: Port, state: Port['state']): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (port.state !== state) {
+    assert.ok(Date.now() < deadline, `the port is ${port.state}, not ${state}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+test('a thread that does not take the start up: the device is let go of, and the port stopped', () =>
+  withPort(async (port, transport) => {
+    const { available } = port.pool;
+    port.rxQueue(0);
+    const steps: string[] = [];
+    const step = (name: string) => async () => void steps.push(name);
+    const remove = port.addRemote({
+      quiesce: step('quiesce'),
+      release: step('release'),
+      leave: step('leave'),
+      resume: async () => {
+        throw new VirtioError(ErrorCode.TIMEOUT, 'a thread hangs');
+      },
+    });
+    assert.is(await codeOf(port.start()), ErrorCode.TIMEOUT);
+    assert.is(port.state, 'stopped');
+    assert.is(await transport.status(), 0, 'the device is reset');
+    assert.is(transport.sharedRanges, 0);
+    assert.equal(steps, ['quiesce', 'release']);
+    assert.is(port.pool.available, available);
+    remove();
+    await port.start();
+    assert.is(send(port, 4), 4);
+  }));
+
+test('a first look at the configuration that fails leaves the device watched', () =>
+  withPort(async (port, transport) => {
+    let looks = 0;
+    Object.assign(transport, { checkEvents: () => looks++ });
+    const { setStatus } = transport;
+    transport.setStatus = async (status) => {
+      await setStatus.call(transport, status);
+      if ((status & Status.DRIVER_OK) === 0) return;
+      transport.hooks.set('readConfig', () => {
+        throw new VirtioError(ErrorCode.IO, 'not now');
+      });
+    };
+    await port.start();
+    assert.is(port.state, 'started');
+    const deadline = Date.now() + 30_000;
+    while (looks === 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.ok(looks > 0, 'it is looked at');
+    transport.hooks.clear();
+  }));
+
+test('a listener that throws is nobody’s clean-up', async () => {
+  const thrown: unknown[] = [];
+  const catchOne = (error: unknown): void => void thrown.push(error);
+  const others = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException');
+  process.on('uncaughtException', catchOne);
+  try {
+    await withPort(
+      async (port, transport) => {
+        const { available } = port.pool;
+        const told: string[] = [];
+        for (const name of ['link', 'needs-reset', 'recovered', 'fault'] as const) {
+          port.on(name, () => {
+            told.push(name);
+            throw new Error(`a listener of ${name}`);
+          });
+        }
+        await port.start();
+        transport.onEvent?.({ type: 'needs-reset' });
+        const deadline = Date.now() + 30_000;
+        while (!told.includes('recovered') && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 2));
+        assert.is(port.state, 'started');
+        await port.stop();
+        assert.is(transport.sharedRanges, 0);
+        await port.start();
+        send(port, 2);
+        transport.onEvent?.({ type: 'gone', reason: 'unplugged' });
+        await untilState(port, 'failed');
+        await port.stop();
+        assert.is(transport.sharedRanges, 0);
+        assert.is(port.pool.available, available);
+        assert.equal([...new Set(told)].sort(), ['fault', 'link', 'needs-reset', 'recovered']);
+        await new Promise((resolve) => setImmediate(resolve));
+        assert.is(thrown.length, told.length, 'each is an exception that nobody caught');
+      },
+      { recover: true },
+    );
+  } finally {
+    process.off('uncaughtException', catchOne);
+    for (const listener of others) process.on('uncaughtException', listener);
+  }
+});
+
+test('what cannot be taken from the device keeps nothing else with it', () =>
+  withPort(async (port, transport) => {
+    await port.start();
+    assert.ok(transport.sharedRanges > 1);
+    let isFirst = true;
+    transport.hooks.set('unshareMemory', () => {
+      if (!isFirst) return;
+      isFirst = false;
+      throw new VirtioError(ErrorCode.IO, 'not this one');
+    });
+    assert.is(await codeOf(port.stop()), ErrorCode.IO);
+    assert.is(transport.sharedRanges, 1);
+  }));
 
 test.run();

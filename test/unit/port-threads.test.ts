@@ -244,6 +244,32 @@ test('the main thread stays responsive while threads forward', () =>
     { device: { idle: 'yield' } },
   ));
 
+test('a thread that awaits packets, and none come: it follows a stop and a start, and ends when it is told', () =>
+  withPort(async (port) => {
+    await port.start();
+    let waits = 0;
+    const launched = await launch(port, worker, {
+      data: { kind: 'wait' } satisfies PortWork,
+      onEvent: () => waits++,
+    });
+    const waiting = async (times: number): Promise<void> => {
+      const deadline = Date.now() + 30_000;
+      while (waits < times) {
+        assert.ok(Date.now() < deadline, `waited ${waits} times of ${times}`);
+        await delay(5);
+      }
+    };
+    await waiting(1);
+    const begin = performance.now();
+    await port.stop();
+    const before = waits;
+    await port.start();
+    await waiting(before + 1);
+    await launched.stop();
+    assert.equal(await launched.finished, ['told']);
+    assert.ok(performance.now() - begin < 15_000, 'well within the time that a thread has to answer');
+  }));
+
 test('events of a thread arrive with its number', () =>
   withPort(async (port) => {
     await port.start();

@@ -364,6 +364,7 @@ test('the copy job is that of the addon', async () => {
     LENGTH: 'length',
     DIRECTION: 'direction',
     STATUS: 'status',
+    SOURCE: 'source',
   };
   const values: Readonly<Record<string, string>> = {
     FROM_GUEST: 'kFromGuest',

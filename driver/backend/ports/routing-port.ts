@@ -27,4 +27,5 @@ export interface RoutingPort extends BackendPort {
   route(packets: PeekedPackets, pair: number): void;
 }
 
-export const isRouting = (port: BackendPort): port is RoutingPort => 'route' in port;
+export const isRouting = (port: BackendPort): port is RoutingPort =>
+  'route' in port && 'attach' in port && 'peekBytes' in port;

@@ -97,9 +97,15 @@ class SwitchPort implements RoutingPort {
   adoptPair(pair: number, state: unknown): void {
     const packets = (state ?? []) as readonly PacketOnTheMove[];
     const burst = new Burst(this.#context.pool, MAX_BURST);
-    for (let from = 0; from < packets.length; from += MAX_BURST) {
-      unpackPackets(packets.slice(from, from + MAX_BURST), burst);
-      this.#member.adopt(burst, pair);
+    try {
+      for (let from = 0; from < packets.length; from += MAX_BURST) {
+        unpackPackets(packets.slice(from, from + MAX_BURST), burst);
+        this.#member.adopt(burst, pair);
+      }
+    } catch (error) {
+      // The pair stays where it was, with all that waits for it.
+      this.#member.forget(pair);
+      throw error;
     }
   }
 
