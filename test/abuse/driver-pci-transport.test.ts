@@ -9,6 +9,7 @@ import { dropUnmetRequirements, Feature, FeatureSet } from '../../driver/spec/fe
 import { PciCommand, pciHeader, virtioPciCommonCfg } from '../../driver/spec/pci.js';
 import { Status } from '../../driver/spec/status.js';
 import type { TransportEvent } from '../../driver/spec/transport.js';
+import { PciLegacyTransport } from '../../driver/transport/pci-legacy.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import {
   bringUp,
@@ -293,6 +294,51 @@ test('abuse-D14: three seconds unless told otherwise', async () => {
   await transport.close();
   await fn.closed;
 });
+
+for (const kind of ['modern', 'legacy'] as const) {
+  for (const what of ['its registers', 'its configuration space alone']) {
+    test(`abuse-D16: a reset that finds the device gone, by ${what}, lets nothing into memory (${kind})`, async () => {
+      let isGone = false;
+      const onRead: EmulatedFaults['onRead'] = (region, offset, value) => {
+        if (!isGone) return value;
+        const isVendor = region === 'config' && offset === pciHeader.fields.vendor_id.offset;
+        const isShown = what === 'its registers' ? region === 'common' || region === 'legacy' : isVendor;
+        return isShown ? 0xffff_ffff : value;
+      };
+      const fn = new EmulatedPciFunction(new FakeDeviceModel(), { kind, faults: { onRead } });
+      const transport =
+        kind === 'modern'
+          ? PciModernTransport.open(fn, { resetTimeoutMs: 60 })
+          : PciLegacyTransport.open(fn, { resetTimeoutMs: 60 });
+      await transport.reset();
+      assert.ok(isMaster(fn));
+      isGone = true;
+      assert.is((await refusal(transport.reset())).code, ErrorCode.PEER_GONE);
+      assert.not(isMaster(fn));
+      isGone = false;
+      await transport.reset();
+      assert.ok(isMaster(fn), 'one that is there again is driven again');
+      await transport.close();
+      await fn.closed;
+    });
+  }
+
+  test(`what cannot be turned off keeps nothing else open: ${kind}`, async () => {
+    const fn = new EmulatedPciFunction(new FakeDeviceModel(), { kind });
+    const transport = kind === 'modern' ? PciModernTransport.open(fn) : PciLegacyTransport.open(fn);
+    await transport.reset();
+    await transport.requestInterrupts([]);
+    const { disableInterrupts } = fn;
+    fn.disableInterrupts = () => {
+      disableInterrupts.call(fn);
+      throw new VirtioError(ErrorCode.IO, 'not off');
+    };
+    assert.is((await refusal(transport.close())).code, ErrorCode.IO);
+    const command = new DataView(fn.configSpace.buffer).getUint16(pciHeader.fields.command.offset, true);
+    assert.is(command & PciCommand.MASTER, 0, 'no DMA any more');
+    await fn.closed;
+  });
+}
 
 test('abuse-D16: unplugged at any access of a bring-up: PEER_GONE, never a hang, and close works', async () => {
   let isOver = false;

@@ -15,7 +15,7 @@ export const fullTimeBoundSeconds = 3600;
 
 const test = skipWithout(suite('lives of the driver in a guest'), 'qemu', 'kernel', 'busybox');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
-const KILLS = full ? 100 : 3;
+const KILLS = full ? 100 : 2;
 const packets = full ? 10_000 : 500;
 /** Enough to see that what was left behind disturbs nothing. */
 const AFTER_KILL = 200;

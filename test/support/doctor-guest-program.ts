@@ -127,7 +127,9 @@ async function takeFromHolder(): Promise<void> {
   const [held] = await troubles(ALONE);
   assert.is(held?.value, `in use by sleep ${holder.pid}`);
   await assertFails(['loopback', '--device', ALONE], /^virtio-pmd: IN_USE: 0000:00:09\.0 is in use/m);
-  assert.is(spawnSync('sh', ['-c', held!.fix]).status, 0);
+  // It may be somebody's virtual machine: the doctor has nobody killed.
+  assert.match(held!.fix, `stop process ${holder.pid}`);
+  holder.kill();
   await ended;
   assert.equal(await checks(ALONE), []);
 }

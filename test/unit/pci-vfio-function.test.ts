@@ -1,6 +1,6 @@
 /** A PCI function through VFIO, against a VFIO of our own; the real one is in the guest suite. */
 
-import fs, { openSync } from 'node:fs';
+import fs, { closeSync, openSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -164,7 +164,8 @@ test('closing goes on after a step that fails, and says what failed first', asyn
 });
 
 test('registers of a function that was taken away: writes go nowhere, other failures are told', () => {
-  const registers = new FileRegisters(openSync('/dev/full', 'w'), 0);
+  const fd = openSync('/dev/full', 'w');
+  const registers = new FileRegisters(fd, 0);
   assert.throws(() => registers.write16(0, 1), /ENOSPC/);
   for (const code of ['ENODEV', 'ENXIO', 'EIO']) {
     const { writeSync } = fs;
@@ -181,6 +182,7 @@ test('registers of a function that was taken away: writes go nowhere, other fail
       syncBuiltinESMExports();
     }
   }
+  closeSync(fd);
 });
 
 test.run();
