@@ -8,7 +8,7 @@
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { createPool, type LaunchContext, launch, openPort, type Port, sourcePort, swapMacs } from 'virtio-pmd';
+import { type LaunchContext, launch, openPort, type Port, parsePciAddress, sourcePort, swapMacs } from 'virtio-pmd';
 
 /** The packet loop of one worker: it polls its own pair of queues on every port. */
 export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
@@ -34,15 +34,16 @@ async function main(addresses: readonly string[], queues: number): Promise<void>
   const over = new AbortController();
   const ended = once(over.signal, 'abort');
   process.once('SIGINT', () => over.abort('SIGINT'));
-  // Packets go from port to port without being copied, so all ports share one pool.
-  const pool = createPool({ size: 16_384 });
   // An embedded device has nobody behind it: it sends packets of its own.
   const device = { port: sourcePort({ rate: 50_000 }) };
-  const ports: Port[] = [];
+  const opened: Port[] = [];
+  const ports = new Array<Port>(addresses.length);
   try {
-    for (const address of addresses) {
-      const port = await openPort(address, { queues, pool, device, signal: over.signal });
-      ports.push(port.on('fault', (error) => over.abort(error)));
+    for (const place of pciFirst(addresses)) {
+      // Packets go from port to port without being copied, so all ports share one pool.
+      const port = await openPort(addresses[place]!, { queues, pool: opened[0]?.pool, device, signal: over.signal });
+      opened.push(port.on('fault', (error) => over.abort(error)));
+      ports[place] = port;
     }
     for (const port of ports) await port.start();
     const workers = await launch(ports, new URL(import.meta.url), { threads: queues });
@@ -51,11 +52,16 @@ async function main(addresses: readonly string[], queues: number): Promise<void>
     await workers.stop();
     report(ports);
   } finally {
-    for (const port of ports) await port.close();
-    pool.memory.close();
+    for (const port of opened.reverse()) await port.close(); // Last the one whose pool it is.
   }
   if (over.signal.reason instanceof Error) throw over.signal.reason;
 }
+
+/** Places in the list of addresses, those of PCI devices first: they may need a pool at physical addresses, others take any. */
+const pciFirst = (addresses: readonly string[]): number[] => {
+  const isPci = addresses.map((address) => parsePciAddress(address) !== undefined);
+  return [...addresses.keys()].sort((one, other) => Number(isPci[other]) - Number(isPci[one]));
+};
 
 /** Prints a line a port, with a number for each of its queues. */
 function report(ports: readonly Port[]): void {

@@ -7,7 +7,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, macForward, openPort, type Port } from 'virtio-pmd';
+import { type LaunchContext, launch, macForward, openPort, type Port, parsePciAddress } from 'virtio-pmd';
 
 interface Order {
   /** The MAC address of each port. */
@@ -73,10 +73,16 @@ async function main(): Promise<void> {
   if (positionals.length !== 2) throw new Error('usage: l2fwd PORT PORT [--period SECONDS] [--no-mac-updating]');
   const pciAccess = values['pci-access'] as 'vfio' | 'noiommu' | 'sysfs' | undefined;
 
-  const ports: Port[] = [];
+  const isPci = positionals.map((address) => parsePciAddress(address) !== undefined);
+  const turns = isPci[1] && !isPci[0] ? [1, 0] : [0, 1];
+  const opened: Port[] = [];
   try {
-    // Packets go from port to port without being copied, so both share one pool.
-    for (const address of positionals) ports.push(await openPort(address, { pool: ports[0]?.pool, pciAccess }));
+    // Packets go from port to port without being copied, so both share one pool. That of a PCI device may have to be at
+    // physical addresses, while others take any: it is opened first.
+    for (const number of turns) {
+      opened.push(await openPort(positionals[number]!, { pool: opened[0]?.pool, pciAccess }));
+    }
+    const ports = turns.map((number) => opened[number]!);
     for (const port of ports) await port.start();
     const macs = ports.map((port, number) => port.macAddress ?? destinationOf(number));
     const order: Order = { macs, updatesMacs: !values['no-mac-updating'] };
@@ -88,7 +94,7 @@ async function main(): Promise<void> {
     await loop.finished.finally(() => clearInterval(timer));
     report(ports);
   } finally {
-    for (const port of ports.reverse()) await port.close();
+    for (const port of opened.reverse()) await port.close();
   }
 }
 

@@ -26,6 +26,7 @@ export interface DmaMemoryHandle {
   readonly fd: number;
   readonly bytes: number;
   readonly kind: string;
+  readonly isPhysical: boolean;
   readonly iovas: IovaTableData;
 }
 
@@ -48,6 +49,8 @@ export class DmaMemory {
   readonly bytes: number;
   /** What the memory is on, for people: `2 MiB hugepages`, `4 KiB pages (no free 2 MiB hugepages)`. */
   readonly kind: string;
+  /** The device's addresses are physical ones: it was allocated with `physical`. */
+  readonly isPhysical: boolean;
   readonly iovas: IovaTable;
   readonly #fd: number;
   readonly #ownsFd: boolean;
@@ -55,11 +58,18 @@ export class DmaMemory {
   #used = 0;
   #closed = false;
 
-  private constructor(fd: number, ownsFd: boolean, bytes: number, kind: string, iovas: IovaTable, flags: number) {
+  private constructor(
+    fd: number,
+    ownsFd: boolean,
+    { bytes, kind, isPhysical }: Pick<DmaMemoryHandle, 'bytes' | 'kind' | 'isPhysical'>,
+    iovas: IovaTable,
+    flags: number,
+  ) {
     this.#fd = fd;
     this.#ownsFd = ownsFd;
     this.bytes = bytes;
     this.kind = kind;
+    this.isPhysical = isPhysical;
     this.iovas = iovas;
     this.#buffer = native.mapShared(fd, 0, bytes, flags);
   }
@@ -102,7 +112,7 @@ export class DmaMemory {
     try {
       fd = native.createMemory('virtio-pmd', bytes, huge);
       const flags = (lock ? MapFlag.LOCK : 0) | (huge > 0 ? MapFlag.POPULATE : 0);
-      const memory = new DmaMemory(fd, true, bytes, kind, iovas, flags);
+      const memory = new DmaMemory(fd, true, { bytes, kind, isPhysical: false }, iovas, flags);
       return options.physical === true ? memory.#atPhysicalAddresses(page) : memory;
     } catch (error) {
       if (fd >= 0) native.closeFd(fd);
@@ -115,7 +125,13 @@ export class DmaMemory {
     try {
       const pages = physicalPages(native.addressOf(this.#buffer), this.bytes, page);
       const iovas = new IovaTable({ pageBytes: page, pages });
-      return new DmaMemory(this.#fd, true, this.bytes, this.kind, iovas, MapFlag.LOCK);
+      return new DmaMemory(
+        this.#fd,
+        true,
+        { bytes: this.bytes, kind: this.kind, isPhysical: true },
+        iovas,
+        MapFlag.LOCK,
+      );
     } finally {
       native.unmapShared(this.#buffer);
     }
@@ -123,11 +139,12 @@ export class DmaMemory {
 
   /** Maps, in this thread, memory that another thread allocated. */
   static attach(handle: DmaMemoryHandle): DmaMemory {
-    return new DmaMemory(handle.fd, false, handle.bytes, handle.kind, new IovaTable(handle.iovas), 0);
+    return new DmaMemory(handle.fd, false, handle, new IovaTable(handle.iovas), 0);
   }
 
   get handle(): DmaMemoryHandle {
-    return { fd: this.#fd, bytes: this.bytes, kind: this.kind, iovas: this.iovas.data };
+    const { bytes, kind, isPhysical } = this;
+    return { fd: this.#fd, bytes, kind, isPhysical, iovas: this.iovas.data };
   }
 
   /** The whole memory, as this thread sees it. */

@@ -126,6 +126,11 @@ export class AttachedPort {
     return new Burst(this.pool, capacity);
   }
 
+  /** Ends all waits for packets: the thread is to end. */
+  endWaits(): void {
+    for (const queue of this.#receivers.values()) queue.endWait();
+  }
+
   /** Has the queues move nothing until `resume`: the device is about to be reset. What is in flight stays with it. */
   quiesce(): void {
     this.#session = undefined;

@@ -28,6 +28,9 @@ export interface LaunchContext {
   idle(policy: 'interrupt', queues: readonly WakeSource[]): InterruptIdle;
 }
 
+/** How often requests are looked for while the application awaits something, and so does not look itself. */
+const SERVE_MS = 100;
+
 /** An application's module. */
 interface Application {
   run?(context: LaunchContext): unknown;
@@ -42,6 +45,12 @@ function idleOn(stop: StopFlag): LaunchContext['idle'] {
   return idle;
 }
 
+/** Answers requests between the turns of a `run` that awaits; a stop ends its waits for packets. */
+const serveWhileAwaiting = (stop: StopFlag, ports: readonly AttachedPort[]): NodeJS.Timeout =>
+  setInterval(() => {
+    if (stop.requested) for (const port of ports) port.endWaits();
+  }, SERVE_MS).unref();
+
 export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unknown> {
   const launched = data as LaunchData;
   const application = (await import(launched.module)) as Application;
@@ -54,6 +63,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
   stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) => byId.get(id)?.resume(session));
   const [port] = ports;
   if (port === undefined) throw new Error('no port was launched');
+  const serving = serveWhileAwaiting(stop, ports);
   try {
     const { index, count } = launched;
     return await application.run({
@@ -67,6 +77,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
       idle: idleOn(stop),
     });
   } finally {
+    clearInterval(serving);
     for (const attached of ports) attached.close();
   }
 }

@@ -10,6 +10,9 @@ const AWAY: readonly ErrorCode[] = [ErrorCode.PEER_GONE, ErrorCode.WRONG_STATE];
 /** Whether a device whose reset failed so cannot reach memory: it is gone, or was given back. */
 export const isAway = (error: unknown): boolean => error instanceof VirtioError && AWAY.includes(error.code);
 
+/** Whether the device went away. */
+export const isGone = (error: unknown): boolean => error instanceof VirtioError && error.code === ErrorCode.PEER_GONE;
+
 /** The error with what became of the buffers that the device still has. */
 export function withQuarantine(error: unknown, buffers: number): VirtioError {
   const { code, message, value, requirement, advice } = asFault(error);

@@ -87,6 +87,23 @@ export function checkOptions(queues: number, ringSize: number): void {
   check(sizeIsSound, `a ring size is a power of two from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`, ringSize);
 }
 
+/**
+ * @param physical the device takes physical addresses
+ * @throws VirtioError INVALID_ARGUMENT for a shared pool that such a device would take for other memory
+ */
+export function checkPool(pool: PacketPool | undefined, physical: boolean, address: string): void {
+  if (!physical || pool === undefined || pool.memory.isPhysical) return;
+  throw new VirtioError(
+    ErrorCode.INVALID_ARGUMENT,
+    `the device at ${address} takes physical addresses, and the pool it is to share has others`,
+    {
+      value: pool.memory.kind,
+      requirement: 'virtio 1.2 §6.1',
+      advice: 'use createPool({ …, physical: true }), or open this port first and have the others share its pool',
+    },
+  );
+}
+
 function check(sound: boolean, rule: string, value: number): void {
   if (!sound) throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${rule}, not ${value}`, { value });
 }

@@ -55,10 +55,15 @@ export class PortRxQueue implements WakeSource {
     this.current?.disarmInterrupt();
   }
 
+  /** Ends the wait of whoever waits, without packets. */
+  endWait(): void {
+    this.#wait?.end();
+  }
+
   /** Moves nothing from here on; returns the queue that was there. For the port. */
   detach(): RxQueue | undefined {
     const queue = this.current;
-    this.#wait?.end();
+    this.endWait();
     this.current = undefined;
     return queue;
   }

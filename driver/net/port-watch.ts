@@ -37,8 +37,9 @@ export class PortWatch {
   async start(features: FeatureSet, isTold: boolean): Promise<void> {
     this.#features = features;
     this.#isAnnouncing = false;
-    this.#linkUp = features.has(Feature.STATUS) ? ((await this.#status()) & NetStatus.LINK_UP) !== 0 : true;
+    // First: a reading that fails must not leave the device unwatched.
     this.#timer = setInterval(() => this.#lookForEvents(), isTold ? LOOK_MS.told : LOOK_MS.untold).unref();
+    this.#linkUp = features.has(Feature.STATUS) ? ((await this.#status()) & NetStatus.LINK_UP) !== 0 : true;
     this.#events.link(this.#linkUp);
     // What was asked for before anybody listened.
     await this.configChanged();

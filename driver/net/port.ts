@@ -12,12 +12,14 @@ import type { InterruptKind, Transport, TransportEvent } from '../spec/transport
 import { AttachedPort, type PortHandle } from './attached-port.js';
 import { createPool } from './create-pool.js';
 import { inOrder } from './in-order.js';
+import { isolated } from './isolated.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
 import { OverdueKicks } from './overdue-kicks.js';
 import { PortDevice } from './port-device.js';
-import { asFault, isAway, withQuarantine } from './port-faults.js';
+import { asFault, isAway, isGone, withQuarantine } from './port-faults.js';
 import {
   checkOptions,
+  checkPool,
   type PortEvents,
   type PortOptions,
   type PortState,
@@ -68,6 +70,7 @@ export class Port extends EventEmitter<PortEvents> {
     super();
     const { queues = 1, ringSize = 256, headroom, pages, lock, physical } = options;
     checkOptions(queues, ringSize);
+    checkPool(options.pool, physical ?? false, transport.address);
     this.id = nextPortId++;
     this.#transport = transport;
     this.#choices = { ...options, queuePairs: queues };
@@ -88,7 +91,7 @@ export class Port extends EventEmitter<PortEvents> {
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
     this.#threads = new PortThreads(this.pool, queues, ringSize);
     this.#watch = new PortWatch(transport, {
-      link: (up) => void this.emit('link', up),
+      link: (up) => isolated(() => this.emit('link', up)),
       announce: () => this.#announce(),
       gone: (reason) => this.#onTransportEvent({ type: 'gone', reason }),
     });
@@ -243,7 +246,13 @@ export class Port extends EventEmitter<PortEvents> {
     // The device was reset: what an earlier one could not end has ended then.
     const session = await this.#device.start(wanted, () => this.#threads.takeLeftovers());
     this.#state = 'started';
-    await this.#threads.resume(session);
+    try {
+      await this.#threads.resume(session);
+    } catch (error) {
+      // The device runs, and some threads poll it: it is let go of before anybody is told.
+      await this.#letGo('stopped');
+      throw error;
+    }
     this.#kicks.start([...session.rx, ...session.tx]);
     await this.#unlessGone(() => this.#watch.start(this.#device.features, this.#device.interrupts.tellsOfConfig));
   }
@@ -306,13 +315,13 @@ export class Port extends EventEmitter<PortEvents> {
     try {
       await look();
     } catch (error) {
-      if (error instanceof VirtioError && error.code === ErrorCode.PEER_GONE) await this.#onGone(error.message);
+      if (isGone(error)) await this.#onGone(asFault(error).message);
     }
   }
 
   /** Tells the application, then the device that it was told; whether the device took it. */
   async #announce(): Promise<boolean> {
-    this.emit('announce');
+    isolated(() => this.emit('announce'));
     try {
       await this.#device.acknowledgeAnnouncement();
       return true;
@@ -324,7 +333,7 @@ export class Port extends EventEmitter<PortEvents> {
 
   async #onNeedsReset(): Promise<void> {
     if (this.#state !== 'started') return;
-    this.emit('needs-reset');
+    isolated(() => this.emit('needs-reset'));
     const pause = this.#recover ? this.#recoveries.next() : undefined;
     if (pause === undefined) {
       const again = this.#recover ? ' again and again' : '';
@@ -343,10 +352,11 @@ export class Port extends EventEmitter<PortEvents> {
       if (pause > 0) await delay(pause);
       await this.#start();
     } catch (error) {
-      await this.#fail(asFault(error));
+      await this.#failOrWait(error);
       return;
     }
-    this.emit('recovered');
+    // It may have gone away in the meantime, which is dealt with.
+    if (this.#state === 'started') isolated(() => this.emit('recovered'));
   }
 
   async #onGone(reason: string): Promise<void> {
@@ -361,6 +371,11 @@ export class Port extends EventEmitter<PortEvents> {
       );
       return;
     }
+    await this.#disconnect();
+  }
+
+  /** Holds nothing of the device, which is gone, until it is back. */
+  async #disconnect(): Promise<void> {
     this.#state = 'disconnected';
     await this.#quiesceAll();
     await this.#threads.release();
@@ -368,12 +383,18 @@ export class Port extends EventEmitter<PortEvents> {
     this.#watch.linkLost();
   }
 
+  /** A bring-up by the port itself has failed. One that ended because the device went away is tried again when it is back. */
+  async #failOrWait(error: unknown): Promise<void> {
+    if (this.#reconnect && isGone(error)) await this.#disconnect();
+    else await this.#fail(asFault(error));
+  }
+
   async #onBack(): Promise<void> {
     if (this.#state !== 'disconnected') return;
     try {
       await this.#start();
     } catch (error) {
-      await this.#fail(asFault(error));
+      await this.#failOrWait(error);
     }
   }
 
@@ -383,20 +404,25 @@ export class Port extends EventEmitter<PortEvents> {
     this.#unplugged = new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} is being unplugged`, {
       advice: 'close the port; open it again when the device is plugged in again',
     });
-    await this.#letGo();
+    await this.#letGo('failed');
     await this.#transport.close().catch(() => undefined);
-    this.emit('fault', this.#unplugged);
+    this.#tellFault(this.#unplugged);
   }
 
   async #fail(error: VirtioError): Promise<void> {
     if (this.#state === 'closed') return;
-    await this.#letGo();
+    await this.#letGo('failed');
     const left = this.#threads.left;
-    this.emit('fault', left === 0 ? error : withQuarantine(error, left));
+    this.#tellFault(left === 0 ? error : withQuarantine(error, left));
   }
 
-  async #letGo(): Promise<void> {
-    this.#state = 'failed';
+  #tellFault(error: VirtioError): void {
+    isolated(() => this.emit('fault', error));
+  }
+
+  /** Takes everything from the device, whatever fails. */
+  async #letGo(next: PortState): Promise<void> {
+    this.#state = next;
     await this.#quiesceAll();
     await this.#takeBack().catch(() => undefined);
     await this.#device.unshareMemory().catch(() => undefined);

@@ -87,10 +87,11 @@ export class RxQueue {
   /**
    * Has the device interrupt for the next packet, once; false when packets wait already. Without interrupts it only looks.
    *
-   * What was signalled before is forgotten: a packet that comes from here on signals `interruptFd`.
+   * What was signalled before is forgotten: a packet that comes from here on signals `interruptFd`. None comes from a ring
+   * that stands still: whoever waits for it sleeps.
    */
   armInterrupt(): boolean {
-    if (!this.#open) return true;
+    if (!this.#open || this.broken !== undefined) return true;
     // A ring without buffers would sleep for ever.
     if (this.#ring.free > 0 && this.#refillRing()) this.#kick();
     if (this.interruptFd === undefined) return !this.#ring.hasUsed;

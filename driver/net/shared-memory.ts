@@ -3,6 +3,7 @@
 import type { DmaMemory } from '../memory/dma-memory.js';
 import type { Transport } from '../spec/transport.js';
 import type { Iova } from '../units.js';
+import { inOrder } from './in-order.js';
 
 export class SharedMemory {
   readonly #transport: Transport;
@@ -21,9 +22,15 @@ export class SharedMemory {
     }
   }
 
-  /** Takes all of it from the device, in reverse order. */
+  /** Takes all of it from the device, in reverse order; what fails keeps nothing else shared. */
   async unshare(): Promise<void> {
-    for (const { address, bytes } of this.#shared.splice(0).reverse())
-      await this.#transport.unshareMemory(address, bytes);
+    const shared = this.#shared.splice(0).reverse();
+    await inOrder(
+      shared.map(
+        ({ address, bytes }) =>
+          () =>
+            this.#transport.unshareMemory(address, bytes),
+      ),
+    );
   }
 }

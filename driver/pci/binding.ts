@@ -53,7 +53,7 @@ export function networkFunctions(roots: PciRoots = {}): NetworkFunction[] {
 }
 
 /**
- * Gives a function to a driver, from whatever has it.
+ * Gives a function to a driver, from whatever has it; where that fails, back to that.
  *
  * @throws VirtioError IN_USE when it carries the default route or a login and `force` is not set, NOT_FOUND without the
  *   function or the driver, PERMISSION_DENIED, DEVICE_BROKEN when the driver does not take it
@@ -68,20 +68,44 @@ export function bindFunction(address: string, driver: string, force: boolean, ro
       advice: `modprobe ${driver}`,
     });
   }
+  const before = pci.driver;
   takeFromDriver(pci, force, roots);
+  try {
+    offerTo(driver, pci, bus);
+    if (pci.driver !== driver) throw notTaken(driver, pci);
+  } catch (error) {
+    giveBack(before, pci, bus);
+    throw error;
+  }
+}
+
+/** Has the kernel offer a function to one driver, and no other. */
+function offerTo(driver: string, pci: PciSysfs, bus: string): void {
   write(join(pci.folder, 'driver_override'), driver);
   try {
-    write(join(bus, 'drivers_probe'), address);
+    write(join(bus, 'drivers_probe'), pci.address);
   } finally {
     // Whoever has it, the next driver is found in the usual way again.
     write(join(pci.folder, 'driver_override'), '\n');
   }
-  if (pci.driver === driver) return;
+}
+
+/** Gives a function that nobody has now to the driver that had it, as far as that goes. */
+function giveBack(before: string | undefined, pci: PciSysfs, bus: string): void {
+  if (before === undefined || pci.driver !== undefined) return;
+  try {
+    offerTo(before, pci, bus);
+  } catch {
+    // What made the change fail says more than this.
+  }
+}
+
+function notTaken(driver: string, pci: PciSysfs): VirtioError {
   const why =
     driver === 'vfio-pci' && pci.iommuGroup === undefined
       ? 'there is no IOMMU (QEMU: -device intel-iommu before other devices), or bind with --noiommu'
       : 'see dmesg for what the driver says';
-  throw new VirtioError(ErrorCode.DEVICE_BROKEN, `the driver ${driver} does not take ${address}`, {
+  return new VirtioError(ErrorCode.DEVICE_BROKEN, `the driver ${driver} does not take ${pci.address}`, {
     value: driver,
     advice: why,
   });

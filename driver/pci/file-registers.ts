@@ -1,6 +1,10 @@
 /** Registers that are read and written through a file: configuration space, I/O ports, memory that may not be mapped. */
 
 import { readSync, writeSync } from 'node:fs';
+import { isSystemError } from '../errors.js';
+
+/** How the kernel refuses accesses to a function that was taken away. */
+const REMOVED = ['ENODEV', 'ENXIO', 'EIO'];
 
 /** Accesses at an offset from where the registers begin in the file. The descriptor stays its owner's. */
 export class FileRegisters {
@@ -46,7 +50,12 @@ export class FileRegisters {
     return into;
   }
 
+  /** Nothing where the function is gone, as on the bus: who reads next finds out. */
   #write(offset: number, bytes: Buffer): void {
-    writeSync(this.#fd, bytes, 0, bytes.length, this.#start + offset);
+    try {
+      writeSync(this.#fd, bytes, 0, bytes.length, this.#start + offset);
+    } catch (error) {
+      if (!REMOVED.some((code) => isSystemError(error, code))) throw error;
+    }
   }
 }

@@ -13,6 +13,7 @@ import {
   vfioRegionInfo,
 } from '../spec/vfio.js';
 import type { Iova } from '../units.js';
+import { allOf } from './all-of.js';
 import { FileBar } from './file-bar.js';
 import { FileRegisters } from './file-registers.js';
 import { type Libc, libc } from './libc.js';
@@ -183,16 +184,17 @@ export class VfioFunction implements PciFunction {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    try {
-      this.#interrupts.close();
-    } finally {
-      for (const bar of this.#bars.values()) bar.close();
+    allOf([
+      () => this.#interrupts.close(),
+      ...[...this.#bars.values()].map((bar) => () => bar.close()),
       // Memory is taken from the device before its pages can become somebody else's.
-      for (const address of this.#mapped) this.#container.unmapDma(address);
-      this.#libc.close(this.#fd);
-      this.#container.leave(this.#group);
-      if (this.#ownsContainer) this.#container.close();
-    }
+      ...[...this.#mapped].map((address) => () => this.#container.unmapDma(address)),
+      () => this.#libc.close(this.#fd),
+      () => this.#container.leave(this.#group),
+      () => {
+        if (this.#ownsContainer) this.#container.close();
+      },
+    ]);
   }
 
   /** What the base address register itself says it is (PCI 3.0 §6.2.5.1). */

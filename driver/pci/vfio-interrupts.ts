@@ -1,6 +1,7 @@
 /** The interrupts of a function through VFIO: each is an eventfd that the kernel signals. */
 
 import { native } from '../../native/index.js';
+import { ErrorCode, VirtioError } from '../errors.js';
 import { VfioIrqSetFlag, type VfioPciIrq, VfioRequest, vfioIrqInfo, vfioIrqSet } from '../spec/vfio.js';
 import type { Libc } from './libc.js';
 
@@ -28,7 +29,11 @@ export class VfioInterrupts {
     return vfioIrqInfo.read(view).count;
   }
 
-  /** Turns on the first `count` of a kind, anew where it was on; returns an eventfd each, which are this object's. */
+  /**
+   * Turns on the first `count` of a kind, anew where it was on; returns an eventfd each, which are this object's.
+   *
+   * @throws VirtioError UNSUPPORTED when the kernel has fewer to give: none is on then
+   */
   enable(index: IrqIndex, count: number): readonly number[] {
     this.disable(index);
     if (count === 0) return [];
@@ -81,6 +86,14 @@ export class VfioInterrupts {
     const view = new DataView(argument.buffer);
     vfioIrqSet.write(view, { argsz: argument.length, flags, index, count });
     for (const [each, fd] of fds.entries()) view.setInt32(vfioIrqSet.bytes + 4 * each, fd, true);
-    this.#libc.ioctlBuffer(this.#device, VfioRequest.DEVICE_SET_IRQS, argument);
+    const fewer = this.#libc.ioctlBuffer(this.#device, VfioRequest.DEVICE_SET_IRQS, argument);
+    // The kernel's answer when it could not allocate so many vectors: how many there are; none was turned on.
+    if (fewer > 0) {
+      throw new VirtioError(ErrorCode.UNSUPPORTED, `the kernel has ${fewer} of ${count} interrupts for the device`, {
+        value: fewer,
+        requirement: 'Linux, include/uapi/linux/vfio.h, VFIO_DEVICE_SET_IRQS',
+        advice: 'poll, or use fewer queues',
+      });
+    }
   }
 }

@@ -1,6 +1,7 @@
 /** The interrupts of a PCI device on the event loop: which eventfd tells of what. */
 
 import { type FdPoll, native, PollEvent } from '../../native/index.js';
+import { ErrorCode, VirtioError } from '../errors.js';
 import type { BarWindow } from '../pci/capabilities.js';
 import { Isr } from '../spec/pci.js';
 import type { PciFunction } from '../spec/pci-function.js';
@@ -52,9 +53,9 @@ export class PciInterrupts {
     this.close();
     this.#queues = queues;
     const { interruptVectors } = this.#function;
-    if (interruptVectors > queues.length) this.#useVectors(queues.length + 1);
-    else if (queues.length > 0 && this.#useLine()) return this.#kind;
-    else if (interruptVectors > 0) this.#useVectors(1);
+    if (interruptVectors > queues.length && this.#useVectors(queues.length + 1)) return this.#kind;
+    if (queues.length > 0 && this.#useLine()) return this.#kind;
+    if (interruptVectors > 0) this.#useVectors(1);
     return this.#kind;
   }
 
@@ -89,10 +90,17 @@ export class PciInterrupts {
     this.#function.disableInterrupts();
   }
 
-  #useVectors(count: number): void {
-    this.#fds = this.#function.enableInterrupts(count);
+  /** False when the machine has not so many. */
+  #useVectors(count: number): boolean {
+    try {
+      this.#fds = this.#function.enableInterrupts(count);
+    } catch (error) {
+      if (error instanceof VirtioError && error.code === ErrorCode.UNSUPPORTED) return false;
+      throw error;
+    }
     this.#kind = 'msix';
     this.#watch(this.#fds[CONFIG_VECTOR]!, () => this.#device.configInterrupt());
+    return true;
   }
 
   /** False when the function has no line. */

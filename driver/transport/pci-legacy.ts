@@ -2,6 +2,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { allOf } from '../pci/all-of.js';
 import { FeatureSet } from '../spec/features.js';
 import {
   LEGACY_QUEUE_ALIGNMENT,
@@ -17,7 +18,7 @@ import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { describeStatus, STATUS_GONE, Status } from '../spec/status.js';
 import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import { type Iova, isPowerOfTwo } from '../units.js';
-import { allowDma, forbidDma } from './pci-dma.js';
+import { allowDma, forbidDma, hasLeftBus } from './pci-dma.js';
 import { PciInterrupts, watchRemoval } from './pci-interrupts.js';
 import { gone } from './pci-modern-registers.js';
 
@@ -101,8 +102,12 @@ export class PciLegacyTransport implements Transport {
     const deadline = performance.now() + this.#resetTimeoutMs;
     for (;;) {
       const status = bar.read8(registers.device_status.offset);
+      const isGone = status === STATUS_GONE || hasLeftBus(this.#function);
+      if (isGone) {
+        forbidDma(this.#function);
+        throw gone(this.address);
+      }
       if (status === 0) break;
-      if (status === STATUS_GONE) throw gone(this.address);
       if (performance.now() > deadline) {
         // It may run on, but not into memory.
         forbidDma(this.#function);
@@ -245,14 +250,15 @@ export class PciLegacyTransport implements Transport {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    try {
-      this.#stopWatchingRemoval();
-      this.#interrupts.close();
-      if (this.#vectors > 0) this.#function.disableInterrupts();
-      forbidDma(this.#function);
-    } finally {
-      this.#function.close();
-    }
+    allOf([
+      () => this.#stopWatchingRemoval(),
+      () => this.#interrupts.close(),
+      () => {
+        if (this.#vectors > 0) this.#function.disableInterrupts();
+      },
+      () => forbidDma(this.#function),
+      () => this.#function.close(),
+    ]);
   }
 
   /** Looks because the device interrupted; whatever fails is an event. */

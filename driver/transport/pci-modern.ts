@@ -3,6 +3,7 @@
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { allOf } from '../pci/all-of.js';
 import { findVirtioCapabilities, type VirtioCapabilities } from '../pci/capabilities.js';
 import { Feature, FeatureSet } from '../spec/features.js';
 import { PCI_VENDOR_ID, PciCommand, PciDeviceId, pciHeader } from '../spec/pci.js';
@@ -11,7 +12,7 @@ import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { describeStatus, Status } from '../spec/status.js';
 import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import type { Iova } from '../units.js';
-import { allowDma, forbidDma } from './pci-dma.js';
+import { allowDma, forbidDma, hasLeftBus } from './pci-dma.js';
 import { PciInterrupts, takeIsr, watchRemoval } from './pci-interrupts.js';
 import { readDeviceConfig } from './pci-modern-config.js';
 import { mapVector } from './pci-modern-interrupts.js';
@@ -110,6 +111,8 @@ export class PciModernTransport implements Transport {
         'virtio 1.2 §4.1.4.3.2',
         () => registers.read('device_status') === 0,
       );
+      // One that is just going away may answer 0 once, and is no device to be let into memory.
+      if (hasLeftBus(this.#function)) throw gone(this.address);
     } catch (error) {
       // It may run on, but not into memory.
       if (!this.#isClosed) forbidDma(this.#function);
@@ -312,14 +315,15 @@ export class PciModernTransport implements Transport {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    try {
-      this.#stopWatchingRemoval();
-      this.#interrupts.close();
-      if (this.#vectors > 0) this.#function.disableInterrupts();
-      forbidDma(this.#function);
-    } finally {
-      this.#function.close();
-    }
+    allOf([
+      () => this.#stopWatchingRemoval(),
+      () => this.#interrupts.close(),
+      () => {
+        if (this.#vectors > 0) this.#function.disableInterrupts();
+      },
+      () => forbidDma(this.#function),
+      () => this.#function.close(),
+    ]);
   }
 
   #live(): CommonRegisters {

@@ -28,6 +28,8 @@ export interface HandDeviceOptions {
   readonly bufferBytes?: number;
   readonly maxFrameBytes?: number;
   readonly doorbell?: Doorbell;
+  /** The interrupt of both queues; stays the caller's. */
+  readonly interruptFd?: number;
   /** Sees the pool before any queue is made over it. */
   readonly onPool?: (pool: PacketPool) => void;
 }
@@ -105,7 +107,7 @@ export class HandDevice {
   constructor(options: HandDeviceOptions = {}) {
     const { size = 8, mergeable = true, eventIndex = false, indirect = false, headerBytes = 12 } = options;
     const { poolSize = 4 * size, bufferBytes = 256, maxFrameBytes = 65_562, doorbell = { kind: 'none' } } = options;
-    const { keepNumBuffers = false } = options;
+    const { keepNumBuffers = false, interruptFd } = options;
     this.#memory = DmaMemory.allocate({
       bytes: 2 * ringBytes(size, true) + poolSize * bufferBytes + 4096,
       pages: '4K',
@@ -115,7 +117,7 @@ export class HandDevice {
     const handle = (index: number): QueueHandle => {
       const ring = placeRing(this.#memory, size, indirect && index === 1);
       ringViews(this.#memory, ring).clear();
-      return { index, ring, headerBytes, eventIndex, mergeable, keepNumBuffers, maxFrameBytes, doorbell };
+      return { index, ring, headerBytes, eventIndex, mergeable, keepNumBuffers, maxFrameBytes, doorbell, interruptFd };
     };
     const [rx, tx] = [handle(0), handle(1)];
     this.rxRing = new HandRing(this.#memory, ringViews(this.#memory, rx.ring));

@@ -245,6 +245,15 @@ test('a socket that a process left behind', async () => {
   using machine = new SocketMachine();
   await machine.listen();
   machine.file('/proc/net/unix', 'Num Path\n');
+  for (const [pid, words] of [
+    [77, ['bash']],
+    [2, []],
+  ] as const) {
+    machine.process(pid, 'any', words);
+    machine.remove(`/proc/${pid}/cmdline`);
+    machine.file(`/proc/${pid}/cmdline`, words.join('\0'));
+  }
+  for (const pid of ['self', 77]) machine.link(`/proc/${pid}/ns/net`, 'net:[4026531840]');
   const lines = troubles(await machine.examine({ sockets: [SOCKET] }));
   assert.is(lines.length, 1);
   assert.match(lines[0]!, /^listener: nobody listens.*do: virtio-pmd backend --socket-path=\/run\/vm1\.sock$/);

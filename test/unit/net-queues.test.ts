@@ -42,21 +42,29 @@ test('a receive queue posts what the ring holds at once, and fills it up again i
   assert.is(device.pool.available, device.pool.size - 64);
 });
 
-test('a ring that stands still has nothing to wake for: whoever waits for it sleeps', () => {
-  using device = new HandDevice({ size: 64 });
-  const burst = new Burst(device.pool, 64);
-  assert.is(device.rx.armInterrupt(), true);
-  deliver(device, 1);
-  assert.is(device.rx.armInterrupt(), false, 'a packet waits');
-  device.rxRing.use(9999, 72);
-  device.rxRing.publish();
-  for (let poll = 0; poll < 4; poll++) {
-    device.rx.receive(burst);
-    burst.free();
-  }
-  assert.ok(device.rx.broken !== undefined);
-  assert.is(device.rx.armInterrupt(), true);
-});
+for (const eventIndex of [false, true]) {
+  test(`a ring that stands still has nothing to wake for: whoever waits for it sleeps (EVENT_IDX ${eventIndex})`, () => {
+    const interruptFd = native.createEventFd(0);
+    try {
+      using device = new HandDevice({ size: 64, eventIndex, interruptFd });
+      const burst = new Burst(device.pool, 64);
+      assert.is(device.rx.armInterrupt(), true);
+      deliver(device, 1);
+      assert.is(device.rx.armInterrupt(), false, 'a packet waits');
+      device.rxRing.use(9999, 72);
+      device.rxRing.publish();
+      for (let poll = 0; poll < 4; poll++) {
+        device.rx.receive(burst);
+        burst.free();
+      }
+      assert.ok(device.rx.broken !== undefined);
+      assert.is(device.rx.armInterrupt(), true);
+      device.rx.disarmInterrupt();
+    } finally {
+      native.closeFd(interruptFd);
+    }
+  });
+}
 
 test('a pool with less than the ring wants: some buffers are better than none', () => {
   using device = new HandDevice({ size: 64, poolSize: 80 });

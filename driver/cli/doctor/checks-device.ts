@@ -77,16 +77,20 @@ function examineGroup(device: Device): Outcome {
 }
 
 function examineAccess(device: Device): Outcome {
+  const [holder] = device.holders;
+  if (holder !== undefined) {
+    return trouble(
+      `in use by ${describeProcess(holder)}`,
+      'nobody else who drives it',
+      `stop process ${holder.pid} in its own way, or take another device: virtio-pmd devbind --status`,
+    );
+  }
   const file = device.groupFile;
   if (file === undefined) {
     return notApplicable(device.access === 'sysfs' ? 'sysfs is used' : 'vfio-pci does not have it');
   }
   const state = device.system.state(file);
   if (state === undefined) return trouble(`${file} is not there`, 'the file of its group', 'modprobe vfio-pci');
-  const [holder] = device.holders;
-  if (holder !== undefined) {
-    return trouble(`in use by ${describeProcess(holder)}`, 'nobody who has its group open', `kill ${holder.pid}`);
-  }
   const { user } = device;
   if (!user.mayUse(state, 6)) {
     return trouble(
@@ -153,7 +157,11 @@ export const DEVICE_CHECKS: readonly DeviceCheck[] = [
   { name: 'traffic', looksAt: 'default routes and logins over its interfaces', examine: examineTraffic },
   { name: 'driver', looksAt: 'the driver that has it', examine: examineDriver },
   { name: 'IOMMU group', looksAt: 'its group, and who has the other functions of that', examine: examineGroup },
-  { name: 'access', looksAt: 'the file of its group: who may open it, and who has it open', examine: examineAccess },
+  {
+    name: 'access',
+    looksAt: 'the files it is driven by: who may open them, and who has them open',
+    examine: examineAccess,
+  },
   { name: 'DMA addresses', looksAt: 'whether the device keeps to the IOMMU', examine: examineAddressing },
   { name: 'queues', looksAt: 'queue pairs, against --queues', examine: examineQueues },
   { name: 'ring size', looksAt: 'the largest rings, against --ring-size and --burst', examine: examineRingSize },

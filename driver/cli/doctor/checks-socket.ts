@@ -42,7 +42,8 @@ function examineFolder(socket: Socket): Outcome {
 function examineFile(socket: Socket): Outcome {
   const { absolute, state, user } = socket;
   if (state === undefined) return ok('not there yet: a back-end can listen here');
-  if (state.kind !== 'socket') return trouble(`${absolute} is a ${state.kind}`, 'a socket', `rm ${absolute}`);
+  // It is somebody's, and no business of a back-end.
+  if (state.kind !== 'socket') return trouble(`${absolute} is a ${state.kind}`, 'a socket', 'name another path');
   const mode = `mode ${state.mode.toString(8)}, owner ${state.uid}:${state.gid}`;
   // Connecting takes the right to write (unix(7)).
   if (user.mayUse(state, 2)) return ok(mode);
@@ -55,7 +56,11 @@ function examineFile(socket: Socket): Outcome {
 
 function examineListener(socket: Socket): Outcome {
   if (socket.state === undefined) return notApplicable('there is no socket yet');
-  if (socket.hasListener) return ok('somebody listens');
+  if (socket.state.kind !== 'socket') return notApplicable('it is no socket');
+  const { listener } = socket;
+  if (listener === 'there') return ok('somebody listens');
+  if (listener === 'unknown')
+    return notApplicable('nobody in sight; one may be in another network namespace, or have bound a relative path');
   return trouble(
     'nobody listens: it was left behind',
     'a back-end, or a front-end with server=on',
@@ -126,7 +131,7 @@ function examinePages(socket: Socket): Outcome {
   return trouble(
     `${outside} is no mounted hugetlbfs`,
     'guest memory on hugepages',
-    `mkdir -p ${outside} && mount -t hugetlbfs none ${outside}`,
+    'name a folder below a mounted hugetlbfs, such as /dev/hugepages, as mem-path; or use memory-backend-memfd with hugetlb=on',
   );
 }
 

@@ -9,6 +9,8 @@ import type { User } from './user.js';
 const DEVICES = '/sys/bus/pci/devices';
 /** Drivers that leave a group viable. */
 const VIABLE: readonly string[] = ['vfio-pci', 'pci-stub', 'pcieport'];
+/** Files in sysfs that give a program its registers. */
+const REGISTERS = /^(config|resource\d(_wc)?)$/;
 const UNKNOWN: DeviceFacts = {
   features: undefined,
   queuePairs: undefined,
@@ -87,11 +89,21 @@ export class Device {
     return `/dev/vfio/${this.isWithoutIommu ? 'noiommu-' : ''}${iommuGroup}`;
   }
 
-  /** Programs that have its group open. */
+  /** Programs that have it open, by whichever way: the file of its group or of its UIO, its registers in sysfs. */
   get holders(): readonly Process[] {
-    const file = this.groupFile;
-    this.#holders ??= file === undefined ? [] : holders(this.system, file);
+    this.#holders ??= this.isThere ? holders(this.system, this.#isOwnFile) : [];
     return this.#holders;
+  }
+
+  /** Whether a file is one that the device is driven by. */
+  readonly #isOwnFile = (path: string): boolean => {
+    if (path === this.groupFile || this.#uioFiles.includes(path)) return true;
+    const parts = path.split('/');
+    return parts.at(-2) === this.address && path.startsWith('/sys/') && REGISTERS.test(parts.at(-1)!);
+  };
+
+  get #uioFiles(): string[] {
+    return this.system.names(`${this.#folder}/uio`).map((name) => `/dev/${name}`);
   }
 
   /** Nobody has it, and VFIO would give it to this user. */

@@ -29,10 +29,12 @@ export function processes(system: System): Process[] {
   }));
 }
 
-/** Processes that have a file open, by what their descriptors point to. */
-export const holders = (system: System, path: string): Process[] =>
-  processes(system).filter(({ pid }) =>
-    system.names(`/proc/${pid}/fd`).some((fd) => system.link(`/proc/${pid}/fd/${fd}`) === path),
+/** Processes that have such a file open, or mapped. */
+export const holders = (system: System, isSuch: (path: string) => boolean): Process[] =>
+  processes(system).filter(
+    ({ pid }) =>
+      system.names(`/proc/${pid}/fd`).some((fd) => isSuch(system.link(`/proc/${pid}/fd/${fd}`) ?? '')) ||
+      mappings(system, pid).some(({ path }) => isSuch(path)),
   );
 
 /** The memory of a process; nothing where this user may not see it. */

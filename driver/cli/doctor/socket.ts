@@ -1,6 +1,6 @@
 /** A vhost-user socket, as the checks see it, and the program at its other end. */
 
-import { dirname, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { type Mapping, mappings, type Process } from './processes.js';
 import type { FileState, System } from './system.js';
 import type { User } from './user.js';
@@ -28,11 +28,13 @@ export class Socket {
   readonly path: string;
   /** The program that names it on its command line as a front-end does. */
   readonly frontEnd: Process | undefined;
+  readonly #others: readonly Process[];
 
   constructor(parts: SocketParts) {
     this.system = parts.system;
     this.user = parts.user;
     this.path = parts.path;
+    this.#others = parts.others;
     this.frontEnd = parts.others.find((each) => isFrontEnd(each, this.absolute));
   }
 
@@ -62,13 +64,33 @@ export class Socket {
     });
   }
 
-  /** Whether somebody takes connections there. */
-  get hasListener(): boolean {
-    const lines = (this.system.text('/proc/net/unix') ?? '').split('\n').slice(1);
-    return lines.some((line) => {
-      const words = line.trim().split(/\s+/);
-      return words.slice(7).join(' ') === this.absolute && (Number(`0x${words[3]}`) & LISTENS) !== 0;
-    });
+  /**
+   * Whether somebody takes connections there. Not to be known where a listener may be out of sight: one of another network
+   * namespace, or one that was bound by a relative path.
+   */
+  get listener(): 'there' | 'none' | 'unknown' {
+    const names = this.#listening;
+    if (names === undefined) return 'unknown';
+    if (names.includes(this.absolute)) return 'there';
+    const isMaybeThis = (name: string): boolean => !/^[/@]/.test(name) && basename(name) === basename(this.absolute);
+    return names.some(isMaybeThis) || this.#hasOtherNetworks ? 'unknown' : 'none';
+  }
+
+  /** Names of the sockets of this network namespace that take connections. */
+  get #listening(): string[] | undefined {
+    const lines = this.system.text('/proc/net/unix')?.split('\n').slice(1);
+    return lines
+      ?.map((line) => line.trim().split(/\s+/))
+      .filter((words) => (Number(`0x${words[3]}`) & LISTENS) !== 0)
+      .map((words) => words.slice(7).join(' '));
+  }
+
+  /** Whether some process has another network namespace than this one, or may have. */
+  get #hasOtherNetworks(): boolean {
+    const network = (pid: number | 'self'): string | undefined => this.system.link(`/proc/${pid}/ns/net`);
+    // Threads of the kernel, and processes that have ended, listen nowhere.
+    const programs = this.#others.filter(({ arguments: words }) => words.length > 0);
+    return programs.some(({ pid }) => network(pid) !== network('self'));
   }
 
   /** The memory that the front-end can share, a mapping for each file; empty where it cannot be seen. */

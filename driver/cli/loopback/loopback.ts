@@ -44,14 +44,14 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
     stand = await openStand(options, interrupt);
     watch = new Watch(stand.port, counters, { ...options, packets }, interrupt.signal);
     await stand.port.start();
-    checkDevice(stand.port, options, largest);
+    checkDevice(stand.port, options, largest, capture !== undefined);
     if (!interrupt.signal.aborted) {
       const traffic = await launchTraffic(
         stand.port,
         { ...orderOf(options), packets, largest, capture, memory: counters.memory },
         options,
       );
-      error = await runTraffic(traffic, watch, counters);
+      error = await runTraffic(traffic, watch, counters, stand.port.transportKind === 'vhost-user');
     }
   } catch (failure) {
     error = asVirtioError(failure);
@@ -96,6 +96,7 @@ async function runTraffic(
   traffic: Launched,
   watch: Watch,
   counters: TrafficCounters,
+  isBackend: boolean,
 ): Promise<VirtioError | undefined> {
   let failure: VirtioError | undefined;
   try {
@@ -104,7 +105,7 @@ async function runTraffic(
     await traffic.stop();
   }
   const [findings] = (await traffic.finished) as [TrafficFindings];
-  return verdict(failure, findings, counters.totals());
+  return verdict(failure, findings, counters.totals(), isBackend);
 }
 
 /** What is to be written must not be what is read. */
@@ -120,9 +121,18 @@ function checkFiles({ pcapIn, pcapOut }: LoopbackOptions): void {
   });
 }
 
+/** What an MTU leaves a frame more when it has a VLAN tag. */
+const VLAN_TAG_BYTES = 4;
+
+/** Longest packet that the device takes; those of the command itself have no VLAN tag, those of a capture may. */
+function packetBytesMax(port: Port, isCapture: boolean): number {
+  const limit = port.maxFrameBytes ?? Number.POSITIVE_INFINITY;
+  return isCapture || port.features?.has(Feature.MTU) !== true ? limit : limit - VLAN_TAG_BYTES;
+}
+
 /** Finds packets that cannot come through this device before one is sent. */
-function checkDevice(port: Port, { ringSize }: LoopbackOptions, largest: number): void {
-  const limit = port.maxFrameBytes ?? largest;
+function checkDevice(port: Port, { ringSize }: LoopbackOptions, largest: number, isCapture: boolean): void {
+  const limit = packetBytesMax(port, isCapture);
   if (largest > limit) {
     throw new VirtioError(
       ErrorCode.INVALID_ARGUMENT,

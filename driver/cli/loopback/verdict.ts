@@ -9,17 +9,21 @@ import type { TrafficFindings } from './worker.js';
 /** Packets that were sent and have neither come back nor been passed over. */
 export const underWay = (totals: TrafficTotals): number => Math.max(0, totals.SENT - totals.RECEIVED - totals.LOST);
 
-/** The error of a run; `failure` is what ended it early. */
+/** The error of a run; `failure` is what ended it early, `isBackend` whether the other end is a back-end, and no device. */
 export function verdict(
   failure: VirtioError | undefined,
   findings: TrafficFindings,
   totals: TrafficTotals,
+  isBackend: boolean,
 ): VirtioError | undefined {
   if (failure?.code === ErrorCode.PEER_GONE) {
     const gone = plural(underWay(totals) + totals.LOST_WITH_BACKEND, 'packet was', 'packets were');
     return new VirtioError(ErrorCode.PEER_GONE, `${failure.message}; ${gone} under way`, {
       cause: failure,
-      advice: failure.advice ?? 'start it again; --reconnect waits for it',
+      // A back-end can be waited for, which only this command knows.
+      advice: isBackend
+        ? 'start it again; --reconnect waits for it'
+        : (failure.advice ?? 'look whether the device is still there'),
     });
   }
   if (findings.broken !== undefined) {
