@@ -21,7 +21,7 @@ export const TRAFFIC_PORT = new URL('./backend-dpdk-port.js', import.meta.url);
 /** Nothing moves for so long is the end: a starved machine comes back sooner. */
 const STALL_MS = 15_000;
 /** Buffers of testpmd beside those in its rings, which it does not clean before they are full. */
-const SPARE_BUFFERS = 8192;
+const SPARE_BUFFERS = 32_768;
 /** Of one of testpmd's buffers, with all that goes with it. */
 const MBUF_BYTES = 2600;
 /** Takes three buffers to come back in. */
