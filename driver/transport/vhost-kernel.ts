@@ -20,6 +20,7 @@ import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, Transpo
 import { TUN_PATH, VHOST_NET_PATH, VhostNetRing } from '../spec/vhost-kernel.js';
 import type { Iova } from '../units.js';
 import { closeAll, OwnedFd } from '../wire/owned-fd.js';
+import { checkOffered, readOwnConfig } from './front-end.js';
 import { KernelMemory } from './vhost-kernel-memory.js';
 import { VhostNet } from './vhost-kernel-net.js';
 import {
@@ -143,25 +144,16 @@ export class VhostKernelTransport implements Transport {
   }
 
   async accept(features: FeatureSet): Promise<void> {
-    const { device, transport } = await this.offered();
-    const unknown = features.difference(device.union(transport));
-    if (!unknown.isEmpty) {
-      throw new VirtioError(ErrorCode.FEATURE_MISSING, `${this.address} does not offer ${unknown}`, { value: unknown });
-    }
-    for (const net of this.#nets) net.setFeatures(features.intersection(device));
+    const offered = await this.offered();
+    checkOffered(this.address, features, offered);
+    for (const net of this.#nets) net.setFeatures(features.intersection(offered.device));
     this.#tap.setHeaderBytes(netHeaderBytes(features));
     this.#accepted = features;
   }
 
   async readConfig(offset: number, bytes: number): Promise<Uint8Array> {
     this.#checkLive();
-    if (offset < 0 || bytes < 0 || offset + bytes > this.#config.length) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${bytes} bytes at ${offset} are outside the configuration`, {
-        value: offset,
-        requirement: 'virtio 1.2 §5.1.4',
-      });
-    }
-    return this.#config.slice(offset, offset + bytes);
+    return readOwnConfig(this.#config, offset, bytes);
   }
 
   async queueCount(): Promise<number> {

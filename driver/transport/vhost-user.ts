@@ -12,6 +12,7 @@ import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, Transpo
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { Iova } from '../units.js';
 import { closeAll, OwnedFd } from '../wire/owned-fd.js';
+import { checkOffered, readOwnConfig } from './front-end.js';
 import { ANNOUNCED_FEATURES, BACKEND_FEATURES, FRONTEND_FEATURES } from './vhost-user-features.js';
 import { VhostUserLink } from './vhost-user-link.js';
 import { checkOptions, isUnicastMac, randomMac, type VhostUserTransportOptions } from './vhost-user-options.js';
@@ -135,25 +136,16 @@ export class VhostUserTransport implements Transport {
 
   async accept(features: FeatureSet): Promise<void> {
     const session = this.#live();
-    const { device, transport } = await this.offered();
-    const unknown = features.difference(device.union(transport));
-    if (!unknown.isEmpty) {
-      throw new VirtioError(ErrorCode.FEATURE_MISSING, `${this.address} does not offer ${unknown}`, { value: unknown });
-    }
+    const offered = await this.offered();
+    checkOffered(this.address, features, offered);
     const announced = features.has(Feature.MQ) ? ANNOUNCED_FEATURES : FeatureSet.EMPTY;
-    await session.setFeatures(features.intersection(device.union(announced.intersection(session.features))));
+    await session.setFeatures(features.intersection(offered.device.union(announced.intersection(session.features))));
     this.#accepted = features;
   }
 
   async readConfig(offset: number, bytes: number): Promise<Uint8Array> {
     this.#live();
-    if (offset < 0 || bytes < 0 || offset + bytes > this.#config.length) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${bytes} bytes at ${offset} are outside the configuration`, {
-        value: offset,
-        requirement: 'virtio 1.2 §5.1.4',
-      });
-    }
-    return this.#config.slice(offset, offset + bytes);
+    return readOwnConfig(this.#config, offset, bytes);
   }
 
   async queueCount(): Promise<number> {
