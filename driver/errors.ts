@@ -97,3 +97,16 @@ export interface SystemError extends Error {
 export function isSystemError(error: unknown, code?: string): error is SystemError {
   return error instanceof Error && 'syscall' in error && 'code' in error && (code === undefined || error.code === code);
 }
+
+/** Runs every step of letting go, whatever fails; then throws what the first that failed threw. */
+export function allOf(steps: readonly (() => void)[]): void {
+  const failures: unknown[] = [];
+  for (const step of steps) {
+    try {
+      step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}

@@ -1,6 +1,6 @@
 /** The thread behind `DeviceThread`: polls the devices it was given, answers their control plane. */
 
-import { ErrorCode, VirtioError } from '../errors.js';
+import { allOf, ErrorCode, VirtioError } from '../errors.js';
 import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
@@ -125,7 +125,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   try {
     pollLoop(stop, new Idle(policy, stop), () => polled);
   } finally {
-    closeAll([...devices.values()]);
+    allOf([...devices.values()].map((left) => () => left.close()));
   }
 }
 
@@ -140,19 +140,6 @@ function portModule(loaded: ReadonlyMap<string, BackendPortModule>, module: stri
       advice: 'name it in the option `ports` of the thread',
     },
   );
-}
-
-/** Closes every device; then fails as the first that failed. */
-function closeAll(devices: readonly GuestDevice[]): void {
-  const failures: unknown[] = [];
-  for (const device of devices) {
-    try {
-      device.close();
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  if (failures.length > 0) throw failures[0];
 }
 
 function pollLoop(stop: StopFlag, idle: Idle, devices: () => readonly GuestDevice[]): void {

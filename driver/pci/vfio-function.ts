@@ -1,6 +1,6 @@
 /** A PCI function through VFIO (Linux, Documentation/driver-api/vfio.rst). */
 
-import { ErrorCode, VirtioError } from '../errors.js';
+import { allOf, ErrorCode, VirtioError } from '../errors.js';
 import { PCI_BARS, PCI_CONFIG_BYTES } from '../spec/pci.js';
 import type { Bar, MemoryRange, PciFunction } from '../spec/pci-function.js';
 import {
@@ -13,7 +13,6 @@ import {
   vfioRegionInfo,
 } from '../spec/vfio.js';
 import type { Iova } from '../units.js';
-import { allOf } from './all-of.js';
 import { FileBar } from './file-bar.js';
 import { FileRegisters } from './file-registers.js';
 import { type Libc, libc } from './libc.js';

@@ -1,8 +1,7 @@
 /** A legacy or transitional virtio network device through its legacy registers (virtio 1.2 §4.1.4.10 and the legacy paragraphs). */
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { ErrorCode, VirtioError } from '../errors.js';
-import { allOf } from '../pci/all-of.js';
+import { allOf, ErrorCode, VirtioError } from '../errors.js';
 import { FeatureSet } from '../spec/features.js';
 import {
   LEGACY_QUEUE_ALIGNMENT,

@@ -2,8 +2,7 @@
 
 import { performance } from 'node:perf_hooks';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ErrorCode, VirtioError } from '../errors.js';
-import { allOf } from '../pci/all-of.js';
+import { allOf, ErrorCode, VirtioError } from '../errors.js';
 import { findVirtioCapabilities, type VirtioCapabilities } from '../pci/capabilities.js';
 import { Feature, FeatureSet } from '../spec/features.js';
 import { PCI_VENDOR_ID, PciCommand, PciDeviceId, pciHeader } from '../spec/pci.js';
