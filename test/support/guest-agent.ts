@@ -1,4 +1,4 @@
-/** Runs commands in a guest over a serial line; the other end is in guest-init.sh. */
+/** Runs commands in a guest over a line; the other end is in guest-init.sh. */
 
 import type { Duplex } from 'node:stream';
 
@@ -42,7 +42,7 @@ export class GuestAgent {
     this.#context = context;
     stream.on('data', (chunk: Buffer) => this.#read(chunk.toString('latin1')));
     stream.on('error', () => {});
-    stream.on('close', () => this.end('the serial line is closed'));
+    stream.on('close', () => this.end('the line is closed'));
   }
 
   /** How often the guest has come up. */

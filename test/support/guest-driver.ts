@@ -7,7 +7,7 @@ import type { Guest } from './guest-machine.js';
 
 const CLI = fileURLToPath(new URL('../../driver/cli/main.js', import.meta.url));
 /** Kernel modules of a guest that drives devices itself. */
-export const DRIVER_MODULES = ['virtio_pci', '9pnet_virtio', '9p', 'vfio_iommu_type1', 'vfio_pci'] as const;
+export const DRIVER_MODULES = ['vfio_iommu_type1', 'vfio_pci'] as const;
 /** Generous: a guest's clock runs fast on a busy machine, and it is the guest that keeps the time. */
 const NODE_MS = 600_000;
 

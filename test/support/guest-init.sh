@@ -1,8 +1,9 @@
 #!/bin/sh
-# The first program of a test's guest: loads the modules, then runs the commands that come in on a serial line.
+# The first program of a test's guest: loads the modules, then runs the commands that come in on a line.
 #
 # From the host: `RUN id seconds base64`. To the host: `READY boot`, then for each command `BEGIN id`, its output in
-# base64, `END id status`. The line's device is what the kernel's command line says as guest.agent=DEVICE.
+# base64, `END id status`. The line is a terminal or a port of a virtio serial device: the kernel's command line names it,
+# guest.agent=NAME.
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -15,7 +16,7 @@ exec </dev/null >/dev/console 2>&1
 
 for word in $(cat /proc/cmdline); do
   case $word in
-  guest.agent=*) line=/dev/${word#*=} ;;
+  guest.agent=*) agent=${word#*=} ;;
   guest.hostroot=*) hostroot=${word#*=} ;;
   esac
 done
@@ -36,7 +37,14 @@ if [ -n "$hostroot" ]; then
     mount -t tmpfs run /host/run
 fi
 
-stty -F "$line" raw -echo
+if [ -e "/dev/$agent" ]; then
+  line=/dev/$agent
+  stty -F "$line" raw -echo
+else
+  # A port of a virtio serial device: it appears when the device says so, and is numbered after all that virtio has.
+  until name=$(grep -lx "$agent" /sys/class/virtio-ports/*/name 2>/dev/null); do usleep 10000; done
+  line=/dev/$(basename "${name%/name}")
+fi
 exec 3<>"$line"
 echo "READY $(cat /proc/sys/kernel/random/boot_id)" >&3
 while read -r word id seconds command <&3; do
@@ -50,5 +58,5 @@ while read -r word id seconds command <&3; do
     echo "END $id $status"
   } >&3
 done
-echo "the serial line is closed"
+echo "the line is closed"
 poweroff -f
