@@ -39,13 +39,6 @@ const SKIP: Counts = { passed: 0, failed: 0, skipped: 1 };
 const runsOnAllNodes = (file: TestFile): boolean =>
   file.suite === 'unit' || file.suite === 'conformance' || file.name.includes('loopback');
 
-/**
- * Whether a virtual machine stopped answering. An emulated one without KVM does so now and then, whatever runs in it: a
- * second time it is no accident.
- */
-const hasStalled = ({ failed, output, problems }: FileResult): boolean =>
-  failed > 0 && (/guest: no answer to/.test(output) || problems.some((problem) => problem.includes('did not end')));
-
 class Runner {
   readonly #options: RunnerOptions;
   readonly #report: Report;
@@ -172,12 +165,7 @@ class Runner {
     }
     this.#report.startFile(file.name);
     const { full, strict, signal } = this.#options;
-    let result = await runFile(file, { node, full, strict, alone, signal });
-    if (file.suite === 'guest' && hasStalled(result) && !signal.aborted) {
-      this.#report.endFile(result);
-      this.#report.line(`! ${file.name}: its virtual machine stood still; it runs once more, and that counts`);
-      result = await runFile(file, { node, full, strict, alone, signal });
-    }
+    const result = await runFile(file, { node, full, strict, alone, signal });
     if (!signal.aborted) this.#record?.append(result);
     this.#report.endFile(result);
     return result;

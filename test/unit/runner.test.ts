@@ -55,28 +55,6 @@ test.before.each((context) => {
 });
 test.after.each((context) => context.checkout.remove());
 
-test('a guest that stood still runs once more, and that is said; a second time it has failed', async ({ checkout }) => {
-  // Stands still so many times, and then passes.
-  const stalls = (name: string, times: number): string => `import { appendFileSync, readFileSync } from 'node:fs';
-const marks = '${join(checkout.root, name)}';
-appendFileSync(marks, 'x');
-const test = suite('stalls');
-test('one', () => {
-  if (readFileSync(marks).length <= ${times}) throw new Error('guest: no answer to ls');
-});
-test.run();`;
-  checkout.plant('guest/once', stalls('once', 1));
-  checkout.plant('guest/twice', stalls('twice', 2));
-  checkout.plant('guest/wrong', BAD);
-  checkout.plant('unit/once', stalls('unit', 1));
-  const { text, lastLine, status } = await run(checkout);
-  assert.is(status, 1);
-  assert.is(lastLine, '2 passed, 3 failed');
-  assert.is(text.match(/stood still; it runs once more/g)?.length, 2);
-  const marks = (name: string): number => readFileSync(join(checkout.root, name)).length;
-  assert.equal(['once', 'twice', 'unit'].map(marks), [2, 2, 1]);
-});
-
 test('adds up tests, shows the output of what failed whole, and ends with the counts', async ({ checkout }) => {
   checkout.plant('unit/good', GOOD);
   checkout.plant('conformance/bad', BAD);
