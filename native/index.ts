@@ -165,7 +165,11 @@ export interface CopyEngine {
   setPool(pool: ArrayBuffer): void;
   /** Runs jobs 0 to `count - 1`; returns how many did not end OK. Never throws, never allocates. */
   run(count: number): number;
-  /** As `run`, but copies the first `most` bytes of a job at most; the whole range is checked all the same. */
+  /**
+   * As `run`, but copies the first `most` bytes of a job at most; the whole range is checked all the same. `SOURCE` of each
+   * job becomes the number of the first of those just before it that brought the same bytes, or its own: it may be its own
+   * though bytes are the same, never the other way round.
+   */
   peek(count: number, most: number): number;
   /**
    * Copies packets from this engine's guest to that of the open engine `to` of this thread; returns how many did not end OK.

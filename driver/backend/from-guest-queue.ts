@@ -18,6 +18,7 @@ const {
   LENGTH,
   DIRECTION,
   STATUS,
+  SOURCE,
   WORDS: JOB_WORDS,
   WORDS_SHIFT: JOB_SHIFT,
 } = CopyJob;
@@ -69,11 +70,15 @@ export class FromGuestQueue {
     const total = this.#fetchJobs(burst, popped);
     if (total < 0) return this.#takeScattered(burst, popped);
     // The whole of each packet is in guest memory, or the burst goes the way that finds out which is not.
-    const isUsual = engine.peek(popped, headerBytes + bytes) === 0 && this.#jobs.asksNothing(burst.handles, 0, popped);
-    if (!isUsual) return this.#takeWhole(burst, popped, total);
+    const isRead = engine.peek(popped, headerBytes + bytes) === 0;
+    const isRun = engine.jobs[((popped - 1) << JOB_SHIFT) + SOURCE] === 0;
+    // In a run all headers are the same.
+    if (!isRead || !this.#jobs.asksNothing(burst.handles, 0, isRun ? 1 : popped)) {
+      return this.#takeWhole(burst, popped, total);
+    }
     burst.count = popped;
     this.#peekedBytes = total;
-    this.peeked.begin(burst.handles, popped, bytes);
+    this.peeked.begin(burst.handles, popped, bytes, isRun);
     return popped;
   }
 

@@ -20,6 +20,8 @@ export class PeekedPackets {
   count = 0;
   /** Bytes of each packet that are in its buffer, as far as it has so many. */
   bytes = 0;
+  /** Whether all of them begin with the same bytes, as far as `bytes` goes. */
+  isRun = false;
   /** Packets of this burst that could not be read to their end, and how long they were. */
   lost = 0;
   lostBytes = 0;
@@ -32,10 +34,11 @@ export class PeekedPackets {
   }
 
   /** Begins with a burst whose jobs were peeked at. */
-  begin(handles: Uint32Array, count: number, bytes: number): void {
+  begin(handles: Uint32Array, count: number, bytes: number, isRun: boolean): void {
     this.handles = handles;
     this.count = count;
     this.bytes = bytes;
+    this.isRun = isRun;
     this.lost = 0;
     this.lostBytes = 0;
   }

@@ -26,50 +26,50 @@ const { NEXT, FLAGS, WORDS_SHIFT } = PacketField;
 export const freeList = specialize(
   function freeList(fields: Uint32Array, stack: SharedStack): FreeList {
     const cache = new Uint32Array(CACHE_SIZE);
-    let cached = 0;
+    const list = { take, free, freeBuffers, flush, cached: 0 };
 
     function take(out: Uint32Array, start: number, count: number): boolean {
-      if (cached < count && !refill(count)) return false;
-      const top = cached - count;
+      if (list.cached < count && !refill(count)) return false;
+      const top = list.cached - count;
       // Bound: count <= cached <= CACHE_SIZE, and the caller's `out` holds start + count.
       for (let index = 0; index < count; index++) out[start + index] = cache[top + index]!;
-      cached = top;
+      list.cached = top;
       return true;
     }
 
     function free(handles: Uint32Array, start: number, count: number): void {
-      let top = cached;
+      let top = list.cached;
       for (let index = start; index < start + count; index++) {
         const handle = handles[index]!;
         const field = handle << WORDS_SHIFT;
         // Most packets never had either set.
         if ((fields[field + NEXT]! | fields[field + FLAGS]!) !== 0 || top === CACHE_SIZE) {
-          cached = top;
+          list.cached = top;
           freeChain(handle);
-          top = cached;
+          top = list.cached;
         } else {
           cache[top++] = handle;
         }
       }
-      cached = top;
+      list.cached = top;
     }
 
     function freeBuffers(handles: Uint32Array, start: number, count: number): void {
-      if (cached + count > CACHE_SIZE) {
+      if (list.cached + count > CACHE_SIZE) {
         for (let index = start; index < start + count; index++) {
-          if (cached === CACHE_SIZE) spill();
-          cache[cached++] = handles[index]!;
+          if (list.cached === CACHE_SIZE) spill();
+          cache[list.cached++] = handles[index]!;
         }
         return;
       }
-      const top = cached;
+      const top = list.cached;
       for (let index = 0; index < count; index++) cache[top + index] = handles[start + index]!;
-      cached = top + count;
+      list.cached = top + count;
     }
 
     function flush(): void {
-      stack.push(cache, 0, cached);
-      cached = 0;
+      stack.push(cache, 0, list.cached);
+      list.cached = 0;
     }
 
     function freeChain(first: number): void {
@@ -79,32 +79,24 @@ export const freeList = specialize(
         next = fields[field + NEXT]!;
         fields[field + NEXT] = 0;
         fields[field + FLAGS] = 0;
-        if (cached === CACHE_SIZE) spill();
-        cache[cached++] = handle;
+        if (list.cached === CACHE_SIZE) spill();
+        cache[list.cached++] = handle;
       }
     }
 
     function refill(count: number): boolean {
       if (count > CACHE_SIZE) return false;
-      const wanted = Math.min(CACHE_SIZE - cached, Math.max(count, CACHE_SIZE / 2));
-      cached += stack.pop(cache, cached, wanted);
-      return cached >= count;
+      const wanted = Math.min(CACHE_SIZE - list.cached, Math.max(count, CACHE_SIZE / 2));
+      list.cached += stack.pop(cache, list.cached, wanted);
+      return list.cached >= count;
     }
 
     function spill(): void {
-      cached = CACHE_SIZE / 2;
-      stack.push(cache, cached, CACHE_SIZE - cached);
+      list.cached = CACHE_SIZE / 2;
+      stack.push(cache, list.cached, CACHE_SIZE - list.cached);
     }
 
-    return {
-      take,
-      free,
-      freeBuffers,
-      flush,
-      get cached() {
-        return cached;
-      },
-    };
+    return list;
   },
   { CACHE_SIZE, NEXT, FLAGS, WORDS_SHIFT },
 );

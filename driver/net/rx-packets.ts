@@ -25,13 +25,12 @@ export const rxPackets = specialize(
     const { fields, halfWords, headroom, bufferBytes } = pool;
     const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const numBuffersAt = pool.offset + headroom - headerBytes + NUM_BUFFERS;
-    let bytes = 0;
-    let numBuffers = 0;
+    const packets = { takeUsual, bytes: 0, numBuffers: 0 };
 
     function takeUsual(handles: Uint32Array, start: number, end: number): number {
       let sum = 0;
       let index = start;
-      numBuffers = 0;
+      packets.numBuffers = 0;
       for (; index < end; index++) {
         const handle = handles[index]!;
         const length = lengths[index]!;
@@ -40,7 +39,7 @@ export const rxPackets = specialize(
         const buffers = mergeable ? halfWords[(numBuffersAt + Math.imul(handle, bufferBytes)) >>> 1]! : 1;
         if (buffers !== 1) {
           // None counts as one.
-          numBuffers = buffers === 0 ? 1 : buffers;
+          packets.numBuffers = buffers === 0 ? 1 : buffers;
           break;
         }
         const field = handle << WORDS_SHIFT;
@@ -49,19 +48,11 @@ export const rxPackets = specialize(
         fields[field + PACKET_LENGTH] = length - headerBytes;
         sum += length;
       }
-      bytes = sum - (index - start) * headerBytes;
+      packets.bytes = sum - (index - start) * headerBytes;
       return index;
     }
 
-    return {
-      takeUsual,
-      get bytes() {
-        return bytes;
-      },
-      get numBuffers() {
-        return numBuffers;
-      },
-    };
+    return packets;
   },
   { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT, NUM_BUFFERS, ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES },
 );

@@ -94,7 +94,7 @@ export class RxQueue {
     if (!this.#open || this.broken !== undefined) return true;
     // A ring without buffers would sleep for ever.
     if (this.#ring.free > 0 && this.#refillRing()) this.#kick();
-    if (this.interruptFd === undefined) return !this.#ring.hasUsed;
+    if (this.interruptFd === undefined) return !this.#ring.hasUsed();
     native.drainEventFd(this.interruptFd);
     return this.#ring.enableCalls();
   }

@@ -32,7 +32,7 @@ export interface DriverRing {
   /** How far the ring has come, in the 16 bits that a notification can tell with NOTIFICATION_DATA (virtio 1.2 §2.9). */
   readonly position: number;
   /** Whether the device has used chains that were not reclaimed. */
-  readonly hasUsed: boolean;
+  hasUsed(): boolean;
   /** Asks the device for notifications from the next used chain on; false when chains are waiting already. */
   enableCalls(): boolean;
   disableCalls(): void;

@@ -72,38 +72,49 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
   /** What our used ring holds: an entry that would not change is not written, and its cache line stays put. */
   const usedIds = new Uint32Array(size).fill(UNKNOWN);
   const usedLengths = new Uint32Array(size).fill(UNKNOWN);
-  let availIndex = options.base;
-  // Where another device left off: the used index in memory. A driver that lies about it only confuses itself.
-  let usedIndex = Atomics.load(used, USED_INDEX);
-  let popped = 0;
-  let allReadable = false;
-  let allWritable = false;
+  const ring = {
+    size,
+    firstJob,
+    heads,
+    broken: undefined as string | undefined,
+    base: options.base,
+    // Where another device left off: the used index in memory. A driver that lies about it only confuses itself.
+    usedIndex: Atomics.load(used, USED_INDEX),
+    popped: 0,
+    allReadable: false,
+    allWritable: false,
+    pop,
+    returnChains,
+    returnEmpty,
+    needsCall,
+    enableKicks,
+    disableKicks,
+  };
   /** Whether `firstJob[i]` is `i`: kept while every chain is one buffer. */
   let firstJobIsPlain = true;
   /** Used index at the last decision about a call. */
-  let calledIndex = usedIndex;
+  let calledIndex = ring.usedIndex;
   let kicksOff = true;
   /** Where avail_event was put when kicks were turned off. */
   let parkedEvent = 0;
-  let broken: string | undefined;
 
   disableKicks();
 
   function pop(most: number): number {
-    popped = 0;
-    allReadable = false;
-    allWritable = false;
-    if (broken !== undefined) return 0;
+    ring.popped = 0;
+    ring.allReadable = false;
+    ring.allWritable = false;
+    if (ring.broken !== undefined) return 0;
     // The driver's writes of entries and descriptors come before its store of the index.
-    const waiting = (Atomics.load(avail, AVAIL_INDEX) - availIndex) & 0xffff;
+    const waiting = (Atomics.load(avail, AVAIL_INDEX) - ring.base) & 0xffff;
     if (waiting === 0) return 0;
     if (waiting > size) {
-      broken = `the available index is ${waiting} ahead in a ring of ${size}`;
+      ring.broken = `the available index is ${waiting} ahead in a ring of ${size}`;
       return 0;
     }
     if (!firstJobIsPlain) resetFirstJob();
     const count = waiting < most ? waiting : most;
-    const first = availIndex;
+    const first = ring.base;
     let anyFlags = 0;
     let allFlags = WRITE as number;
     let index = 0;
@@ -128,10 +139,10 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
     if (index < count) {
       index = popGeneral(index, count, head, flags);
     } else {
-      allReadable = (anyFlags & WRITE) === 0;
-      allWritable = allFlags !== 0;
+      ring.allReadable = (anyFlags & WRITE) === 0;
+      ring.allWritable = allFlags !== 0;
     }
-    popped = index;
+    ring.popped = index;
     return index;
   }
 
@@ -147,17 +158,17 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
     let job = first;
     let index = first;
     for (; index < count && job <= lastJob && walker.tableEntries < TABLE_BUDGET; index++) {
-      const head = index === first ? firstHead : avail[AVAIL_RING + ((availIndex + index) & mask)]!;
+      const head = index === first ? firstHead : avail[AVAIL_RING + ((ring.base + index) & mask)]!;
       if (head >= size) {
-        broken = `head ${head} is beyond the ring of ${size}`;
+        ring.broken = `head ${head} is beyond the ring of ${size}`;
         break;
       }
       heads[index] = head;
       firstJob[index] = job;
       const flags = index === first ? firstFlags : desc[(head << DESC_WORDS_SHIFT) + 3]!;
       const next = walker.walk(head, flags, job);
-      broken = walker.broken;
-      if (broken !== undefined || walker.missed) break;
+      ring.broken = walker.broken;
+      if (ring.broken !== undefined || walker.missed) break;
       job = next;
     }
     firstJob[index] = job;
@@ -170,7 +181,7 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
   }
 
   function returnChains(lengths: Uint32Array, count: number): void {
-    const first = usedIndex;
+    const first = ring.usedIndex;
     // Bounds: `count` is at most `popped`, slots are masked.
     for (let index = 0; index < count; index++) {
       const slot = (first + index) & mask;
@@ -189,7 +200,7 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
   }
 
   function returnEmpty(count: number): void {
-    const first = usedIndex;
+    const first = ring.usedIndex;
     for (let index = 0; index < count; index++) {
       const slot = (first + index) & mask;
       const head = heads[index]!;
@@ -205,18 +216,18 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
 
   /** Makes `count` returned chains visible to the driver. */
   function publish(count: number): void {
-    popped = 0;
+    ring.popped = 0;
     if (count === 0) return;
-    usedIndex = (usedIndex + count) & 0xffff;
-    availIndex = (availIndex + count) & 0xffff;
+    ring.usedIndex = (ring.usedIndex + count) & 0xffff;
+    ring.base = (ring.base + count) & 0xffff;
     // Entries, and the data the engine copied, are visible before the index (virtio 1.2 §2.7.8.2).
-    Atomics.store(used, USED_INDEX, usedIndex);
-    if (kicksOff && ((availIndex - parkedEvent) & 0xffff) > EVENT_LAG) disableKicks();
+    Atomics.store(used, USED_INDEX, ring.usedIndex);
+    if (kicksOff && ((ring.base - parkedEvent) & 0xffff) > EVENT_LAG) disableKicks();
   }
 
   function needsCall(): boolean {
     const before = calledIndex;
-    const after = usedIndex;
+    const after = ring.usedIndex;
     if (before === after) return false;
     calledIndex = after;
     // Our store of the used index and this load are both sequentially consistent (virtio 1.2 §2.7.7.2).
@@ -226,46 +237,18 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
 
   function enableKicks(): boolean {
     kicksOff = false;
-    if (eventIndex) Atomics.store(used, availEvent, availIndex);
+    if (eventIndex) Atomics.store(used, availEvent, ring.base);
     else Atomics.store(used, USED_FLAGS, 0);
     // Looked at after the store: what came in between is not announced any more.
-    return Atomics.load(avail, AVAIL_INDEX) === availIndex;
+    return Atomics.load(avail, AVAIL_INDEX) === ring.base;
   }
 
   function disableKicks(): void {
     kicksOff = true;
-    parkedEvent = (availIndex - 1) & 0xffff;
+    parkedEvent = (ring.base - 1) & 0xffff;
     if (eventIndex) Atomics.store(used, availEvent, parkedEvent);
     else Atomics.store(used, USED_FLAGS, UsedFlag.NO_NOTIFY);
   }
 
-  return {
-    size,
-    firstJob,
-    heads,
-    get broken() {
-      return broken;
-    },
-    get base() {
-      return availIndex;
-    },
-    get usedIndex() {
-      return usedIndex;
-    },
-    get popped() {
-      return popped;
-    },
-    get allReadable() {
-      return allReadable;
-    },
-    get allWritable() {
-      return allWritable;
-    },
-    pop,
-    returnChains,
-    returnEmpty,
-    needsCall,
-    enableKicks,
-    disableKicks,
-  };
+  return ring;
 }, scope);

@@ -107,41 +107,53 @@ export const splitDriverRing = specialize(function splitDriverRing(
   const nextId = new Uint16Array(size);
   /** What our available ring holds: an entry that would not change is not written, and its cache line stays put. */
   const availShadow = new Uint16Array(size).fill(ID_UNKNOWN);
+  const ring = {
+    size,
+    inFlight: 0,
+    free: size,
+    broken: undefined as string | undefined,
+    postedBytes: 0,
+    unsendable: false,
+    position: base,
+    postPackets,
+    postBuffers,
+    reclaim,
+    reclaimSent,
+    reclaimAll,
+    needsKick,
+    hasUsed,
+    enableCalls,
+    disableCalls,
+  };
   let template: Template = 'none';
   let freeHead = 0;
-  let freeCount = size;
-  let availIndex = base;
   /** Available index at the last decision about a kick. */
   let kickedIndex = base;
   let usedIndex = base;
-  let inFlight = 0;
   let callsOff = true;
   /** Where used_event was put when calls were turned off. */
   let parkedEvent = 0;
-  let postedBytes = 0;
-  let unsendable = false;
-  let broken: string | undefined;
 
   if (!writeHigh) for (let id = 0; id < size; id++) desc[(id << DESC_WORDS_SHIFT) + 1] = highWord;
   disableCalls();
 
   function postPackets(handles: Uint32Array, start: number, count: number): number {
-    postedBytes = 0;
-    unsendable = false;
-    if (broken !== undefined) return 0;
+    ring.postedBytes = 0;
+    ring.unsendable = false;
+    if (ring.broken !== undefined) return 0;
     const writeAll = !prepare('packet');
-    let next = availIndex;
+    let next = ring.position;
     let bytes = 0;
     let taken = 0;
     // Bounds: handles come from the pool, ids from our own free list, slots are masked.
-    for (; taken < count && freeCount > 0; taken++) {
+    for (; taken < count && ring.free > 0; taken++) {
       const handle = handles[start + taken]!;
       const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
       let id = freeIds[freeHead & mask]!;
       if (length > maxFrameBytes || dataOffset < headerBytes) {
-        unsendable = true;
+        ring.unsendable = true;
         break;
       }
       // Without an offload asked for, everything in the header is 0, num_buffers too (virtio 1.2 §5.1.6.2.1).
@@ -159,7 +171,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
       }
       if (fields[field + NEXT] === 0) {
         freeHead = (freeHead + 1) & 0xffff;
-        freeCount--;
+        ring.free--;
         const at = id << DESC_WORDS_SHIFT;
         desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
         desc[at + 2] = length + headerBytes;
@@ -179,18 +191,18 @@ export const splitDriverRing = specialize(function splitDriverRing(
       }
       next++;
     }
-    postedBytes = bytes;
+    ring.postedBytes = bytes;
     publish(next, taken);
     return taken;
   }
 
   function postBuffers(handles: Uint32Array, start: number, count: number): number {
-    if (broken !== undefined) return 0;
+    if (ring.broken !== undefined) return 0;
     const offset = headroom - headerBytes;
     const writeAll = !prepare('buffer');
-    const taken = count < freeCount ? count : freeCount;
+    const taken = count < ring.free ? count : ring.free;
     const first = freeHead;
-    let next = availIndex;
+    let next = ring.position;
     // Bounds: `taken` ids are on the free list, slots are masked, handles come from the pool.
     for (let index = 0; index < taken; index++) {
       const handle = handles[start + index]!;
@@ -211,7 +223,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
       next++;
     }
     freeHead = (first + taken) & 0xffff;
-    freeCount -= taken;
+    ring.free -= taken;
     publish(next, taken);
     return taken;
   }
@@ -232,8 +244,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
       // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.7.8.2).
       lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
       if (chain < CHAINED) {
-        freeIds[(freeHead + freeCount) & mask] = id;
-        freeCount++;
+        freeIds[(freeHead + ring.free) & mask] = id;
+        ring.free++;
       } else {
         freeChain(id);
       }
@@ -252,8 +264,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
       chains[id] = 0;
       out[index] = (chain & HANDLE_MASK) - 1;
       if (chain < CHAINED) {
-        freeIds[(freeHead + freeCount) & mask] = id;
-        freeCount++;
+        freeIds[(freeHead + ring.free) & mask] = id;
+        ring.free++;
       } else {
         freeChain(id);
       }
@@ -277,20 +289,24 @@ export const splitDriverRing = specialize(function splitDriverRing(
       chains[id] = 0;
       out[count++] = (chain & HANDLE_MASK) - 1;
     }
-    broken ??= 'it was closed';
-    inFlight = 0;
+    ring.broken ??= 'it was closed';
+    ring.inFlight = 0;
     return count;
   }
 
   function needsKick(): boolean {
     const before = kickedIndex;
-    const after = availIndex;
-    if (before === after || broken !== undefined) return false;
+    const after = ring.position;
+    if (before === after || ring.broken !== undefined) return false;
     kickedIndex = after;
     // Our store of the available index and this load are both sequentially consistent: the full barrier of
     // virtio 1.2 §2.7.13.4, without which the device could sleep on a ring that is not empty.
     if (eventIndex) return passedEvent(Atomics.load(used, availEvent), after, before);
     return (Atomics.load(used, USED_FLAGS) & UsedFlag.NO_NOTIFY) === 0;
+  }
+
+  function hasUsed(): boolean {
+    return ring.broken === undefined && Atomics.load(used, USED_INDEX) !== usedIndex;
   }
 
   function enableCalls(): boolean {
@@ -316,7 +332,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
    */
   function prepare(wanted: Template): boolean {
     if (template === wanted) return true;
-    if (inFlight > 0) {
+    if (ring.inFlight > 0) {
       template = 'none';
       return false;
     }
@@ -330,11 +346,11 @@ export const splitDriverRing = specialize(function splitDriverRing(
 
   /** Used chains that wait, at most `limit`; 0 on a broken ring. */
   function waitingChains(limit: number): number {
-    if (broken !== undefined) return 0;
+    if (ring.broken !== undefined) return 0;
     // The device's writes of the entries come before its store of the index.
     const waiting = (Atomics.load(used, USED_INDEX) - usedIndex) & 0xffff;
-    if (waiting > inFlight) {
-      return breakRing(`the used index is ${waiting} ahead with ${inFlight} chains in flight`);
+    if (waiting > ring.inFlight) {
+      return breakRing(`the used index is ${waiting} ahead with ${ring.inFlight} chains in flight`);
     }
     return waiting < limit ? waiting : limit;
   }
@@ -342,10 +358,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
   /** Makes `taken` more entries visible to the device. */
   function publish(next: number, taken: number): void {
     if (taken === 0) return;
-    inFlight += taken;
-    availIndex = next & 0xffff;
+    ring.inFlight += taken;
+    ring.position = next & 0xffff;
     // Descriptors and ring entries are visible before the index (virtio 1.2 §2.7.13.3).
-    Atomics.store(avail, AVAIL_INDEX, availIndex);
+    Atomics.store(avail, AVAIL_INDEX, ring.position);
   }
 
   /** Fills the descriptors of a packet of several segments; returns the head's id, or ID_UNKNOWN without room. */
@@ -353,12 +369,12 @@ export const splitDriverRing = specialize(function splitDriverRing(
     const segments = pool.segments(handle);
     // A chain is no longer than the queue, in a table or not (virtio 1.2 §2.7.5.3.1).
     if (segments > size || fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! > maxFrameBytes) {
-      unsendable = true;
+      ring.unsendable = true;
       return ID_UNKNOWN;
     }
     const useTable = indirect !== undefined && segments <= indirect.entries;
     const needed = useTable ? 1 : segments;
-    if (needed > freeCount) return ID_UNKNOWN;
+    if (needed > ring.free) return ID_UNKNOWN;
     const head = freeIds[freeHead & mask]!;
     const table = useTable ? indirect.words : desc;
     let next = handle + 1;
@@ -387,7 +403,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
       desc[at + 3] = DescFlag.INDIRECT;
     }
     freeHead = (freeHead + needed) & 0xffff;
-    freeCount -= needed;
+    ring.free -= needed;
     chainLength[head] = needed;
     chains[head] = (handle + 1) | CHAINED;
     return head;
@@ -399,54 +415,23 @@ export const splitDriverRing = specialize(function splitDriverRing(
     for (let left = chainLength[head]!; left > 0; left--) {
       desc[(id << DESC_WORDS_SHIFT) + 1] = highWord;
       desc[(id << DESC_WORDS_SHIFT) + 3] = 0;
-      freeIds[(freeHead + freeCount) & mask] = id;
-      freeCount++;
+      freeIds[(freeHead + ring.free) & mask] = id;
+      ring.free++;
       id = nextId[id]!;
     }
   }
 
   function finishReclaim(count: number): void {
     usedIndex = (usedIndex + count) & 0xffff;
-    inFlight -= count;
+    ring.inFlight -= count;
     // Keep the event behind the index, or 65536 used chains later it would be passed.
     if (callsOff && ((usedIndex - parkedEvent) & 0xffff) > EVENT_LAG) disableCalls();
   }
 
   function breakRing(reason: string): 0 {
-    broken = reason;
+    ring.broken = reason;
     return 0;
   }
 
-  return {
-    size,
-    get inFlight() {
-      return inFlight;
-    },
-    get free() {
-      return freeCount;
-    },
-    get broken() {
-      return broken;
-    },
-    get postedBytes() {
-      return postedBytes;
-    },
-    get unsendable() {
-      return unsendable;
-    },
-    get position() {
-      return availIndex;
-    },
-    get hasUsed() {
-      return broken === undefined && Atomics.load(used, USED_INDEX) !== usedIndex;
-    },
-    postPackets,
-    postBuffers,
-    reclaim,
-    reclaimSent,
-    reclaimAll,
-    needsKick,
-    enableCalls,
-    disableCalls,
-  };
+  return ring;
 }, scope);

@@ -81,7 +81,9 @@ std::vector<std::shared_ptr<Mapping>> CopyEngine::removeAllRegions() {
   return memory_.clear();
 }
 
-// Both callers' `most` is known when this is compiled, or costs one comparison.
+// Both callers' `most` is known when this is compiled, or costs one comparison. With kMarksRuns each job gets, in
+// `source`, the first of the jobs just before it that brought the same bytes; that of a job alone is its own.
+template <bool kMarksRuns>
 inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t count, uint32_t most) noexcept {
   CopyJob* const jobs = list_->jobs();
   uint32_t failed = 0;
@@ -89,7 +91,12 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
     failed = count - list_->capacity();
     count = list_->capacity();
   }
+  if (kMarksRuns) {
+    for (uint32_t i = 0; i < count; i++) jobs[i].source = i;
+  }
   if (__builtin_expect(isExtended_, 0)) return failed + runExtended(count, most);
+  const uint8_t* before = nullptr;
+  uint32_t bytesBefore = 0;
   const Region* region = lastRegion_;
   for (uint32_t i = 0; i < kPrefetchDistance && i < count; i++) prefetch(jobs[i], *region);
 
@@ -107,25 +114,33 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
                          (job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly));
     if (__builtin_expect(!isPlain, 0)) {
       if (!runOutOfLine(job, most, region)) failed++;
+      bytesBefore = 0;
       continue;
     }
     // SAFETY: [offset, offset + length) is inside the region and [poolOffset, poolOffset + length) inside the pool.
     uint8_t* const guest = region->host + offset;
     uint8_t* const pool = pool_ + poolOffset;
-    const bool faulted = copyFaulted(*region, guest, pool, std::min(job.length, most), job.direction == kToGuest);
+    const uint32_t copied = std::min(static_cast<uint32_t>(length), most);
+    const bool faulted = copyFaulted(*region, guest, pool, copied, job.direction == kToGuest);
     job.status = faulted ? kFault : kCopyOk;
     failed += faulted ? 1 : 0;
+    if (kMarksRuns) {
+      // SAFETY: both ranges were inside the pool when their jobs were checked; i > 0 where bytesBefore is not 0.
+      if (copied == bytesBefore && sameBytes(pool, before, copied)) job.source = jobs[i - 1].source;
+      before = pool;
+      bytesBefore = copied;
+    }
   }
   lastRegion_ = region;
   return failed;
 }
 
 uint32_t CopyEngine::run(uint32_t count) noexcept {
-  return runJobs(count, UINT32_MAX);
+  return runJobs<false>(count, UINT32_MAX);
 }
 
 uint32_t CopyEngine::peek(uint32_t count, uint32_t most) noexcept {
-  return runJobs(count, most);
+  return runJobs<true>(count, most);
 }
 
 // The same with addresses translated or writes logged.

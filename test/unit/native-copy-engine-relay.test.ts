@@ -60,6 +60,33 @@ test('a peek copies the first bytes and checks all of them', ({ from, pool }) =>
   assert.is(pool[210], 0);
 });
 
+test('a peek says which jobs begin as those just before them do', ({ from }) => {
+  const at = (n: number): number => 0x1000 + n * 64;
+  for (let n = 1; n < 8; n++) from.bytes.copyWithin(n * 64, 0, 64);
+  // Differs in the last byte that is looked at, in one behind, and in the first.
+  from.bytes[2 * 64 + 27]! ^= 1;
+  from.bytes[4 * 64 + 28]! ^= 1;
+  from.bytes[6 * 64]! ^= 1;
+  const sources = (most: number): number[] => {
+    for (let n = 0; n < 8; n++) from.job(n, at(n), n * 64, 40, FROM_GUEST, 77);
+    assert.is(from.engine.peek(8, most), 0);
+    return Array.from({ length: 8 }, (_, n) => from.engine.jobs[n * CopyJob.WORDS + CopyJob.SOURCE]!);
+  };
+  // The first job of all is the one that the region is looked up for: it is not compared.
+  assert.equal(sources(28), [0, 1, 2, 3, 3, 3, 6, 7]);
+  assert.equal(sources(28), [0, 0, 2, 3, 3, 3, 6, 7]);
+  assert.equal(sources(27), [0, 0, 0, 0, 0, 0, 6, 7]);
+  assert.equal(sources(96), [0, 0, 2, 3, 4, 5, 6, 7]);
+  assert.equal(sources(5), [0, 0, 0, 0, 0, 0, 6, 7]);
+  // Of other lengths: never the same.
+  for (let n = 0; n < 3; n++) from.job(n, at(0), n * 64, 20 + n, FROM_GUEST, 77);
+  assert.is(from.engine.peek(3, 28), 0);
+  assert.equal(
+    [0, 1, 2].map((n) => from.engine.jobs[n * CopyJob.WORDS + CopyJob.SOURCE]),
+    [0, 1, 2],
+  );
+});
+
 test('packets go to the other guest in the order its jobs say, with their first bytes from the pool', ({
   from,
   into,

@@ -275,4 +275,18 @@ test('what a device has in hand is in its inflight region, and nothing that it h
   assert.is(world.close(), 0);
 });
 
+test('packets that begin alike are not all alike: a tagged one that ends in its tag is dropped', () => {
+  const tagged = (length: number): OutgoingPacket => {
+    const one = packet(1, mac(2), 7, length);
+    // 802.1p priority alone: a trunk has it as it is.
+    one.bytes.set([0x81, 0x00, 0x20, 0x00].slice(0, length - 12), 12);
+    return one;
+  };
+  const world = worldOf([{}, {}]);
+  send(world, 0, tagged(60), tagged(17), tagged(60));
+  assert.equal(arrived(world.look()[1]!), [hexOf(tagged(60)), hexOf(tagged(60))]);
+  assert.is(world.guests[0]!.count('dropVlan'), 1);
+  assert.is(world.close(), 0);
+});
+
 test.run();

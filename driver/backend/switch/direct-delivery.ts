@@ -10,6 +10,8 @@ import type { SwitchMember } from './switch-member.js';
 
 const { SENT, DIRECT } = SwitchCounter;
 
+/** All packets of a burst. */
+const EVERY = Uint16Array.from({ length: DEVICE_BURST }, (_, index) => index);
 /** In place of a packet's target: it has gone to its member. */
 const DELIVERED = -3;
 
@@ -44,6 +46,26 @@ export class DirectDelivery {
     if (given < packets.count) return this.#sort(packets);
     this.#pool.freeBuffers(packets.handles, 0, given);
     return 0;
+  }
+
+  /**
+   * The same for packets that all go to `to` for the same reasons; of packets that do not, nobody's `targets` are known:
+   * `left` has all from the first of them on.
+   */
+  deliverRun(packets: PeekedPackets, from: SwitchMember, to: SwitchMember): number {
+    const { handles, count } = packets;
+    const queue = to === from || to.vlan !== from.vlan ? undefined : to.directQueueFor(handles[0]!);
+    let given = 0;
+    if (queue?.isClear === true) {
+      const { lost } = packets;
+      given = queue.receiver.give(queue.number, packets, EVERY, count);
+      const sent = given - (packets.lost - lost);
+      queue.counters[SENT]! += sent;
+      queue.counters[DIRECT]! += sent;
+      this.#pool.freeBuffers(handles, 0, given);
+    }
+    for (let index = given; index < count; index++) this.left[index - given] = index;
+    return count - given;
   }
 
   #collect(packets: PeekedPackets, from: SwitchMember, members: readonly (SwitchMember | undefined)[]): void {

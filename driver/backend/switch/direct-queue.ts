@@ -26,9 +26,14 @@ export class DirectQueue {
     this.#waiting = waiting;
   }
 
+  /** Whether its guest takes packets, and nothing waits that they would overtake. */
+  get isClear(): boolean {
+    return this.#waiting.count === 0 && this.receiver.isReady(this.number);
+  }
+
   begin(burst: number, mayGo: boolean): void {
     this.burst = burst;
     this.count = 0;
-    this.isOpen = mayGo && this.#waiting.count === 0 && this.receiver.isReady(this.number);
+    this.isOpen = mayGo && this.isClear;
   }
 }

@@ -160,13 +160,28 @@ export class LearningSwitch {
 
   /** Takes all packets of a burst that were peeked at: those that can go from guest to guest do. */
   route(packets: PeekedPackets, member: SwitchMember): void {
-    const { handles, count } = packets;
-    this.#classifier.classify(handles, count, member, this.#placeOf(member), this.#now);
-    const remaining = this.#direct.deliver(packets, member, this.#byNumber);
+    const { handles } = packets;
+    const remaining = packets.isRun ? this.#routeRun(packets, member) : this.#routeEach(packets, member);
     if (remaining === 0) return;
     const { left } = this.#direct;
     const whole = packets.fetchRest(left, remaining);
     for (let index = 0; index < whole; index++) this.#forward(handles[left[index]!]!, left[index]!, member);
+  }
+
+  /** Delivers what can be; returns how many packets are left. */
+  #routeEach(packets: PeekedPackets, member: SwitchMember): number {
+    this.#classifier.classify(packets.handles, packets.count, member, this.#placeOf(member), this.#now);
+    return this.#direct.deliver(packets, member, this.#byNumber);
+  }
+
+  /** The same for packets that begin with the same bytes: what is found for the first holds for all. */
+  #routeRun(packets: PeekedPackets, member: SwitchMember): number {
+    const { handles, count } = packets;
+    const target = this.#classifier.classifyRun(handles, count, member, this.#placeOf(member), this.#now);
+    if (target === undefined) return this.#direct.deliver(packets, member, this.#byNumber);
+    const remaining = this.#direct.deliverRun(packets, member, this.#byNumber[target]!);
+    if (remaining > 0) this.#classifier.spread(count);
+    return remaining;
   }
 
   /** Looks at the clock; what is to be done once a second. */
