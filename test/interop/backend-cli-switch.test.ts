@@ -37,6 +37,7 @@ interface Counts {
   readonly received: number;
   readonly sent: number;
   readonly flooded: number;
+  readonly direct: number;
   readonly moves: number;
   readonly drops: Readonly<Record<string, number>>;
 }
@@ -128,12 +129,17 @@ dpdk('three front-ends on two processors: all reach each other, a flood is once 
       assert.equal(seen(2), { ...first, ...second });
       const counts = [1, 2, 3].map((connection) => countsOf(settled, connection)!);
       assert.equal(
-        counts.map(({ stations, received, sent, flooded, moves }) => [stations, received, sent, flooded, moves]),
+        counts.map(({ received, sent, flooded, direct }) => [received, sent, flooded, direct]),
         [
-          [1, 2 * BURST, 2 * BURST, BURST, 0],
-          [1, BURST, 2 * BURST, BURST, 0],
-          [1, BURST, 2 * BURST, 0, 0],
+          // What the third has sent it, on the same processor.
+          [2 * BURST, 2 * BURST, BURST, BURST],
+          [BURST, 2 * BURST, BURST, 0],
+          [BURST, 2 * BURST, 0, 0],
         ],
+      );
+      assert.equal(
+        counts.map(({ stations, moves }) => [stations, moves]),
+        counts.map(() => [1, 0]),
       );
       for (const { drops } of counts) {
         assert.equal(Object.keys(drops).sort(), [...DROP_REASONS].sort());
@@ -186,6 +192,7 @@ tap('the uplink and the guests in --stats and --metrics: stations, packets, ever
         assert.ok(sample(families, 'virtio_pmd_switch_sent_total', tapLabel)! > 0);
         assert.ok(sample(families, 'virtio_pmd_switch_received_total', guestLabel)! > 0);
         for (const label of [tapLabel, guestLabel]) {
+          assert.is(sample(families, 'virtio_pmd_switch_direct_total', label), 0, label);
           for (const reason of ['filtered', 'not_taken', 'refused', 'between_threads']) {
             const value = sample(families, 'virtio_pmd_switch_drops_total', label, `reason="${reason}"`);
             assert.type(value, 'number', `${label} ${reason}`);

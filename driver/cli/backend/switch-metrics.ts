@@ -10,6 +10,7 @@ const COUNTERS = {
   received: 'Packets that came from the member.',
   sent: 'Packets that went to the member.',
   flooded: 'Packets of the member that went to all others.',
+  direct: 'Of those sent, packets that went from guest to guest with one copy.',
   moves: 'Stations that turned up behind the member and were known behind another.',
   notLearned: 'Stations of the member that there was no room for.',
 } as const satisfies Partial<Record<keyof SwitchCounts, string>>;

@@ -12,6 +12,8 @@ export interface SwitchCounts {
   readonly received: number;
   readonly sent: number;
   readonly flooded: number;
+  /** Of those that went to it, packets that went from guest to guest with one copy. */
+  readonly direct: number;
   /** Stations that turned up behind it and were known behind another, and those that nothing could be noted of. */
   readonly moves: number;
   readonly notLearned: number;
@@ -44,6 +46,7 @@ const NOTHING: SwitchCounts = {
   received: 0,
   sent: 0,
   flooded: 0,
+  direct: 0,
   moves: 0,
   notLearned: 0,
   drops: {},
@@ -98,6 +101,7 @@ function countsOf(counters: Readonly<Record<string, number>>): SwitchCounts {
     received: of('received'),
     sent: of('sent'),
     flooded: of('flooded'),
+    direct: of('direct'),
     moves: of('moves'),
     notLearned: of('notLearned'),
     drops,
@@ -116,6 +120,7 @@ function sum(all: readonly SwitchCounts[]): SwitchCounts {
     received: of('received'),
     sent: of('sent'),
     flooded: of('flooded'),
+    direct: of('direct'),
     moves: of('moves'),
     notLearned: of('notLearned'),
     drops,
