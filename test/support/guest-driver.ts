@@ -60,6 +60,18 @@ export async function assertLoopback(
 }
 
 /**
+ * The same behind a driver that was killed: what the device had ready for that one, `mayFollow` packets at most, is for its
+ * successor as on any network. Every packet of its own comes back as it was sent all the same.
+ */
+export async function assertSuccessor(guest: Guest, device: string, packets: number, mayFollow: number): Promise<void> {
+  const { status, what, report } = await runLoopback(guest, device, packets, []);
+  const followed = report.received - packets;
+  assert.equal([report.sent, report.verified, report.lost], [packets, packets, 0], what);
+  assert.ok(followed >= 0 && followed <= mayFollow, what);
+  if (followed === 0) assert.equal([status, report.ok], [0, true], what);
+}
+
+/**
  * The same where the host's side may throw packets away, `mayLose` at most: so many more are sent, and none of those that
  * come back may be anything but what was sent, in order.
  */
