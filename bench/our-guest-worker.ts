@@ -1,6 +1,6 @@
 /** The loop of our end on the guest's side: what testpmd's `mac` mode does. */
 
-import { type LaunchContext, macForward } from 'virtio-pmd';
+import { type LaunchContext, macForward } from 'virtio-pmd/thread';
 
 /** Where testpmd sends packets to when it is told nothing else. */
 const PEER = [0x02, 0, 0, 0, 0, 0];

@@ -1,6 +1,6 @@
 /** The port of our end on the host's side: what testpmd's `mac` mode does after `start tx_first`. */
 
-import { type BackendPort, type BackendPortContext, type Burst, macForward, PacketView } from 'virtio-pmd';
+import { type BackendPort, type BackendPortContext, type Burst, macForward, PacketView } from 'virtio-pmd/thread';
 
 /** How the port is made. */
 export interface OurHostPortOptions {

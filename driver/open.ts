@@ -1,26 +1,17 @@
-/** Opens a port by its address: the one place that knows every transport. */
+/** Opens a port by its address: the one place that knows every transport. Each is loaded when it is opened. */
 
-import { DeviceThread } from './backend/device-thread.js';
-import { EmulatedPciFunction } from './backend/emulated-pci-function.js';
-import { NetDevice } from './backend/net-device.js';
+import type { NetDevice } from './backend/net-device.js';
 import type { BackendPortSpec } from './backend/ports/backend-port.js';
-import { echoPort } from './backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from './errors.js';
 import type { IdlePolicy } from './lcore/idle.js';
 import { Port } from './net/port.js';
 import type { PortOptions } from './net/port-options.js';
 import type { DeviceFacts } from './pci/device-facts.js';
 import { parsePciAddress } from './pci/pci-address.js';
-import { SysfsFunction } from './pci/sysfs-function.js';
-import { VfioFunction } from './pci/vfio-function.js';
 import { Feature } from './spec/features.js';
 import { virtioNetConfig } from './spec/net-config.js';
 import type { PciFunction } from './spec/pci-function.js';
 import type { Transport } from './spec/transport.js';
-import { PciLegacyTransport } from './transport/pci-legacy.js';
-import { PciModernTransport } from './transport/pci-modern.js';
-import { VhostKernelTransport } from './transport/vhost-kernel.js';
-import { VhostUserTransport } from './transport/vhost-user.js';
 
 /** How a PCI device of this machine is reached. */
 export type PciAccess = 'vfio' | 'noiommu' | 'sysfs';
@@ -61,7 +52,7 @@ export interface LoopbackDeviceOptions {
 export async function openPort(address: string, options: OpenPortOptions = {}): Promise<Port> {
   if (address === 'loopback:') return await openLoopback(options);
   if (address.startsWith('vhost-user:')) return await openVhostUser(address.slice('vhost-user:'.length), options);
-  if (address.startsWith('vhost-kernel:')) return openVhostKernel(address.slice('vhost-kernel:'.length), options);
+  if (address.startsWith('vhost-kernel:')) return await openVhostKernel(address.slice('vhost-kernel:'.length), options);
   const pciAddress = parsePciAddress(address);
   if (pciAddress !== undefined) return await openPci(pciAddress, options);
   throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${address} is no address of a port`, {
@@ -71,43 +62,58 @@ export async function openPort(address: string, options: OpenPortOptions = {}): 
 }
 
 async function openLoopback(options: OpenPortOptions): Promise<Port> {
+  const [{ DeviceThread }, { EmulatedPciFunction }, { NetDevice }, { echoPort }, { PciModernTransport }] =
+    await Promise.all([
+      import('./backend/device-thread.js'),
+      import('./backend/emulated-pci-function.js'),
+      import('./backend/net-device.js'),
+      import('./backend/ports/built-in.js'),
+      import('./transport/pci-modern.js'),
+    ]);
   const { device: deviceOptions = {} } = options;
   const { cpu, idle, port = echoPort() } = deviceOptions;
   // The module may be one of the user's own.
   const thread = await DeviceThread.start({ cpu, idle, ports: [new URL(port.module)] });
-  const device = new NetDevice(thread, {
-    port,
-    queuePairs: options.queues,
-    mtu: deviceOptions.mtu,
-  });
+  let device: NetDevice | undefined;
   try {
+    device = new NetDevice(thread, { port, queuePairs: options.queues, mtu: deviceOptions.mtu });
     await device.ready();
     const fn = new EmulatedPciFunction(device, { address: 'loopback:' });
     // The function lets go of the device some turns after it was closed.
     const released: AsyncDisposable = { [Symbol.asyncDispose]: () => fn.closed };
     return new Port(PciModernTransport.open(fn), { ...options, resources: [released, device, thread] });
   } catch (error) {
-    await device.close();
+    await device?.close();
     await thread.stop();
     throw error;
   }
 }
 
-function openPciTransport(fn: PciFunction, isLegacy: boolean): Transport {
-  if (isLegacy) return PciLegacyTransport.open(fn);
+async function openPciTransport(fn: PciFunction, isLegacy: boolean): Promise<Transport> {
+  if (isLegacy) return await openPciLegacy(fn);
+  const { PciModernTransport } = await import('./transport/pci-modern.js');
   try {
     return PciModernTransport.open(fn);
   } catch (error) {
     // No virtio capability at all: it is from before there were any.
-    if (error instanceof VirtioError && error.code === ErrorCode.UNSUPPORTED) return PciLegacyTransport.open(fn);
+    if (error instanceof VirtioError && error.code === ErrorCode.UNSUPPORTED) return await openPciLegacy(fn);
     throw error;
   }
 }
 
-const openPciFunction = (address: string, pciAccess: PciAccess): PciFunction =>
-  pciAccess === 'sysfs'
-    ? SysfsFunction.open(address)
-    : VfioFunction.open(address, { noIommu: pciAccess === 'noiommu' });
+async function openPciLegacy(fn: PciFunction): Promise<Transport> {
+  const { PciLegacyTransport } = await import('./transport/pci-legacy.js');
+  return PciLegacyTransport.open(fn);
+}
+
+async function openPciFunction(address: string, pciAccess: PciAccess): Promise<PciFunction> {
+  if (pciAccess === 'sysfs') {
+    const { SysfsFunction } = await import('./pci/sysfs-function.js');
+    return SysfsFunction.open(address);
+  }
+  const { VfioFunction } = await import('./pci/vfio-function.js');
+  return VfioFunction.open(address, { noIommu: pciAccess === 'noiommu' });
+}
 
 /**
  * Asks a device of this machine what it has: takes it through VFIO, resets it, and gives it back.
@@ -115,10 +121,10 @@ const openPciFunction = (address: string, pciAccess: PciAccess): PciFunction =>
  * @throws VirtioError as `openPort` does: where this works, the device can be driven
  */
 export async function probePciDevice(address: string, pciAccess: 'vfio' | 'noiommu'): Promise<DeviceFacts> {
-  const fn = openPciFunction(address, pciAccess);
+  const fn = await openPciFunction(address, pciAccess);
   let transport: Transport;
   try {
-    transport = openPciTransport(fn, false);
+    transport = await openPciTransport(fn, false);
   } catch (error) {
     fn.close();
     throw error;
@@ -144,10 +150,10 @@ export async function probePciDevice(address: string, pciAccess: 'vfio' | 'noiom
 /** A device of this machine. */
 async function openPci(address: string, options: OpenPortOptions): Promise<Port> {
   const { pciAccess = 'vfio' } = options;
-  const fn = openPciFunction(address, pciAccess);
+  const fn = await openPciFunction(address, pciAccess);
   let transport: Transport;
   try {
-    transport = openPciTransport(fn, options.legacy ?? false);
+    transport = await openPciTransport(fn, options.legacy ?? false);
   } catch (error) {
     fn.close();
     throw error;
@@ -165,6 +171,7 @@ async function openPci(address: string, options: OpenPortOptions): Promise<Port>
 
 async function openVhostUser(path: string, options: OpenPortOptions): Promise<Port> {
   const { server, macAddress, reconnect, timeoutMs, signal, queues = 1 } = options;
+  const { VhostUserTransport } = await import('./transport/vhost-user.js');
   const transport = await VhostUserTransport.open(path, {
     queuePairs: queues,
     ...(server === undefined ? {} : { server }),
@@ -184,6 +191,7 @@ async function openVhostUser(path: string, options: OpenPortOptions): Promise<Po
 /** A tap of this kernel. One that is deleted does not come back: there is nothing to connect to again. */
 async function openVhostKernel(name: string, options: OpenPortOptions): Promise<Port> {
   const { macAddress, queues = 1 } = options;
+  const { VhostKernelTransport } = await import('./transport/vhost-kernel.js');
   const transport = VhostKernelTransport.open(name, {
     queuePairs: queues,
     ...(macAddress === undefined ? {} : { macAddress }),

@@ -6,7 +6,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, openPort, PcapWriter } from 'virtio-pmd';
+import { type LaunchContext, PcapWriter } from 'virtio-pmd/thread';
 
 interface Order {
   readonly path: string;
@@ -36,6 +36,8 @@ export function run({ port, data, stop, idle }: LaunchContext): number {
 }
 
 async function main(): Promise<void> {
+  // Here and not at the top: the thread loads this file, too.
+  const { launch, openPort } = await import('virtio-pmd');
   const options = {
     count: { type: 'string', default: 'Infinity' },
     'snap-length': { type: 'string', default: '262144' },

@@ -24,17 +24,8 @@
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import {
-  type BackendPort,
-  type BackendPortContext,
-  CountedPort,
-  countersOf,
-  DeviceThread,
-  NetDevice,
-  openPort,
-  swapMacs,
-  VhostUserServer,
-} from 'virtio-pmd';
+import type { CountedPort } from 'virtio-pmd';
+import { type BackendPort, type BackendPortContext, countersOf, swapMacs } from 'virtio-pmd/thread';
 
 interface Options {
   readonly every: number;
@@ -71,6 +62,7 @@ const PATIENCE_MS = 5000;
 
 /** Sends packets through the driver to an embedded device with this port, and counts those that come back. */
 async function loopback(port: CountedPort<keyof typeof names>): Promise<void> {
+  const { openPort } = await import('virtio-pmd');
   await using driver = await openPort('loopback:', { device: { port } });
   await driver.start();
   const [rx, tx, burst] = [driver.rxQueue(0), driver.txQueue(0), driver.burst(32)];
@@ -90,6 +82,7 @@ async function loopback(port: CountedPort<keyof typeof names>): Promise<void> {
 
 /** Serves vhost-user front-ends at a path until Ctrl-C; each connection is a guest with a device of its own. */
 async function serve(path: string, port: CountedPort<keyof typeof names>): Promise<void> {
+  const { DeviceThread, NetDevice, VhostUserServer } = await import('virtio-pmd');
   await using thread = await DeviceThread.start({ ports: [new URL(import.meta.url)] });
   const server = await VhostUserServer.listen(path, { createDevice: () => new NetDevice(thread, { port }) });
   console.log(`listening at ${path}`);
@@ -99,6 +92,8 @@ async function serve(path: string, port: CountedPort<keyof typeof names>): Promi
 }
 
 if (isMainThread && process.argv[1] === fileURLToPath(import.meta.url)) {
+  // Here and not at the top: the thread loads this file, too.
+  const { CountedPort } = await import('virtio-pmd');
   const options = { every: { type: 'string', default: '10' }, 'socket-path': { type: 'string' } } as const;
   const { values } = parseArgs({ options });
   const port = new CountedPort(import.meta.url, { every: Number(values.every) }, names);

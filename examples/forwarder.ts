@@ -8,7 +8,8 @@
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, openPort, type Port, parsePciAddress, sourcePort, swapMacs } from 'virtio-pmd';
+import type { Port } from 'virtio-pmd';
+import { type LaunchContext, swapMacs } from 'virtio-pmd/thread';
 
 /** The packet loop of one worker: it polls its own pair of queues on every port. */
 export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
@@ -31,6 +32,8 @@ export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
 
 /** Opens the ports, starts the workers, and prints statistics every second until Ctrl-C. */
 async function main(addresses: readonly string[], queues: number): Promise<void> {
+  // Here and not at the top: the thread loads this file, too.
+  const { launch, openPort, parsePciAddress, sourcePort } = await import('virtio-pmd');
   const over = new AbortController();
   const ended = once(over.signal, 'abort');
   process.once('SIGINT', () => over.abort('SIGINT'));
@@ -39,7 +42,7 @@ async function main(addresses: readonly string[], queues: number): Promise<void>
   const opened: Port[] = [];
   const ports = new Array<Port>(addresses.length);
   try {
-    for (const place of pciFirst(addresses)) {
+    for (const place of pciFirst(addresses.map((address) => parsePciAddress(address) !== undefined))) {
       // Packets go from port to port without being copied, so all ports share one pool.
       const port = await openPort(addresses[place]!, { queues, pool: opened[0]?.pool, device, signal: over.signal });
       opened.push(port.on('fault', (error) => over.abort(error)));
@@ -58,10 +61,8 @@ async function main(addresses: readonly string[], queues: number): Promise<void>
 }
 
 /** Places in the list of addresses, those of PCI devices first: they may need a pool at physical addresses, others take any. */
-const pciFirst = (addresses: readonly string[]): number[] => {
-  const isPci = addresses.map((address) => parsePciAddress(address) !== undefined);
-  return [...addresses.keys()].sort((one, other) => Number(isPci[other]) - Number(isPci[one]));
-};
+const pciFirst = (isPci: readonly boolean[]): number[] =>
+  [...isPci.keys()].sort((one, other) => Number(isPci[other]) - Number(isPci[one]));
 
 /** Prints a line a port, with a number for each of its queues. */
 function report(ports: readonly Port[]): void {

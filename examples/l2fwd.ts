@@ -7,7 +7,8 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, macForward, openPort, type Port, parsePciAddress } from 'virtio-pmd';
+import type { Port } from 'virtio-pmd';
+import { type LaunchContext, macForward } from 'virtio-pmd/thread';
 
 interface Order {
   /** The MAC address of each port. */
@@ -64,6 +65,8 @@ function report(ports: readonly Port[]): void {
 }
 
 async function main(): Promise<void> {
+  // Here and not at the top: the thread loads this file, too.
+  const { launch, openPort, parsePciAddress } = await import('virtio-pmd');
   const options = {
     period: { type: 'string', default: '10' },
     'no-mac-updating': { type: 'boolean', default: false },

@@ -6,7 +6,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, openPort } from 'virtio-pmd';
+import type { LaunchContext } from 'virtio-pmd/thread';
 
 interface Order {
   /** Packets a second. */
@@ -55,6 +55,8 @@ export function run({ port, data, stop, idle }: LaunchContext): { sent: number; 
 }
 
 async function main(): Promise<void> {
+  // Here and not at the top: the thread loads this file, too.
+  const { launch, openPort } = await import('virtio-pmd');
   const text = (value: string) => ({ type: 'string', default: value }) as const;
   const options = { rate: text('100000'), size: text('64'), seconds: text('3') };
   const { positionals, values } = parseArgs({ allowPositionals: true, options });

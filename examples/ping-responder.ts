@@ -7,7 +7,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, launch, openPort, PingResponder } from 'virtio-pmd';
+import { type LaunchContext, PingResponder } from 'virtio-pmd/thread';
 
 /** For a device that has no MAC address of its own. */
 const SOME_MAC = Uint8Array.of(0x02, 0, 0, 0, 0, 0x01);
@@ -34,6 +34,8 @@ export function run({ port, data, stop, idle }: LaunchContext): { received: numb
 }
 
 async function main(): Promise<void> {
+  // Here and not at the top: the thread loads this file, too.
+  const { launch, openPort } = await import('virtio-pmd');
   const options = { 'pci-access': { type: 'string' } } as const;
   const { positionals, values } = parseArgs({ allowPositionals: true, options });
   const pciAccess = values['pci-access'] as 'vfio' | 'noiommu' | 'sysfs' | undefined;

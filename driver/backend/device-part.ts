@@ -14,6 +14,8 @@ export interface PartListener {
 export class DevicePart {
   readonly thread: DeviceThread;
   readonly #device: number;
+  /** The port's module is on the thread, or cannot be loaded. */
+  readonly #loaded: Promise<void> | undefined;
   readonly #added: Promise<void>;
 
   /** Adds the device to the thread. A port that cannot be made is reported by the first request that follows. */
@@ -23,7 +25,10 @@ export class DevicePart {
       (event) => listener.event(event),
       () => listener.lost(),
     );
-    this.#added = thread.request('add-device', { device: this.#device, ...setup });
+    const add = (): Promise<void> => thread.request('add-device', { device: this.#device, ...setup });
+    const loading = thread.load(setup.port.module);
+    this.#added = loading === undefined ? add() : loading.then(add);
+    this.#loaded = loading?.catch(() => undefined);
     this.#added.catch(() => undefined);
   }
 
@@ -42,6 +47,8 @@ export class DevicePart {
 
   /** Takes the device off its thread. @throws what its port threw when it was closed; the device is gone all the same */
   async close(): Promise<void> {
+    // Before that it is not on its thread, and then it would stay there.
+    await this.#loaded;
     try {
       await this.thread.request('remove-device', { device: this.#device });
     } catch (error) {

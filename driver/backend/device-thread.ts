@@ -18,11 +18,16 @@ export interface DeviceThreadOptions {
   readonly bufferBytes?: number | undefined;
   /** Which pages the packets are on. Default `auto`. */
   readonly pages?: PageChoice | undefined;
-  /** Modules of ports of one's own that devices on this thread may have. */
+  /**
+   * Modules of ports that devices on this thread may have, loaded at the start. Ports of one's own have to be named; built-in
+   * ones are else loaded with the first device that has them, and for as long as that takes, nothing is polled.
+   */
   readonly ports?: readonly URL[] | undefined;
 }
 
 const DEFAULT_POOL_SIZE = 8192;
+
+const isBuiltIn = (module: string): boolean => Object.values<string>(builtInPorts).includes(module);
 
 interface DeviceListener {
   event(event: DeviceEvent): void;
@@ -32,11 +37,16 @@ interface DeviceListener {
 /** Polls the rings of any number of devices. */
 export class DeviceThread {
   readonly #lcore: Lcore;
+  /** Built-in ports that it has not loaded at the start, and was asked for since. */
+  readonly #loading = new Map<string, Promise<void>>();
+  /** Modules that it has. */
+  readonly #modules: Set<string>;
   readonly #listeners = new Map<number, DeviceListener>();
   #nextDevice = 0;
 
-  private constructor(lcore: Lcore) {
+  private constructor(lcore: Lcore, modules: readonly string[]) {
     this.#lcore = lcore;
+    this.#modules = new Set(modules);
     lcore.onEvent = (event) => {
       const { device, event: what } = event as DeviceThreadEvent;
       this.#listeners.get(device)?.event(what);
@@ -48,17 +58,37 @@ export class DeviceThread {
   }
 
   static async start(options: DeviceThreadOptions = {}): Promise<DeviceThread> {
+    const modules = (options.ports ?? []).map((url) => url.href);
     const data: DeviceThreadData = {
       poolSize: options.poolSize ?? DEFAULT_POOL_SIZE,
       bufferBytes: options.bufferBytes ?? DEFAULT_BUFFER_BYTES,
       pages: options.pages,
       idle: options.idle ?? 'sleep',
-      modules: [...Object.values(builtInPorts), ...(options.ports ?? []).map((url) => url.href)],
+      modules,
     };
     const entry = new URL('./device-worker.js', import.meta.url);
-    return new DeviceThread(
-      await Lcore.start({ entry, cpu: options.cpu, name: `device-${options.cpu ?? 'any'}`, data }),
-    );
+    const lcore = await Lcore.start({ entry, cpu: options.cpu, name: `device-${options.cpu ?? 'any'}`, data });
+    return new DeviceThread(lcore, modules);
+  }
+
+  /** Has the thread load a built-in port; undefined when there is nothing to wait for. */
+  load(module: string): Promise<void> | undefined {
+    if (this.#modules.has(module) || !isBuiltIn(module)) return undefined;
+    let loading = this.#loading.get(module);
+    if (loading === undefined) {
+      loading = this.#load(module);
+      this.#loading.set(module, loading);
+    }
+    return loading;
+  }
+
+  async #load(module: string): Promise<void> {
+    try {
+      await this.request('load-port', { module });
+      this.#modules.add(module);
+    } finally {
+      this.#loading.delete(module);
+    }
   }
 
   /** A number for a new device. @param lost called once when the thread ends while the device is on it */

@@ -13,7 +13,8 @@ import type { DeviceEvent, GuestRegion, IotlbEntry, RingSetup } from './device-m
 import { GuestDevice } from './guest-device.js';
 import { SCRATCH_BYTES } from './guest-queues.js';
 import type { PairOnTheMove } from './pair.js';
-import type { BackendPortModule, BackendPortSpec } from './ports/backend-port.js';
+import { PortModules } from './port-modules.js';
+import type { BackendPortSpec } from './ports/backend-port.js';
 import { SharedState } from './shared-state.js';
 
 /** What a poll thread of the back-end is started with. */
@@ -22,7 +23,7 @@ export interface DeviceThreadData {
   readonly bufferBytes: number;
   readonly pages: PageChoice | undefined;
   readonly idle: IdlePolicy;
-  /** Modules of the ports that its devices may have: loaded at the start, for later there is no event loop. */
+  /** Modules of ports to load at the start. */
   readonly modules: readonly string[];
 }
 
@@ -34,6 +35,8 @@ export interface DeviceThreadEvent {
 
 /** The requests of a device thread, by type: what goes in (the answer is what the handler returns). */
 export interface DeviceRequests {
+  /** Loads a port's module; while that takes, nothing is polled. */
+  'load-port': { module: string };
   'add-device': {
     device: number;
     port: BackendPortSpec;
@@ -64,8 +67,8 @@ export interface DeviceRequests {
 
 export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<void> {
   const { poolSize, bufferBytes, pages, idle: policy, modules } = data as DeviceThreadData;
-  const loaded = new Map<string, BackendPortModule>();
-  for (const module of modules) loaded.set(module, (await import(module)) as BackendPortModule);
+  const ports = new PortModules();
+  for (const module of modules) await ports.load(module);
   using memory = DmaMemory.allocate({ bytes: poolSize * bufferBytes + SCRATCH_BYTES, pages });
   const pool = PacketPool.create(memory, { size: poolSize, bufferBytes });
   const scratchAt = memory.take(SCRATCH_BYTES, 64);
@@ -82,10 +85,11 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
     return found;
   };
 
+  handle('load-port', ({ module }) => ports.want(module));
   handle('add-device', ({ device: number, port, queuePairs, counters, config, filter, shared, pairs }) => {
     const report = (event: DeviceEvent): void => emit({ device: number, event } satisfies DeviceThreadEvent);
     const context = { pool, queuePairs, pairs, report: (reason: string) => report({ type: 'port-failed', reason }) };
-    const made = portModule(loaded, port.module).createPort(context, port.options as never);
+    const made = ports.of(port.module).createPort(context, port.options as never);
     try {
       devices.set(
         number,
@@ -123,27 +127,19 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   });
 
   try {
-    pollLoop(stop, new Idle(policy, stop), () => polled);
+    const idle = new Idle(policy, stop);
+    do {
+      await ports.loadWanted();
+      pollLoop(stop, idle, ports, () => polled);
+    } while (ports.areWanted);
   } finally {
     allOf([...devices.values()].map((left) => () => left.close()));
   }
 }
 
-function portModule(loaded: ReadonlyMap<string, BackendPortModule>, module: string): BackendPortModule {
-  const found = loaded.get(module);
-  if (found !== undefined) return found;
-  throw new VirtioError(
-    ErrorCode.INVALID_ARGUMENT,
-    `the port module ${module} was not loaded when the thread started`,
-    {
-      value: module,
-      advice: 'name it in the option `ports` of the thread',
-    },
-  );
-}
-
-function pollLoop(stop: StopFlag, idle: Idle, devices: () => readonly GuestDevice[]): void {
-  while (!stop.requested) {
+/** Polls until the thread is to end, or a port's module is to be loaded. */
+function pollLoop(stop: StopFlag, idle: Idle, ports: PortModules, devices: () => readonly GuestDevice[]): void {
+  while (!stop.requested && !ports.areWanted) {
     const polled = devices();
     let moved = 0;
     for (let index = 0; index < polled.length; index++) moved += polled[index]!.poll();

@@ -3,12 +3,8 @@
 
 import { Command, CommanderError } from 'commander';
 import { ErrorCode, type VirtioError } from '../errors.js';
-import { backendCommand } from './backend/command.js';
-import { devbindCommand } from './devbind/command.js';
-import { doctorCommand } from './doctor/command.js';
 import { asVirtioError, ExitStatus, printError, statusOf, wrongUsage } from './failure.js';
 import { Interrupt } from './interrupt.js';
-import { loopbackCommand } from './loopback/command.js';
 import { quietenStreams } from './output.js';
 import { packageVersion } from './version.js';
 
@@ -26,18 +22,33 @@ Examples:
 Exit status: 0 done, 1 it failed while it ran, 2 wrong usage, 130 stopped by Ctrl-C.
 Errors are one line on standard error: virtio-pmd: CODE: what is wrong (what to do)`;
 
-/** The whole command line; an action resolves to the exit status by way of `finish`. */
-function makeProgram(interrupt: Interrupt, finish: (status: number) => void): Command {
+type Finish = (status: number) => void;
+
+/** Makes each command, in the order in which the help lists them. */
+const commands = {
+  loopback: async (interrupt, finish) => (await import('./loopback/command.js')).loopbackCommand(interrupt, finish),
+  devbind: async (_, finish) => (await import('./devbind/command.js')).devbindCommand(finish),
+  doctor: async (_, finish) => (await import('./doctor/command.js')).doctorCommand(finish),
+  backend: async (interrupt, finish) => (await import('./backend/command.js')).backendCommand(interrupt, finish),
+} as const satisfies Record<string, (interrupt: Interrupt, finish: Finish) => Promise<Command>>;
+
+const isCommand = (name: string | undefined): name is keyof typeof commands =>
+  name !== undefined && Object.hasOwn(commands, name);
+
+/**
+ * The command line; an action resolves to the exit status by way of `finish`.
+ *
+ * @param first what it begins with: a command is loaded alone, what is none is answered with regard to all of them
+ */
+async function makeProgram(first: string | undefined, interrupt: Interrupt, finish: Finish): Promise<Command> {
   const program = new Command('virtio-pmd')
     .description('A virtio-net poll-mode driver with a vhost-user back-end.')
     .version(packageVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show this help')
     .helpCommand(false)
     .addHelpText('after', EXAMPLES);
-  program.addCommand(loopbackCommand(interrupt, finish));
-  program.addCommand(devbindCommand(finish));
-  program.addCommand(doctorCommand(finish));
-  program.addCommand(backendCommand(interrupt, finish));
+  const makers = isCommand(first) ? [commands[first]] : Object.values(commands);
+  for (const make of makers) program.addCommand(await make(interrupt, finish));
   for (const command of [program, ...program.commands]) {
     // Errors come back as exceptions, so that all of them are printed in one form.
     command
@@ -62,7 +73,7 @@ async function main(commandLine: readonly string[]): Promise<number> {
   quietenStreams();
   const interrupt = Interrupt.install();
   let status: number = ExitStatus.SUCCESS;
-  const program = makeProgram(interrupt, (value) => {
+  const program = await makeProgram(commandLine[0], interrupt, (value) => {
     status = value;
   });
   try {

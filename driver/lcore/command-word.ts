@@ -26,7 +26,10 @@ export type LcoreReply =
   | { readonly id: number; readonly ok: true; readonly result: unknown }
   | { readonly id: number; readonly ok: false; readonly error: ErrorData };
 
-/** What answers a type of request, on the poll thread, between two turns of its loop. */
+/**
+ * What answers a type of request, on the poll thread, between two turns of its loop. With a promise the answer goes out when
+ * that settles, for which the thread has to await something.
+ */
 export type RequestHandler = (payload: never) => unknown;
 
 export function errorData(error: unknown): ErrorData {
@@ -109,7 +112,9 @@ export class StopFlag {
     for (;;) {
       const received = receiveMessageOnPort(this.#port) as { message: LcoreRequest } | undefined;
       if (received === undefined) return;
-      this.#reply(this.#answer(received.message));
+      const reply = this.#answer(received.message);
+      if (reply instanceof Promise) void reply.then((later) => this.#reply(later));
+      else this.#reply(reply);
     }
   }
 
@@ -122,7 +127,7 @@ export class StopFlag {
     }
   }
 
-  #answer({ id, type, payload }: LcoreRequest): LcoreReply {
+  #answer({ id, type, payload }: LcoreRequest): LcoreReply | Promise<LcoreReply> {
     if (type === 'stop') {
       this.#stopped = true;
       return { id, ok: true, result: undefined };
@@ -131,7 +136,12 @@ export class StopFlag {
       const handler = this.#handlers.get(type);
       if (handler === undefined)
         throw new VirtioError(ErrorCode.UNSUPPORTED, `a poll thread does not know the request ${type}`);
-      return { id, ok: true, result: handler(payload as never) };
+      const result = handler(payload as never);
+      if (!(result instanceof Promise)) return { id, ok: true, result };
+      return result.then(
+        (settled: unknown): LcoreReply => ({ id, ok: true, result: settled }),
+        (error: unknown): LcoreReply => ({ id, ok: false, error: errorData(error) }),
+      );
     } catch (error) {
       return { id, ok: false, error: errorData(error) };
     }

@@ -4,7 +4,7 @@ import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { InterruptIdle, type WakeSource } from '../lcore/interrupt-idle.js';
-import { AttachedPort, type PortSession } from './attached-port.js';
+import { AttachedPort, type PortHandle, type PortSession } from './attached-port.js';
 import type { LaunchData } from './launch.js';
 
 /** What an application's `run` gets. */
@@ -51,31 +51,57 @@ const serveWhileAwaiting = (stop: StopFlag, ports: readonly AttachedPort[]): Nod
     if (stop.requested) for (const port of ports) port.endWaits();
   }, SERVE_MS).unref();
 
+/** The longest sleep of a thread that has no ports yet; a request ends it. */
+const WAIT_MS = 1000;
+
+/** The ports of this thread, as the control plane hands them over, stops and starts them. */
+class ThreadPorts {
+  #attached: readonly AttachedPort[] | undefined;
+  #failure: unknown;
+
+  constructor(stop: StopFlag) {
+    stop.onRequest('attach', (handles: readonly PortHandle[]) => this.#attach(handles));
+    stop.onRequest('quiesce', (id: number) => this.#find(id)?.quiesce());
+    stop.onRequest('release', (id: number) => this.#find(id)?.release());
+    stop.onRequest('leave', (id: number) => this.#find(id)?.leave());
+    stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) =>
+      this.#find(id)?.resume(session),
+    );
+  }
+
+  /** Waits for the ports; undefined when the thread is to end instead. @throws why they cannot be had */
+  wait(stop: StopFlag): readonly AttachedPort[] | undefined {
+    while (!stop.requested && this.#attached === undefined) stop.sleep(WAIT_MS);
+    if (this.#failure !== undefined) throw this.#failure;
+    return this.#attached;
+  }
+
+  /** What fails here ends the thread: nobody waits for the answer. */
+  #attach(handles: readonly PortHandle[]): void {
+    this.#attached = [];
+    try {
+      this.#attached = AttachedPort.attach(handles);
+    } catch (error) {
+      this.#failure = error;
+    }
+  }
+
+  #find(id: number): AttachedPort | undefined {
+    return this.#attached?.find((port) => port.id === id);
+  }
+}
+
 export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unknown> {
-  const launched = data as LaunchData;
-  const application = (await import(launched.module)) as Application;
-  if (application.run === undefined) throw new Error(`${launched.module} has no export run`);
-  const ports = AttachedPort.attach(launched.ports);
-  const byId = new Map(ports.map((port) => [port.id, port]));
-  stop.onRequest('quiesce', (id: number) => byId.get(id)?.quiesce());
-  stop.onRequest('release', (id: number) => byId.get(id)?.release());
-  stop.onRequest('leave', (id: number) => byId.get(id)?.leave());
-  stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) => byId.get(id)?.resume(session));
+  const { module, index, count, data: own } = data as LaunchData;
+  const application = (await import(module)) as Application;
+  if (application.run === undefined) throw new Error(`${module} has no export run`);
+  const ports = new ThreadPorts(stop).wait(stop);
+  if (ports === undefined) return undefined;
   const [port] = ports;
   if (port === undefined) throw new Error('no port was launched');
   const serving = serveWhileAwaiting(stop, ports);
   try {
-    const { index, count } = launched;
-    return await application.run({
-      ports,
-      port,
-      stop,
-      index,
-      count,
-      data: launched.data,
-      emit,
-      idle: idleOn(stop),
-    });
+    return await application.run({ ports, port, stop, index, count, data: own, emit, idle: idleOn(stop) });
   } finally {
     clearInterval(serving);
     for (const attached of ports) attached.close();

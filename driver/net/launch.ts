@@ -1,7 +1,7 @@
 /** Runs an application's packet loops on threads of their own, pinned when asked. */
 
 import { Lcore } from '../lcore/lcore.js';
-import type { PortHandle, PortSession } from './attached-port.js';
+import type { PortSession } from './attached-port.js';
 import type { Port } from './port.js';
 
 export interface LaunchOptions {
@@ -18,7 +18,6 @@ export interface LaunchOptions {
 /** What a launched thread is started with. */
 export interface LaunchData {
   readonly module: string;
-  readonly ports: readonly PortHandle[];
   readonly index: number;
   readonly count: number;
   readonly data: unknown;
@@ -52,39 +51,58 @@ export class Launched {
  *
  * Each thread gets the ports, and takes the queues it wants; `context.stop.requested` tells it when to end.
  * The threads follow stops and starts of the ports: while a port is stopped its queues move nothing.
+ *
+ * @param ports with a promise of them the threads come up while the ports do; when it rejects, so does this, without threads
  */
 export async function launch(
-  ports: Port | readonly Port[],
+  ports: Port | readonly Port[] | Promise<Port | readonly Port[]>,
   module: URL,
   options: LaunchOptions = {},
 ): Promise<Launched> {
-  const list = 'handle' in ports ? [ports] : ports;
   const cpus: (number | undefined)[] = options.lcores
     ? [...options.lcores]
     : new Array(options.threads ?? 1).fill(undefined);
-  const lcores: Lcore[] = [];
+  const threads = cpus.map((cpu, index) => startThread(module, cpu, index, cpus.length, options));
+  // Awaited below, when the ports are there.
+  for (const thread of threads) thread.catch(() => undefined);
   try {
-    for (const [index, cpu] of cpus.entries()) {
-      const data: LaunchData = {
-        module: module.href,
-        ports: list.map((port) => port.handle()),
-        index,
-        count: cpus.length,
-        data: options.data,
-      };
-      const entry = new URL('./launch-worker.js', import.meta.url);
-      const starting = Lcore.start({ entry, cpu, name: `lcore-${cpu ?? index}`, data });
-      // From here on, not when the thread is up: it has been told of the ports as they are now.
-      for (const port of list) follow(port, starting);
-      const lcore = await starting;
-      lcore.onEvent = (event) => options.onEvent?.(event, index);
-      lcores.push(lcore);
-    }
+    const given = await ports;
+    const list = 'handle' in given ? [given] : given;
+    for (const thread of threads) handOver(list, thread);
+    return new Launched(await Promise.all(threads));
   } catch (error) {
-    await Promise.all(lcores.map((lcore) => lcore.stop()));
+    await Promise.all(
+      threads.map((thread) =>
+        thread.then(
+          (lcore) => lcore.stop(),
+          () => undefined,
+        ),
+      ),
+    );
     throw error;
   }
-  return new Launched(lcores);
+}
+
+async function startThread(
+  module: URL,
+  cpu: number | undefined,
+  index: number,
+  count: number,
+  { data, onEvent }: LaunchOptions,
+): Promise<Lcore> {
+  const launchData: LaunchData = { module: module.href, index, count, data };
+  const entry = new URL('./launch-worker.js', import.meta.url);
+  const lcore = await Lcore.start({ entry, cpu, name: `lcore-${cpu ?? index}`, data: launchData });
+  lcore.onEvent = (event) => onEvent?.(event, index);
+  return lcore;
+}
+
+/** Gives a thread the ports as they are now, and what becomes of them from now on. */
+function handOver(ports: readonly Port[], starting: Promise<Lcore>): void {
+  const handles = ports.map((port) => port.handle());
+  // A thread that cannot take them ends, and `finished` tells why.
+  starting.then((lcore) => lcore.request('attach', handles)).catch(() => undefined);
+  for (const port of ports) follow(port, starting);
 }
 
 /** Has a thread follow a port's stops and starts for as long as it runs. */

@@ -7,7 +7,7 @@ import { DeviceThread } from '../../driver/backend/device-thread.js';
 import { EmulatedPciFunction } from '../../driver/backend/emulated-pci-function.js';
 import { NetDevice, type NetDeviceOptions } from '../../driver/backend/net-device.js';
 import type { BackendPortSpec } from '../../driver/backend/ports/backend-port.js';
-import { echoPort, sourcePort } from '../../driver/backend/ports/built-in.js';
+import { echoPort, icmpEchoPort, sinkPort, sourcePort } from '../../driver/backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { Port } from '../../driver/net/port.js';
@@ -106,6 +106,42 @@ test('a port that cannot be made fails the first call, and the thread lives on',
     await device.close();
     await withDevice(thread, { port: echoPort() }, (port) => exchange(port));
   }));
+
+test('a built-in port is loaded with the first device that has it, while the others stay', () =>
+  withThread(async (thread) => {
+    await withDevice(thread, { port: echoPort() }, async (port) => {
+      await exchange(port);
+      // Two at once wait for one module.
+      const devices = [sinkPort(), sinkPort(), icmpEchoPort()].map((sink) => new NetDevice(thread, { port: sink }));
+      for (const device of devices) await device.ready();
+      await exchange(port);
+      for (const device of devices) await device.close();
+    });
+  }));
+
+test('a device that is closed while its port is loaded leaves nothing on the thread', () =>
+  withThread(async (thread) => {
+    const device = new NetDevice(thread, { port: sinkPort() });
+    await device.close();
+    const { code } = await failure(thread.request('reset-device', { device: 0 }));
+    assert.is(code, ErrorCode.WRONG_STATE);
+  }));
+
+test('a module that cannot be loaded is an error of whoever asked, and the thread goes on', () =>
+  withThread(async (thread) => {
+    const missing = new URL('./none.js', failing).href;
+    const { message } = await failure(thread.request('load-port', { module: missing }));
+    assert.match(message, 'none.js');
+    await withDevice(thread, { port: echoPort() }, (port) => exchange(port));
+  }));
+
+test('a thread that ends while a port is loaded ends', async () => {
+  const thread = await DeviceThread.start({ poolSize: 1024 });
+  const device = new NetDevice(thread, { port: sinkPort() });
+  await thread.stop();
+  await device.close();
+  assert.is(thread.running, false);
+});
 
 test('a module that the thread has not loaded is named, with what to do', () =>
   withThread(async (thread) => {

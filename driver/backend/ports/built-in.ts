@@ -5,14 +5,16 @@ import type { BackendPortSpec } from './backend-port.js';
 import type { EchoOptions } from './echo.js';
 import { type EchoCounter, echoCounters } from './echo-outcome.js';
 import type { IcmpEchoOptions } from './icmpecho.js';
-import { type PcapCounter, type PcapOptions, pcapCounters } from './pcap.js';
+import type { PcapOptions } from './pcap.js';
+import { type PcapCounter, pcapCounters } from './pcap-counters.js';
 import { CountedPort } from './port-counters.js';
 import type { SinkOptions } from './sink.js';
 import type { SourceOptions } from './source.js';
-import { type StreamCounter, streamCounters } from './stream-check.js';
+import { type StreamCounter, streamCounters } from './stream-counters.js';
 import type { SwitchOptions } from './switch.js';
 import type { SwitchUplinkOptions } from './switch-uplink.js';
-import { type TapCounter, type TapOptions, tapCounters } from './tap.js';
+import type { TapOptions } from './tap.js';
+import { type TapCounter, tapCounters } from './tap-counters.js';
 
 const moduleUrl = (name: string): string => new URL(`./${name}.js`, import.meta.url).href;
 

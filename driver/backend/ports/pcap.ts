@@ -6,6 +6,7 @@ import { PacketView } from '../../memory/packet-view.js';
 import { PcapWriter } from '../../pcap/pcap-writer.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { CapturePackets } from './capture-packets.js';
+import { pcapCounters } from './pcap-counters.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
 
 export interface PcapOptions {
@@ -18,21 +19,6 @@ export interface PcapOptions {
   /** Where it counts; `pcapPort` gives it. */
   readonly counters?: CounterMemory | undefined;
 }
-
-/** Places of the port's counters; names are for users. */
-export const pcapCounters = {
-  /** Packets and bytes of the input on their way to the guest. */
-  sent: 0,
-  sentBytes: 1,
-  /** Packets and bytes that the guest sent. */
-  received: 2,
-  receivedBytes: 3,
-  /** Of the input, not sent: too short or too long. */
-  skipped: 4,
-  /** Of what the guest sent, not in the output: there is none, or writing has failed. */
-  notStored: 5,
-} as const;
-export type PcapCounter = keyof typeof pcapCounters;
 
 /** Turns without a packet after which what is in memory goes to the file, for whoever reads along. */
 const IDLE_TURNS = 4096;

@@ -3,7 +3,8 @@
 import type { Burst } from '../../memory/burst.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
-import { StreamCheck, streamCounters } from './stream-check.js';
+import { StreamCheck } from './stream-check.js';
+import { streamCounters } from './stream-counters.js';
 
 export interface SinkOptions {
   /** Verify packets of a `source`: order and every byte. */

@@ -9,7 +9,8 @@ import { MAC_BYTES } from '../../spec/net-config.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { Pacer } from './pacer.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
-import { StreamCheck, streamCounters } from './stream-check.js';
+import { StreamCheck } from './stream-check.js';
+import { streamCounters } from './stream-counters.js';
 import { FLOWS, STREAMS, TEST_PACKET_BYTES, TestPacketWriter, type TestProtocol } from './test-packet.js';
 
 export interface SourceOptions {

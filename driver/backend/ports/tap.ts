@@ -3,20 +3,12 @@
 import type { Burst } from '../../memory/burst.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
+import { tapCounters } from './tap-counters.js';
 import { TAP_BURST, TapDevice, type TapDeviceOptions } from './tap-device.js';
 
 export interface TapOptions extends TapDeviceOptions {
   readonly counters?: CounterMemory | undefined;
 }
-
-/** Places of the port's counters. */
-export const tapCounters = {
-  /** Packets that the kernel did not take: its interface is down or gone. */
-  dropRefused: 0,
-  /** Packets that the kernel took no more of at the moment. */
-  dropNotTaken: 1,
-} as const;
-export type TapCounter = keyof typeof tapCounters;
 
 export function createPort(context: BackendPortContext, options: TapOptions): BackendPort {
   return new TapPort(context, options);

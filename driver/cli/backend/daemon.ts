@@ -1,17 +1,12 @@
 /** What runs while `virtio-pmd backend` does: poll threads, sockets, and a device for each connection. */
 
 import { rmSync } from 'node:fs';
+import { NetDevice } from '../../backend/net-device.js';
+import { sinkPort, switchUplinkPort } from '../../backend/ports/built-in.js';
+import { createSwitchFabric } from '../../backend/switch/fabric.js';
+import { VhostUserServer } from '../../backend/vhost-user-server.js';
 import { ErrorCode, VirtioError } from '../../errors.js';
-import {
-  createSwitchFabric,
-  type FeatureSet,
-  NetDevice,
-  type ServerEvent,
-  type SwitchFabric,
-  sinkPort,
-  switchUplinkPort,
-  VhostUserServer,
-} from '../../index.js';
+import type { FeatureSet, ServerEvent, SwitchFabric } from '../../index.js';
 import type { Interrupt } from '../interrupt.js';
 import { type Connection, DaemonSocket, type MadeDevice, type SocketEvent } from './connections.js';
 import { checkFd } from './inherited-fd.js';
@@ -109,7 +104,11 @@ export class Daemon {
 
   async #startThreads(): Promise<void> {
     const { lcores = [undefined], idle, memory } = this.#options;
-    for (const cpu of lcores) await this.#threads.start({ cpu, idle, pages: memory }, (error) => this.#fail(error));
+    // Loaded now: a thread that loads a module polls nothing.
+    const ports = [new URL(choosePort(this.#options, 1).module)];
+    for (const cpu of lcores) {
+      await this.#threads.start({ cpu, idle, pages: memory, ports }, (error) => this.#fail(error));
+    }
     if (modeOf(this.#options) === 'switch' && lcores.length > 1) this.#fabric = createSwitchFabric(lcores.length);
   }
 

@@ -1,7 +1,7 @@
 /** Turns the choice of `--features` into the bits that a device offers. */
 
 import { ErrorCode, VirtioError } from '../../errors.js';
-import { dropUnmetRequirements, Feature, FeatureSet } from '../../index.js';
+import { dropUnmetRequirements, Feature, FeatureSet } from '../../spec/features.js';
 import type { FeatureChoice } from './feature-choice.js';
 
 /** Offered whatever is chosen: there is no device here without them, and the socket adds the second. */

@@ -1,6 +1,7 @@
 /** The poll threads of the daemon, and which of them each device gets. */
 
-import { DeviceThread, type DeviceThreadOptions } from '../../index.js';
+import { DeviceThread } from '../../backend/device-thread.js';
+import type { DeviceThreadOptions } from '../../index.js';
 
 /** Where a device is. */
 export interface Placement {

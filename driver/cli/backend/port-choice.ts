@@ -2,19 +2,11 @@
 
 import { statSync } from 'node:fs';
 import { extname } from 'node:path';
+import { echoPort, icmpEchoPort, pcapPort, sinkPort, sourcePort, switchPort } from '../../backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from '../../errors.js';
-import {
-  type BackendPortSpec,
-  echoPort,
-  icmpEchoPort,
-  PcapReader,
-  PcapWriter,
-  pcapPort,
-  type SwitchFabric,
-  sinkPort,
-  sourcePort,
-  switchPort,
-} from '../../index.js';
+import type { BackendPortSpec, SwitchFabric } from '../../index.js';
+import { PcapReader } from '../../pcap/pcap-reader.js';
+import { PcapWriter } from '../../pcap/pcap-writer.js';
 import { type BackendOptions, modeOf } from './options.js';
 
 /**

@@ -1,6 +1,7 @@
 /** What the connections have moved, now and since the last look. */
 
-import { CountedPort, type RingStatistics } from '../../index.js';
+import { CountedPort } from '../../backend/ports/port-counters.js';
+import type { RingStatistics } from '../../index.js';
 import type { Connection } from './connections.js';
 import { isControl, ringName } from './ring-name.js';
 

@@ -1,17 +1,10 @@
 /** `virtio-pmd devbind`: which driver has which network device, and giving one to another. */
 
 import { existsSync, writeFileSync } from 'node:fs';
-import { isSystemError } from '../../errors.js';
-import {
-  bindFunction,
-  ErrorCode,
-  type NetworkFunction,
-  networkFunctions,
-  type PciRoots,
-  parsePciAddress,
-  unbindFunction,
-  VirtioError,
-} from '../../index.js';
+import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
+import type { NetworkFunction, PciRoots } from '../../index.js';
+import { bindFunction, networkFunctions, unbindFunction } from '../../pci/binding.js';
+import { parsePciAddress } from '../../pci/pci-address.js';
 import { wrongUsage } from '../failure.js';
 import { print } from '../output.js';
 

@@ -1,7 +1,7 @@
 /** What is looked at for each vhost-user socket, and for the front-end that is at its other end. */
 
 import { basename } from 'node:path';
-import { caps } from '../../index.js';
+import { caps } from '../../spec/caps.js';
 import { memorySize, plural } from '../output.js';
 import { notApplicable, type Outcome, ok, type SocketCheck, trouble } from './finding.js';
 import { guestMemoryBytes, isQemu, memoryPaths, qemuDevice } from './front-end.js';

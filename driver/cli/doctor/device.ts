@@ -1,6 +1,7 @@
 /** A PCI device that is to be driven, as the checks see it. */
 
-import { type DeviceFacts, Feature, type NetworkFunction, type PciAccess, type VirtioError } from '../../index.js';
+import type { DeviceFacts, NetworkFunction, PciAccess, VirtioError } from '../../index.js';
+import { Feature } from '../../spec/features.js';
 import type { DoctorOptions } from './options.js';
 import { holders, type Process } from './processes.js';
 import type { System } from './system.js';

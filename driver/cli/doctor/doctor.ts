@@ -1,6 +1,7 @@
 /** `virtio-pmd doctor`: what the driver and the back-end need of this machine, and what of it is missing. */
 
-import { type NetworkFunction, parsePciAddress } from '../../index.js';
+import type { NetworkFunction } from '../../index.js';
+import { parsePciAddress } from '../../pci/pci-address.js';
 import { ExitStatus, wrongUsage } from '../failure.js';
 import { plural, print } from '../output.js';
 import { type Examination, examine } from './examination.js';

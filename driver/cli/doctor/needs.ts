@@ -1,6 +1,6 @@
 /** How much memory the devices that were asked about take, in pages of the size that they will be on. */
 
-import { portMemory } from '../../index.js';
+import { portMemory } from '../../net/port-memory.js';
 import type { Situation } from './situation.js';
 
 export interface PageSize {

@@ -3,13 +3,10 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  type DeviceFacts,
-  type NetworkFunction,
-  networkFunctions,
-  probePciDevice,
-  readDeviceFacts,
-} from '../../index.js';
+import type { DeviceFacts, NetworkFunction } from '../../index.js';
+import { probePciDevice } from '../../open.js';
+import { networkFunctions } from '../../pci/binding.js';
+import { readDeviceFacts } from '../../pci/device-facts.js';
 
 /** What a file is, and who may do what with it. */
 export interface FileState {

@@ -1,11 +1,14 @@
 /** `virtio-pmd loopback`: sets it up, lets it run, reports, and says how it ended. */
 
 import { statSync } from 'node:fs';
-import { ErrorCode, Feature, type Launched, launch, type Port, VirtioError } from '../../index.js';
+import { ErrorCode, VirtioError } from '../../errors.js';
+import type { Launched, Port } from '../../index.js';
+import { launch } from '../../net/launch.js';
+import { Feature } from '../../spec/features.js';
 import { asVirtioError, ExitStatus, printError, statusOf } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { count, plural, print } from '../output.js';
-import { type Capture, loadCapture } from './capture.js';
+import type { Capture } from './capture-content.js';
 import { TrafficCounters } from './counters.js';
 import { type LoopbackOptions, packetLimit } from './options.js';
 import { lengthsOf } from './pattern.js';
@@ -28,34 +31,38 @@ export async function loopback(options: LoopbackOptions, interrupt: Interrupt): 
   return interrupt.status ?? (error === undefined ? ExitStatus.SUCCESS : statusOf(error));
 }
 
+/** What a run has opened so far. */
+interface Opened {
+  stand?: Stand;
+  watch?: Watch;
+}
+
 /** Never throws: what went wrong is part of the result. */
 async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Promise<LoopbackResult> {
   const counters = TrafficCounters.create(options.queues);
+  const opened: Opened = {};
   let capture: Capture | undefined;
-  let stand: Stand | undefined;
-  let watch: Watch | undefined;
   let error: VirtioError | undefined;
   try {
     checkFiles(options);
-    if (options.pcapIn !== undefined) capture = await loadCapture(options.pcapIn, interrupt.signal);
+    if (options.pcapIn !== undefined) capture = await readCapture(options.pcapIn, interrupt.signal);
     const packets = packetLimit(options, capture?.packets);
     const lengths = capture === undefined ? lengthsOf(options.size) : [capture.largest];
     const largest = lengths.reduce((longest, length) => Math.max(longest, length));
-    stand = await openStand(options, interrupt);
-    watch = new Watch(stand.port, counters, { ...options, packets }, interrupt.signal);
-    await stand.port.start();
-    checkDevice(stand.port, options, largest, capture !== undefined);
-    if (!interrupt.signal.aborted) {
-      const traffic = await launchTraffic(
-        stand.port,
-        { ...orderOf(options), packets, largest, capture, memory: counters.memory },
-        options,
-      );
-      error = await runTraffic(traffic, watch, counters, stand.port.transportKind === 'vhost-user');
-    }
+    const order = { ...orderOf(options), packets, largest, capture, memory: counters.memory };
+    const started = startPort(opened, options, order, counters, interrupt);
+    // Its thread comes up while the port does.
+    const traffic = await launchTraffic(
+      started.then(({ stand }) => stand.port),
+      order,
+      options,
+    );
+    const { stand, watch } = await started;
+    error = await runTraffic(traffic, watch, counters, stand.port.transportKind === 'vhost-user');
   } catch (failure) {
     error = asVirtioError(failure);
   }
+  const { stand, watch } = opened;
   watch?.close();
   try {
     await stand?.port.close();
@@ -75,6 +82,29 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
   });
 }
 
+async function readCapture(path: string, signal: AbortSignal): Promise<Capture> {
+  const { loadCapture } = await import('./capture.js');
+  return await loadCapture(path, signal);
+}
+
+/** Opens a port and starts it, when it takes the traffic. @throws VirtioError ABORTED after Ctrl-C */
+async function startPort(
+  opened: Opened,
+  options: LoopbackOptions,
+  { packets, largest, capture }: TrafficOrder,
+  counters: TrafficCounters,
+  interrupt: Interrupt,
+): Promise<Required<Opened>> {
+  const stand = await openStand(options, interrupt);
+  opened.stand = stand;
+  const watch = new Watch(stand.port, counters, { ...options, packets }, interrupt.signal);
+  opened.watch = watch;
+  await stand.port.start();
+  checkDevice(stand.port, options, largest, capture !== undefined);
+  if (interrupt.signal.aborted) throw new VirtioError(ErrorCode.ABORTED, 'stopped before the first packet');
+  return { stand, watch };
+}
+
 const orderOf = ({ queues, size, burst, ringSize, verify, pcapOut, idle }: LoopbackOptions) => ({
   queues,
   size,
@@ -85,7 +115,7 @@ const orderOf = ({ queues, size, burst, ringSize, verify, pcapOut, idle }: Loopb
   idle,
 });
 
-const launchTraffic = (port: Port, order: TrafficOrder, { lcores }: LoopbackOptions): Promise<Launched> =>
+const launchTraffic = (port: Promise<Port>, order: TrafficOrder, { lcores }: LoopbackOptions): Promise<Launched> =>
   launch(port, new URL('./worker.js', import.meta.url), {
     data: order,
     lcores: lcores === undefined ? undefined : lcores.slice(0, 1),

@@ -1,6 +1,6 @@
 /** Packets that are made up: every byte follows from queue, sequence number and position. */
 
-import type { PacketPool } from '../../index.js';
+import type { PacketPool } from '../../thread.js';
 import type { PacketContent } from './content.js';
 
 /**

@@ -7,7 +7,7 @@ import {
   type PacketPool,
   PacketView,
   type PcapWriter,
-} from '../../index.js';
+} from '../../thread.js';
 import type { PacketContent } from './content.js';
 import { TrafficCounter } from './counters.js';
 

@@ -3,7 +3,7 @@
 import type { VirtioError } from '../../errors.js';
 import type { NetDevice, PortStatistics } from '../../index.js';
 import { packageVersion } from '../version.js';
-import type { Capture } from './capture.js';
+import type { Capture } from './capture-content.js';
 import type { TrafficCounters } from './counters.js';
 import { type LoopbackOptions, transportOf } from './options.js';
 import type { Stand } from './stand.js';

@@ -3,21 +3,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import {
-  DeviceThread,
-  EmulatedPciFunction,
-  ErrorCode,
-  echoPort,
-  Feature,
-  NetDevice,
-  type OpenPortOptions,
-  openPort,
-  PciModernTransport,
-  Port,
-  parsePciAddress,
-  VhostUserServer,
-  VirtioError,
-} from '../../index.js';
+import { DeviceThread } from '../../backend/device-thread.js';
+import { echoPort } from '../../backend/ports/built-in.js';
+import { ErrorCode, VirtioError } from '../../errors.js';
+import type { NetDevice, OpenPortOptions, Port, VhostUserServer } from '../../index.js';
+import { parsePciAddress } from '../../pci/pci-address.js';
+import { Feature } from '../../spec/features.js';
 import type { Interrupt } from '../interrupt.js';
 import { type LoopbackOptions, transportOf } from './options.js';
 
@@ -42,22 +33,40 @@ export async function openStand(options: LoopbackOptions, interrupt: Interrupt):
     demand: demandedFeatures(options.demand ?? []),
     signal: interrupt.signal,
   };
-  if (connect !== undefined) {
-    return { port: await openPort(`vhost-user:${connect}`, portOptions), device: () => undefined };
-  }
-  if (device !== undefined)
-    return { port: await openPort(checkedAddress(device), portOptions), device: () => undefined };
-  const thread = await DeviceThread.start({ cpu: options.lcores?.[1], idle: options.idle });
+  if (connect !== undefined) return await openOther(`vhost-user:${connect}`, portOptions);
+  if (device !== undefined) return await openOther(checkedAddress(device), portOptions);
+  // The thread comes up while the rest is loaded.
+  const starting = DeviceThread.start({
+    cpu: options.lcores?.[1],
+    idle: options.idle,
+    ports: [new URL(echoPort().module)],
+  });
   try {
     const open = transportOf(options) === 'pci' ? openPci : openVhostUser;
-    return await open(thread, portOptions, options, interrupt);
+    return await open(starting, portOptions, options, interrupt);
   } catch (error) {
-    await thread.stop();
+    await starting.then(
+      (thread) => thread.stop(),
+      () => undefined,
+    );
     throw error;
   }
 }
 
-async function openPci(thread: DeviceThread, portOptions: OpenPortOptions): Promise<Stand> {
+/** A port without a back-end of ours. */
+async function openOther(address: string, portOptions: OpenPortOptions): Promise<Stand> {
+  const { openPort } = await import('../../open.js');
+  return { port: await openPort(address, portOptions), device: () => undefined };
+}
+
+async function openPci(starting: Promise<DeviceThread>, portOptions: OpenPortOptions): Promise<Stand> {
+  const [thread, { NetDevice }, { EmulatedPciFunction }, { PciModernTransport }, { Port }] = await Promise.all([
+    starting,
+    import('../../backend/net-device.js'),
+    import('../../backend/emulated-pci-function.js'),
+    import('../../transport/pci-modern.js'),
+    import('../../net/port.js'),
+  ]);
   const device = new NetDevice(thread, { port: echoPort(), queuePairs: portOptions.queues });
   try {
     await device.ready();
@@ -71,11 +80,17 @@ async function openPci(thread: DeviceThread, portOptions: OpenPortOptions): Prom
 }
 
 async function openVhostUser(
-  thread: DeviceThread,
+  starting: Promise<DeviceThread>,
   portOptions: OpenPortOptions,
   options: LoopbackOptions,
   interrupt: Interrupt,
 ): Promise<Stand> {
+  const [thread, { NetDevice }, { VhostUserServer }, { openPort }] = await Promise.all([
+    starting,
+    import('../../backend/net-device.js'),
+    import('../../backend/vhost-user-server.js'),
+    import('../../open.js'),
+  ]);
   const folder = options.socketPath === undefined ? TemporaryFolder.create(interrupt) : undefined;
   const path = options.socketPath ?? join(folder!.path, 'vhost.sock');
   let device: NetDevice | undefined;

@@ -1,6 +1,7 @@
 /** Looks after traffic while it runs: what ends it, how far it is, and whether it stands still. */
 
-import { ErrorCode, type Launched, type Port, VirtioError } from '../../index.js';
+import { ErrorCode, VirtioError } from '../../errors.js';
+import type { Launched, Port } from '../../index.js';
 import { count, packetRate, plural } from '../output.js';
 import { Progress } from '../progress.js';
 import type { TrafficCounters } from './counters.js';

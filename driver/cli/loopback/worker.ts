@@ -1,7 +1,7 @@
 /** The poll thread of a loopback run: sends, receives and verifies on all queue pairs. */
 
-import { type IdlePolicy, type LaunchContext, PcapWriter } from '../../index.js';
-import { type Capture, CaptureContent } from './capture.js';
+import { type IdlePolicy, type LaunchContext, PcapWriter } from '../../thread.js';
+import { type Capture, CaptureContent } from './capture-content.js';
 import { TrafficCounters, type TrafficMemory } from './counters.js';
 import { lengthsOf, PatternContent } from './pattern.js';
 import { type Difference, QueueTraffic } from './queue-traffic.js';
