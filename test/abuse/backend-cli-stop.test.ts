@@ -99,9 +99,13 @@ test('a second signal forces the end, and the sockets go all the same', () =>
 test('a front-end that is killed in mid-traffic: told, and the next one is served', () =>
   withFolder((folder) => {
     const path = join(folder, 'x.sock');
-    return withDaemon([at(path)], async (daemon) => {
+    return withDaemon([at(path), '--stats=0.2'], async (daemon) => {
       const guest = startCli(['loopback', '--connect', path, '--duration', '60']);
-      await daemon.waitFor((event) => event['state'] === 'started' && event['ring'] === 1, 'a ring that runs');
+      // With packets on their way no message is: one that is not read when it dies would be an error.
+      await daemon.waitFor(
+        (event) => event.event === 'stats' && /"packets":[1-9]/.test(JSON.stringify(event)),
+        'packets',
+      );
       guest.kill('SIGKILL');
       await guest.done;
       await daemon.waitFor((event) => event.event === 'disconnected', 'its end');
