@@ -54,7 +54,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
   views: PackedRingViews,
   options: DriverRingOptions,
 ): DriverRing {
-  const { size, desc, driverEvent, deviceEvent } = views;
+  const { size, driverEvent, deviceEvent } = views;
+  /** Signed, so that a word with its highest bit set, as the marks of every second round are, is no number on the heap. */
+  const desc = new Int32Array(views.desc.buffer, views.desc.byteOffset, views.desc.length);
   const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect } = options;
   const { base = PACKED_START } = options;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
@@ -103,11 +105,15 @@ export const packedDriverRing = specialize(function packedDriverRing(
     if (broken !== undefined) return 0;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const freeBefore = freeCount;
+    const firstId = freeIdHead;
+    let slot = availSlot;
+    let slotMarks = marks;
+    let free = freeCount;
     let firstWord = 0;
     let bytes = 0;
     let taken = 0;
     // Bounds: handles come from the pool, ids from our own free list, slots are below `size`.
-    for (; taken < count && freeCount > 0; taken++) {
+    for (; taken < count && free > 0; taken++) {
       const handle = handles[start + taken]!;
       const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
@@ -129,30 +135,41 @@ export const packedDriverRing = specialize(function packedDriverRing(
       } else {
         writePlainHeader(pool, header, headerBytes, 0);
       }
-      const at = availSlot << PACKED_DESC_WORDS_SHIFT;
-      const id = freeIds[freeIdHead & idMask]!;
-      let word = marks | id;
+      const at = slot << PACKED_DESC_WORDS_SHIFT;
+      const id = freeIds[(firstId + taken) & idMask]!;
+      let word = slotMarks | id;
       if (fields[field + NEXT] === 0) {
         desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
         desc[at + 1] = lookUpHigh ? iovas[(handle << 1) + 1]! : highWord;
         desc[at + 2] = length + headerBytes;
         chains[id] = handle + 1;
         bytes += length;
-        freeCount--;
-        if (++availSlot === size) wrapAvail();
+        free--;
+        if (++slot === size) {
+          slot = 0;
+          slotMarks ^= PACKED_MARKS;
+        }
       } else {
+        availSlot = slot;
+        marks = slotMarks;
+        freeCount = free;
         const kind = postSegments(handle, id);
         if (kind < 0) break;
         word |= kind;
         bytes += fields[field + PACKET_LENGTH]!;
+        slot = availSlot;
+        slotMarks = marks;
+        free = freeCount;
       }
-      freeIdHead++;
       if (taken === 0) firstWord = word;
       else desc[at + 3] = word;
     }
-    freeIdHead &= idMask;
+    availSlot = slot;
+    marks = slotMarks;
+    freeCount = free;
+    freeIdHead = (firstId + taken) & idMask;
     postedBytes = bytes;
-    publish(firstAt, firstWord, taken, freeBefore - freeCount);
+    publish(firstAt, firstWord, taken, freeBefore - free);
     return taken;
   }
 
@@ -162,21 +179,28 @@ export const packedDriverRing = specialize(function packedDriverRing(
     const offset = headroom - headerBytes;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const first = freeIdHead;
+    let slot = availSlot;
+    let slotMarks = marks;
     let firstWord = 0;
     // Bounds as above.
     for (let index = 0; index < taken; index++) {
       const handle = handles[start + index]!;
       const id = freeIds[(first + index) & idMask]!;
-      const at = availSlot << PACKED_DESC_WORDS_SHIFT;
+      const at = slot << PACKED_DESC_WORDS_SHIFT;
       desc[at] = iovas[handle << 1]! + offset;
       desc[at + 1] = lookUpHigh ? iovas[(handle << 1) + 1]! : highWord;
       desc[at + 2] = bufferBytes;
-      const word = marks | WRITE_MARK | id;
+      const word = slotMarks | WRITE_MARK | id;
       if (index === 0) firstWord = word;
       else desc[at + 3] = word;
       chains[id] = (handle + 1) | WRITABLE;
-      if (++availSlot === size) wrapAvail();
+      if (++slot === size) {
+        slot = 0;
+        slotMarks ^= PACKED_MARKS;
+      }
     }
+    availSlot = slot;
+    marks = slotMarks;
     freeIdHead = (first + taken) & idMask;
     freeCount -= taken;
     publish(firstAt, firstWord, taken, taken);
@@ -187,10 +211,12 @@ export const packedDriverRing = specialize(function packedDriverRing(
     if (broken !== undefined || limit === 0) return 0;
     let tail = freeIdHead + size - inFlight;
     let slot = usedSlot;
+    let slotMarks = doneMarks;
+    let free = freeCount;
     let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
     let count = 0;
     // Bounds: no more chains come back than are in flight, which is `size` at most.
-    while ((word & PACKED_MARKS) === doneMarks) {
+    while ((word & PACKED_MARKS) === slotMarks) {
       const id = word & PACKED_ID_MASK;
       const chain = id < size ? chains[id]! : 0;
       if (chain === 0) {
@@ -202,16 +228,18 @@ export const packedDriverRing = specialize(function packedDriverRing(
       usedAt[count] = (chain & WRITABLE) === 0 ? size : slot;
       freeIds[tail++ & idMask] = id;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
-      freeCount += descriptors;
+      free += descriptors;
       slot += descriptors;
       if (slot >= size) {
         slot -= size;
-        doneMarks ^= PACKED_MARKS;
+        slotMarks ^= PACKED_MARKS;
       }
       if (++count === limit) break;
       word = desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3]!;
     }
     usedSlot = slot;
+    doneMarks = slotMarks;
+    freeCount = free;
     inFlight -= count;
     // The first mark was loaded in order, those behind it were not: no length is read before the last of them. An
     // atomic read-modify-write is a full barrier on every machine there is.
@@ -221,7 +249,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.8.22.1).
       let length = 0;
       if (at < size) {
-        length = desc[(at << PACKED_DESC_WORDS_SHIFT) + 2]!;
+        length = desc[(at << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
         // More than was posted is a lie; the packet is marked as overlong, for the queue to drop (CVE-2021-47352).
         if (length > bufferBytes) length = OVERLONG;
       }
@@ -234,10 +262,12 @@ export const packedDriverRing = specialize(function packedDriverRing(
     if (broken !== undefined || limit === 0) return 0;
     let tail = freeIdHead + size - inFlight;
     let slot = usedSlot;
+    let slotMarks = doneMarks;
+    let free = freeCount;
     let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
     let count = 0;
     // Id and marks are one word: there is nothing else to read, and no order to keep.
-    while ((word & PACKED_MARKS) === doneMarks) {
+    while ((word & PACKED_MARKS) === slotMarks) {
       const id = word & PACKED_ID_MASK;
       const chain = id < size ? chains[id]! : 0;
       if (chain === 0) {
@@ -248,16 +278,18 @@ export const packedDriverRing = specialize(function packedDriverRing(
       out[count] = (chain & HANDLE_MASK) - 1;
       freeIds[tail++ & idMask] = id;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
-      freeCount += descriptors;
+      free += descriptors;
       slot += descriptors;
       if (slot >= size) {
         slot -= size;
-        doneMarks ^= PACKED_MARKS;
+        slotMarks ^= PACKED_MARKS;
       }
       if (++count === limit) break;
       word = desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3]!;
     }
     usedSlot = slot;
+    doneMarks = slotMarks;
+    freeCount = free;
     inFlight -= count;
     return count;
   }
@@ -379,7 +411,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   }
 
   /** Writes address and length of a segment with `leading` bytes before its data; returns the next one, plus one. */
-  function writeSegment(table: Uint32Array, at: number, segment: number, leading: number): number {
+  function writeSegment(table: Uint32Array | Int32Array, at: number, segment: number, leading: number): number {
     const field = segment << WORDS_SHIFT;
     table[at] = iovas[segment << 1]! + fields[field + DATA_OFFSET]! - leading;
     table[at + 1] = iovas[(segment << 1) + 1]!;

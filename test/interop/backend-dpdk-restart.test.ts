@@ -41,6 +41,7 @@ const fds = (): number => readdirSync('/proc/self/fd').length;
 
 const COMBINATION: Combination = {
   queues: QUEUES,
+  ring: 'split',
   ringSize: RING_SIZE,
   mergeable: true,
   inOrder: true,
