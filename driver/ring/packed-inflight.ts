@@ -26,6 +26,10 @@ export class PackedInflightRegion {
   readonly #bytes: Uint8Array;
   readonly #halfWords: Uint16Array;
   readonly #words: Uint32Array;
+  /** Used index, the one before, their wrap counters: the eight bytes from `used_idx` on. */
+  readonly #place: Float64Array;
+  readonly #placeWords = new Uint32Array(2);
+  readonly #placeBytes = new Float64Array(this.#placeWords.buffer);
   /** The device's own copies of what it wrote. */
   readonly #next: Uint16Array;
   /** Last entry, and number of entries, of the chain at an entry. */
@@ -45,6 +49,7 @@ export class PackedInflightRegion {
     this.#bytes = new Uint8Array(buffer);
     this.#halfWords = new Uint16Array(buffer);
     this.#words = new Uint32Array(buffer);
+    this.#place = new Float64Array(buffer, head.used_idx.offset, 1);
     this.#next = new Uint16Array(size);
     this.#last = new Uint16Array(size);
     this.#count = new Uint16Array(size);
@@ -83,7 +88,6 @@ export class PackedInflightRegion {
     }
     this.#counterLow = state.counterLow;
     this.#counterHigh = state.counterHigh;
-    this.#writePosition(state.position);
     this.#settle(state.position);
     return state;
   }
@@ -134,7 +138,7 @@ export class PackedInflightRegion {
       this.#writeFree(first);
       after = advance(after, this.#count[first]!, this.size);
     }
-    this.#writePosition(after);
+    this.#writePosition(position, after);
   }
 
   /** After the ring has told of them. */
@@ -176,16 +180,20 @@ export class PackedInflightRegion {
     this.#free = first;
     this.#storeHalfWord(head.free_head.offset, first);
   }
-  #writePosition(position: number): void {
-    this.#storeHalfWord(head.used_idx.offset, position & OFFSET_MASK);
-    Atomics.store(this.#bytes, head.used_wrap_counter.offset, (position & WRAP) === 0 ? 0 : 1);
+  /**
+   * Used index and wrap counter, and those before, in one store: half of it would read as another lap. The number that the
+   * eight bytes are means nothing; its upper two are 0, so that it is never a NaN.
+   */
+  #writePosition(before: number, after: number): void {
+    this.#placeWords[0] = (after & OFFSET_MASK) | ((before & OFFSET_MASK) << 16);
+    this.#placeWords[1] = ((after & WRAP) === 0 ? 0 : 1) | ((before & WRAP) === 0 ? 0 : 1 << 8);
+    this.#place[0] = this.#placeBytes[0]!;
   }
 
   /** Nothing is half done. */
   #settle(position: number): void {
     this.#storeHalfWord(head.old_free_head.offset, this.#free);
-    this.#storeHalfWord(head.old_used_idx.offset, position & OFFSET_MASK);
-    Atomics.store(this.#bytes, head.old_used_wrap_counter.offset, (position & WRAP) === 0 ? 0 : 1);
+    this.#writePosition(position, position);
   }
 
   #storeHalfWord(at: number, value: number): void {
@@ -198,7 +206,6 @@ export class PackedInflightRegion {
     this.#storeHalfWord(head.desc_num.offset, this.size);
     for (let index = 0; index < this.size; index++) this.#link(index, index + 1);
     this.#writeFree(0);
-    this.#writePosition(position);
     this.#settle(position);
     this.#storeHalfWord(head.version.offset, VERSION);
   }
