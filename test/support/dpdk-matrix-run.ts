@@ -40,8 +40,11 @@ export function addressesAfter(
   }
 }
 
+/** A combination, or one with a packed ring of another size. */
+type AnySize = Omit<Combination, 'ringSize'> & { readonly ringSize: number };
+
 export interface CombinationRun {
-  readonly combination: Combination;
+  readonly combination: AnySize;
   /** Over all queues, a multiple of their number. */
   readonly packets: number;
   /** What is to come back in front of each packet; what the mode makes of it when not given. */
@@ -94,7 +97,7 @@ export async function runCombination(peer: MatrixPeer, run: CombinationRun): Pro
 }
 
 /** Whether the port is what was asked for: otherwise it proves something else. */
-function checkPort(port: Port, { ringSize, mergeable, queues, rings }: Combination): void {
+function checkPort(port: Port, { ringSize, mergeable, queues, rings }: AnySize): void {
   assert.is(port.features?.has(Feature.RING_PACKED), rings !== 'split', 'RING_PACKED as asked for');
   assert.is(port.features?.has(Feature.EVENT_IDX), rings === 'packed with events', 'EVENT_IDX as asked for');
   assert.is(port.features?.has(Feature.MRG_RXBUF), mergeable, 'MRG_RXBUF as asked for');
