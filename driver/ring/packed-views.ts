@@ -22,7 +22,7 @@ export const WRAP = 1 << RING_EVENT_WRAP_BIT;
 export const OFFSET_MASK = WRAP - 1;
 
 /** The position at which both ends begin: descriptor 0, wrap counter 1 (virtio 1.2 §2.8.1). */
-export const PACKED_START = WRAP;
+export const PACKED_START = 1 << RING_EVENT_WRAP_BIT;
 
 /**
  * The marks of an available descriptor under the wrap counter of `position`: AVAIL as the counter, USED its inverse.
