@@ -22,7 +22,7 @@ import { skipWithout } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
 
 export const timeBoundSeconds = 300;
-export const fullTimeBoundSeconds = 7200;
+export const fullTimeBoundSeconds = 14_400;
 
 const isFull = process.env['VIRTIO_PMD_FULL'] !== undefined;
 const PACKETS = isFull ? 1_000_000 : 20_000;
