@@ -31,7 +31,11 @@ export interface RingSetup {
   readonly desc: bigint;
   readonly avail: bigint;
   readonly used: bigint;
-  /** Index of the next available entry to look at (split), 0 to 65535. */
+  /**
+   * Index of the next available entry to look at, 0 to 65535. On a packed ring, which RING_PACKED makes it, as in vhost-user's
+   * SET_VRING_BASE: position of the next available descriptor in bits 0 to 15, of the next used one above; all zero there
+   * says that they are the same.
+   */
   readonly base: number;
   /** Eventfd that the guest signals, or undefined: the device polls anyway. */
   readonly kickFd: number | undefined;
@@ -90,7 +94,7 @@ export interface DeviceModel {
   startRing(ring: number, setup: RingSetup): Promise<void>;
   /** Enabled rings move packets; a started, disabled transmitq is consumed and dropped (vhost-user, "Ring states"). */
   enableRing(ring: number, enabled: boolean): Promise<void>;
-  /** Stops a ring; resolves to the index of the next available entry, exact. A ring that never started answers its base. */
+  /** Stops a ring; resolves to the index of the next available entry (packed: the position), exact. A ring that never started answers its base. */
   stopRing(ring: number): Promise<number>;
   /** Notes every page that is written for the guest in this bitmap (vhost-user "Migration"); undefined ends that. */
   setLog(log: MemoryRange | undefined): Promise<void>;

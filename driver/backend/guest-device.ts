@@ -2,6 +2,7 @@
 
 import { CopyDirection } from '../../native/index.js';
 import { Burst } from '../memory/burst.js';
+import { PACKED_START } from '../ring/packed-views.js';
 import { jobsNeeded } from '../ring/split-device-ring.js';
 import { MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import type { FeatureSet } from '../spec/features.js';
@@ -119,7 +120,7 @@ export class GuestDevice {
     if (index === this.#queues.controlIndex) {
       this.#shared.activePairs = 1;
       // A queue that goes on where it stood is of a guest that has said what it wants.
-      if (setup.base === 0) this.#forgetCommands();
+      if (isFresh(setup)) this.#forgetCommands();
     }
   }
 
@@ -325,6 +326,9 @@ export class GuestDevice {
     return true;
   }
 }
+
+/** Whether a ring begins where a driver that has just made it stands: on a packed one with wrap counters of 1. */
+const isFresh = ({ base }: RingSetup): boolean => (base & ~(PACKED_START | (PACKED_START << 16))) === 0;
 
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;

@@ -4,7 +4,7 @@ import { CopyDirection, type CopyEngine, native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import type { MemoryRange } from '../spec/pci-function.js';
-import { splitRingParts } from '../spec/ring.js';
+import { ringParts } from '../spec/ring.js';
 import type { GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
 
 /** One past the last address there is. */
@@ -79,17 +79,20 @@ export class GuestMemory {
   }
 
   /** The first address of a ring, or of its log, without a translation, and what it is wanted for; or undefined. */
-  missingOfRing(setup: RingSetup): { readonly iova: bigint; readonly direction: CopyDirection } | undefined {
-    for (const { address, bytes, direction } of partsOf(setup)) {
+  missingOfRing(
+    setup: RingSetup,
+    packed: boolean,
+  ): { readonly iova: bigint; readonly direction: CopyDirection } | undefined {
+    for (const { address, bytes, direction } of partsOf(setup, packed)) {
       const iova = this.missing(address, bytes, direction);
       if (iova !== undefined) return { iova, direction };
     }
-    const { used, usedLog } = setup;
+    const { desc, used, usedLog } = setup;
     // The engine may know a translation that is forgotten here: without it nothing of the ring would be logged.
-    if (this.#isLogged && usedLog === used && this.logAddress(usedLog) === undefined) {
-      return { iova: used, direction: CopyDirection.TO_GUEST };
-    }
-    return undefined;
+    const written = packed ? [used, desc] : [used];
+    if (!this.#isLogged || usedLog !== used) return undefined;
+    const iova = written.find((address) => this.logAddress(address) === undefined);
+    return iova === undefined ? undefined : { iova, direction: CopyDirection.TO_GUEST };
   }
 
   /** Where the log counts an address: what stands for it in the guest where addresses are translated. */
@@ -129,19 +132,21 @@ export class GuestMemory {
   }
 }
 
-/** The parts of a ring, and what the device does to them. */
-const partsOf = ({ size, desc, avail, used }: RingSetup) => {
-  const parts = splitRingParts(size);
+/** The parts of a ring, and what the device does to them: a packed ring's descriptors are read and written. */
+const partsOf = ({ size, desc, avail, used }: RingSetup, packed: boolean) => {
+  const parts = ringParts(size, packed);
+  const { FROM_GUEST, TO_GUEST } = CopyDirection;
   return [
-    { address: desc, bytes: parts.desc.bytes, direction: CopyDirection.FROM_GUEST },
-    { address: avail, bytes: parts.driver.bytes, direction: CopyDirection.FROM_GUEST },
-    { address: used, bytes: parts.device.bytes, direction: CopyDirection.TO_GUEST },
+    { address: desc, bytes: parts.desc.bytes, direction: FROM_GUEST },
+    ...(packed ? [{ address: desc, bytes: parts.desc.bytes, direction: TO_GUEST }] : []),
+    { address: avail, bytes: parts.driver.bytes, direction: FROM_GUEST },
+    { address: used, bytes: parts.device.bytes, direction: TO_GUEST },
   ] as const;
 };
 
 /** Whether a part of the ring is in a range of addresses. */
-export const touchesRing = (setup: RingSetup, iova: bigint, bytes: bigint): boolean =>
-  partsOf(setup).some((part) => overlaps(part.address, BigInt(part.bytes), iova, bytes));
+export const touchesRing = (setup: RingSetup, packed: boolean, iova: bigint, bytes: bigint): boolean =>
+  partsOf(setup, packed).some((part) => overlaps(part.address, BigInt(part.bytes), iova, bytes));
 
 const overlaps = (a: bigint, aBytes: bigint, b: bigint, bBytes: bigint): boolean => a < b + bBytes && b < a + aBytes;
 

@@ -2,17 +2,18 @@
 
 import { CopyDirection, native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
-import type { MissListener, TableScratch } from '../ring/chain-walker.js';
 import type { DeviceRing } from '../ring/ends.js';
-import type { RingOver } from '../ring/inflight-device-ring.js';
-import { LoggedDeviceRing } from '../ring/logged-device-ring.js';
-import { type DeviceRingOptions, splitDeviceRing } from '../ring/split-device-ring.js';
+import type { MissListener, TableScratch } from '../ring/indirect-tables.js';
+import { LoggedDeviceRing, packedRingLog, type RingLog, splitRingLog } from '../ring/logged-device-ring.js';
+import type { PackedDeviceRingOptions } from '../ring/packed-device-ring.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import type { DeviceEvent, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
 import { type GuestMemory, touchesRing } from './guest-memory.js';
+import type { OpenInflight } from './inflight-mapping.js';
+import { openPackedRing } from './packed-ring-resume.js';
 import { DEVICE_BURST } from './ring-context.js';
-import { type OpenInflight, openInflight, startIndex } from './ring-resume.js';
-import { checkRingSetup, guestRingViews } from './ring-setup.js';
+import { openSplitRing } from './ring-resume.js';
+import { checkRingSetup } from './ring-setup.js';
 
 /** A ring and how far it has come. */
 interface RingState {
@@ -69,6 +70,10 @@ export class GuestRings {
     this.#memory.setTranslated(features.has(Feature.ACCESS_PLATFORM));
   }
 
+  get #isPacked(): boolean {
+    return this.#features?.has(Feature.RING_PACKED) === true;
+  }
+
   isEnabled(index: number): boolean {
     return this.#states[index]!.enabled;
   }
@@ -90,8 +95,8 @@ export class GuestRings {
     this.#close(index, state);
     state.setup = undefined;
     state.missed = undefined;
-    checkRingSetup(index, setup);
-    const missing = this.#memory.missingOfRing(setup);
+    checkRingSetup(index, this.#isPacked, setup);
+    const missing = this.#memory.missingOfRing(setup, this.#isPacked);
     if (missing !== undefined) throw noTranslation(index, missing.iova);
     this.#open(index, state, setup);
     state.setup = setup;
@@ -138,7 +143,7 @@ export class GuestRings {
     this.#memory.setLog(log);
     for (const [index, state] of this.#states.entries()) {
       if (state.ring === undefined || state.setup === undefined) continue;
-      if (this.#memory.missingOfRing(state.setup) !== undefined) {
+      if (this.#memory.missingOfRing(state.setup, this.#isPacked) !== undefined) {
         this.#leave(index, state);
         this.#reopen(index, state);
         continue;
@@ -160,7 +165,7 @@ export class GuestRings {
     this.#memory.removeTranslations(iova, bytes);
     for (const [index, state] of this.#states.entries()) {
       if (isIn(state.missed, iova, bytes)) state.missed = undefined;
-      if (state.setup !== undefined && touchesRing(state.setup, iova, bytes)) this.#leave(index, state);
+      if (state.setup !== undefined && touchesRing(state.setup, this.#isPacked, iova, bytes)) this.#leave(index, state);
       this.#goOn(index, state);
     }
   }
@@ -217,7 +222,7 @@ export class GuestRings {
   /** Opens a ring that has a set-up where it stood; asks for what its own parts lack, breaks it where it has no place. */
   #reopen(index: number, state: RingState): void {
     if (state.setup === undefined) return;
-    const missing = this.#memory.missingOfRing(state.setup);
+    const missing = this.#memory.missingOfRing(state.setup, this.#isPacked);
     if (missing !== undefined) {
       this.#ask(state, missing.iova, missing.direction);
       return;
@@ -233,34 +238,40 @@ export class GuestRings {
     const features = this.#features;
     if (features === undefined)
       throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
-    const views = guestRingViews(this.#memory.engine, index, setup);
     const onMiss: MissListener = (low, high, bytes, direction) => this.miss(index, low, high, bytes, direction);
-    const options: DeviceRingOptions = {
+    const options: PackedDeviceRingOptions = {
       engine: this.#memory.engine,
       burst: DEVICE_BURST,
       base: setup.base,
       eventIndex: features.has(Feature.EVENT_IDX),
       scratch: features.has(Feature.INDIRECT_DESC) ? this.#scratch : undefined,
       onMiss: this.#memory.isTranslated ? onMiss : undefined,
+      readsTables: (index & 1) === 1,
     };
-    const ringOver: RingOver = (over, base) => splitDeviceRing(over, { ...options, base });
     const resync = (reason: string): void => this.#host.emit({ type: 'ring-resync', ring: index, reason });
-    if (setup.inflight === undefined) {
-      this.#put(index, state, ringOver(views, startIndex(setup, views, resync)), setup);
-      return;
-    }
-    state.inflight = openInflight(setup.inflight, setup, views, ringOver, resync);
-    this.#put(index, state, state.inflight.ring, setup);
+    const open = this.#isPacked ? openPackedRing : openSplitRing;
+    const { ring, inflight } = open(index, setup, options, resync);
+    state.inflight = inflight;
+    this.#put(index, state, ring, setup);
   }
 
   /** Hands a ring over, with its writes logged where that is asked for. */
   #put(index: number, state: RingState, plain: DeviceRing, setup: RingSetup): void {
-    const { engine, isLogged } = this.#memory;
-    const used = isLogged ? this.#memory.logAddress(setup.usedLog) : undefined;
-    const ring = used === undefined ? plain : new LoggedDeviceRing(plain, engine, Number(used));
+    const log = this.#logOf(setup);
+    const ring = log === undefined ? plain : new LoggedDeviceRing(plain, log);
     state.ring = ring;
     this.#host.opened(index, ring, setup, this.#features!);
     if (state.isParked) this.#host.parked(index, true);
+  }
+
+  /** What marks the writes to a ring; undefined where they are not logged. */
+  #logOf({ size, desc, usedLog }: RingSetup): RingLog | undefined {
+    const { engine, isLogged } = this.#memory;
+    const used = isLogged ? this.#memory.logAddress(usedLog) : undefined;
+    if (used === undefined) return undefined;
+    if (!this.#isPacked) return splitRingLog(engine, size, Number(used));
+    // A front-end names the place of what is the used ring on a split one: here that is the event suppression structure.
+    return packedRingLog(engine, size, Number(this.#memory.logAddress(desc) ?? used), Number(used));
   }
 
   /** Closes a ring that is to be opened again; one that is broken stays so until it is started again. */

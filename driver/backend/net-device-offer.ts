@@ -27,6 +27,7 @@ export function offeredFeatures(options: OfferOptions): FeatureSet {
     Feature.MRG_RXBUF,
     Feature.INDIRECT_DESC,
     Feature.EVENT_IDX,
+    Feature.RING_PACKED,
     Feature.CTRL_VQ,
     Feature.CTRL_RX,
     Feature.CTRL_RX_EXTRA,

@@ -3,8 +3,8 @@
 import type { CopyEngine } from '../../native/index.js';
 import { CopyJob } from '../../native/index.js';
 import type { PacketPool } from '../memory/packet-pool.js';
-import type { MissListener } from '../ring/chain-walker.js';
 import type { DeviceRing } from '../ring/ends.js';
+import type { MissListener } from '../ring/indirect-tables.js';
 import type { Caller } from './caller.js';
 
 /** Packets a turn moves for one ring at most. */

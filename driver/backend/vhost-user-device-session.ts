@@ -84,7 +84,8 @@ export class DeviceSession {
     return this.#requests.channel;
   }
   get inflightLimits(): InflightLimits {
-    return { rings: this.rings.all.length, ringSize: this.device.maxRingSize };
+    const packed = this.hasFeature(Feature.RING_PACKED);
+    return { rings: this.rings.all.length, ringSize: this.device.maxRingSize, packed };
   }
   /** Why the connection has to end, where a request was such that refusing it is not enough. */
   get mustEnd(): VirtioError | undefined {
@@ -215,9 +216,10 @@ export class DeviceSession {
 
   /** Stops a ring; resolves to where it stands. */
   async stopRing(index: number): Promise<number> {
-    const base = await this.rings.stop(this.rings.ring(index));
+    const ring = this.rings.ring(index);
+    await this.rings.stop(ring);
     await this.#forgetTranslations();
-    return base;
+    return this.rings.baseOf(ring);
   }
 
   /** Serves an IOTLB message; resolves when its effect holds. */

@@ -29,9 +29,6 @@ const FRONTEND_OWNED = [
   Feature.SPEED_DUPLEX,
 ];
 
-/** Bits whose messages are not served: ring bases with wrap counters. */
-const NOT_SERVED = [Feature.RING_PACKED];
-
 /** Bits that are no device's but this door's own. */
 const OWN = [Feature.PROTOCOL_FEATURES, Feature.LOG_ALL];
 
@@ -42,7 +39,7 @@ const CARRIED = FeatureSet.fromWords([0xffff_ffff, 0xffff_ffff]);
 export const offeredFeatures = (device: DeviceModel): FeatureSet =>
   device.offered
     .intersection(CARRIED)
-    .without(...FRONTEND_OWNED, ...NOT_SERVED)
+    .without(...FRONTEND_OWNED)
     // The front-end has the control queue, so that even a device without one has more pairs.
     .with(...OWN, ...(device.maxQueuePairs > 1 ? [Feature.MQ] : []));
 
@@ -91,7 +88,6 @@ export function explainFeature(bit: number, device: DeviceModel, accepted: Featu
   if (!includes(OWN)) {
     if (!device.offered.has(bit)) return 'the device does not offer it';
     if (includes(FRONTEND_OWNED)) return 'the device has it, but what it is about is the business of the front-end';
-    if (includes(NOT_SERVED)) return 'the device has it, but vhost-user messages for it are not served';
     if (!CARRIED.has(bit)) return 'the device has it, but no vhost-user message can carry it';
   }
   const who = includes(OWN) ? 'vhost-user' : 'the device';

@@ -2,10 +2,12 @@
 
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { inflightBytes } from '../ring/inflight.js';
+import { packedInflightBytes } from '../ring/packed-inflight.js';
 import type { MemoryRange } from '../spec/pci-function.js';
-import { inflightSplitDesc, inflightSplitHead } from '../spec/vhost-user.js';
-import { isPowerOfTwo, roundUp } from '../units.js';
+import { roundUp } from '../units.js';
 import { OwnedFd } from '../wire/owned-fd.js';
+import { isRingSize } from './ring-setup.js';
 import { SharedFile } from './vhost-user-shared-file.js';
 
 /** What GET_INFLIGHT_FD and SET_INFLIGHT_FD say of a region. */
@@ -20,15 +22,17 @@ export interface InflightFields {
 export interface InflightLimits {
   readonly rings: number;
   readonly ringSize: number;
+  /** Whether RING_PACKED was accepted. */
+  readonly packed: boolean;
 }
 
 /** Each ring's part begins at a cache line of its own, as in other back-ends: the next one may be one of those. */
 const RING_ALIGNMENT = 64;
 const SECTION = 'Inflight I/O tracking';
 
-/** Bytes from one ring's part to the next, split ring. */
-const stride = (ringSize: number): number =>
-  roundUp(inflightSplitHead.bytes + ringSize * inflightSplitDesc.bytes, RING_ALIGNMENT);
+/** Bytes from one ring's part to the next. */
+const stride = (ringSize: number, packed: boolean): number =>
+  roundUp(packed ? packedInflightBytes(ringSize) : inflightBytes(ringSize), RING_ALIGNMENT);
 
 /**
  * A new region. It is all zeroes: its version says that nobody has used it (0).
@@ -41,7 +45,7 @@ export function createInflight(
   limits: InflightLimits,
 ): { readonly fields: InflightFields; readonly fd: OwnedFd } {
   checkShape(num_queues, queue_size, limits);
-  const bytes = num_queues * stride(queue_size);
+  const bytes = num_queues * stride(queue_size, limits.packed);
   try {
     const fd = new OwnedFd(native.createMemory('virtio-inflight', bytes, 0));
     return { fields: { mmap_size: BigInt(bytes), mmap_offset: 0n, num_queues, queue_size }, fd };
@@ -57,6 +61,8 @@ export function createInflight(
 export class InflightTable {
   /** Entries of each ring. */
   readonly ringSize: number;
+  /** Whether it is for packed rings. */
+  readonly packed: boolean;
   readonly #rings: number;
   readonly #file: SharedFile;
 
@@ -64,11 +70,12 @@ export class InflightTable {
   constructor(fields: InflightFields, owner: OwnedFd, limits: InflightLimits) {
     const { mmap_size, mmap_offset, num_queues, queue_size } = fields;
     checkShape(num_queues, queue_size, limits);
-    const least = num_queues * stride(queue_size);
+    const least = num_queues * stride(queue_size, limits.packed);
     if (mmap_size < BigInt(least)) {
       throw refusal(`${mmap_size} bytes for ${num_queues} rings, which need ${least}`, mmap_size);
     }
     this.ringSize = queue_size;
+    this.packed = limits.packed;
     this.#rings = num_queues;
     this.#file = SharedFile.of('an inflight region', SECTION, owner, mmap_offset, mmap_size);
   }
@@ -77,7 +84,7 @@ export class InflightTable {
   part(index: number): MemoryRange | undefined {
     if (index >= this.#rings) return undefined;
     const { fd, fileOffset } = this.#file.range;
-    const bytes = stride(this.ringSize);
+    const bytes = stride(this.ringSize, this.packed);
     return { fd, fileOffset: fileOffset + index * bytes, bytes };
   }
 
@@ -89,8 +96,9 @@ export class InflightTable {
 
 function checkShape(rings: number, ringSize: number, limits: InflightLimits): void {
   if (rings < 1 || rings > limits.rings) throw refusal(`${rings} rings, there are 1 to ${limits.rings}`, rings);
-  if (!isPowerOfTwo(ringSize) || ringSize > limits.ringSize) {
-    throw refusal(`rings of ${ringSize} entries, only a power of 2 up to ${limits.ringSize} can be`, ringSize);
+  if (!isRingSize(ringSize, limits.packed) || ringSize > limits.ringSize) {
+    const those = limits.packed ? '1' : 'a power of 2';
+    throw refusal(`rings of ${ringSize} entries, only ${those} up to ${limits.ringSize} can be`, ringSize);
   }
 }
 

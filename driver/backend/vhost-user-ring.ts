@@ -4,7 +4,7 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
 import { le16 } from '../spec/layout.js';
 import type { MemoryRange } from '../spec/pci-function.js';
-import { type RingPart, splitRingParts } from '../spec/ring.js';
+import { type RingPart, ringParts } from '../spec/ring.js';
 import { closeAll, type OwnedFd } from '../wire/owned-fd.js';
 import type { RingSetup } from './device-model.js';
 import type { MemoryTable } from './vhost-user-memory.js';
@@ -65,9 +65,9 @@ export class VhostUserRing {
     return this.isKicked ? undefined : 'a kick descriptor';
   }
 
-  /** Addresses must be multiples of 16, 2 and 4 (virtio 1.2 §2.7). @throws VirtioError PROTOCOL_VIOLATION */
-  checkAlignment(addresses: RingAddresses): void {
-    const parts = splitRingParts(1);
+  /** Addresses must be multiples of 16, 2 and 4, packed 16, 4 and 4 (virtio 1.2 §2.7, §2.8). @throws VirtioError PROTOCOL_VIOLATION */
+  checkAlignment(addresses: RingAddresses, packed: boolean): void {
+    const parts = ringParts(1, packed);
     for (const [what, address, part] of pairUp(addresses, parts)) {
       if (address % BigInt(part.alignment) !== 0n) {
         throw this.#refusal(`has its ${what} at 0x${address.toString(16)}, no multiple of ${part.alignment}`, address);
@@ -84,10 +84,11 @@ export class VhostUserRing {
   resolve(memory: MemoryTable, features: FeatureSet, extras: RingExtras): RingSetup {
     const { addresses } = this;
     if (addresses === undefined || this.size === 0) throw this.#refusal('has no size or no addresses', this.index);
-    const parts = splitRingParts(this.size);
+    const packed = features.has(Feature.RING_PACKED);
+    const parts = ringParts(this.size, packed);
     const isTranslated = features.has(Feature.ACCESS_PLATFORM);
-    // The event words are there, and touched, with EVENT_IDX only.
-    const eventBytes = features.has(Feature.EVENT_IDX) ? 0 : le16.bytes;
+    // The event words of a split ring are there, and touched, with EVENT_IDX only.
+    const eventBytes = packed || features.has(Feature.EVENT_IDX) ? 0 : le16.bytes;
     const place = ([what, address, part]: PlacedPart): bigint => {
       const bytes = part === parts.desc ? part.bytes : part.bytes - eventBytes;
       if (isTranslated && address + BigInt(bytes) <= ADDRESSES_END) return address;

@@ -4,9 +4,9 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import { Feature, FeatureSet } from '../spec/features.js';
 import { controlqIndex } from '../spec/net-config.js';
-import { isPowerOfTwo } from '../units.js';
 import type { OwnedFd } from '../wire/owned-fd.js';
 import type { DeviceModel, RingSetup } from './device-model.js';
+import { isRingBase, isRingSize } from './ring-setup.js';
 import { asVirtioError, type SessionListener } from './vhost-user-events.js';
 import type { InflightTable } from './vhost-user-inflight.js';
 import type { MemoryTable } from './vhost-user-memory.js';
@@ -67,8 +67,9 @@ export class VhostUserRings {
   async setSize(ring: VhostUserRing, size: number): Promise<void> {
     this.#checkStopped(ring, 'size');
     const most = Math.min(caps.ringSize, this.#around.device.maxRingSize);
-    if (!isPowerOfTwo(size) || size > most) {
-      throw refusal(`ring ${ring.index} cannot have ${size} entries, only a power of 2 up to ${most}`, size);
+    if (!isRingSize(size, this.#isPacked) || size > most) {
+      const those = this.#isPacked ? `1 to ${most}` : `a power of 2 up to ${most}`;
+      throw refusal(`ring ${ring.index} cannot have ${size} entries, only ${those}`, size);
     }
     const old = ring.size;
     ring.size = size;
@@ -82,13 +83,16 @@ export class VhostUserRings {
 
   setBase(ring: VhostUserRing, base: number): void {
     this.#checkStopped(ring, 'base');
-    // The index of a split ring is 16 bits wide: more must not be cut off to something that looks right.
-    if (base > 0xffff) throw refusal(`ring ${ring.index} cannot begin at ${base}`, base);
+    // The index of a split ring is 16 bits wide: more must not be cut off to something that looks right. Where the size is
+    // not known yet, a packed one is looked at again when it starts.
+    if (!isRingBase(base, ring.size === 0 ? caps.ringSize : ring.size, this.#isPacked)) {
+      throw refusal(`ring ${ring.index} cannot begin at 0x${base.toString(16)}`, base);
+    }
     ring.base = base;
   }
 
   async setAddresses(ring: VhostUserRing, addresses: RingAddresses): Promise<void> {
-    ring.checkAlignment(addresses);
+    ring.checkAlignment(addresses, this.#isPacked);
     const old = ring.addresses;
     if (ring.isRunning) {
       if (old === undefined || !isSamePlace(old, addresses)) this.#checkStopped(ring, 'addresses');
@@ -138,15 +142,20 @@ export class VhostUserRings {
     this.#tell(ring, isEnabled ? 'enabled' : 'disabled');
   }
 
-  /** Stops a ring, until it is kicked off again; resolves to where it stands. */
-  async stop(ring: VhostUserRing): Promise<number> {
+  /** Where a ring stands, as GET_VRING_BASE tells it: of a packed one the next available and the next used descriptor. */
+  baseOf({ base }: VhostUserRing): number {
+    // Nothing is between the two once it has run; a base that only one half was said of means the same.
+    return this.#isPacked && base <= 0xffff ? (base | (base << 16)) >>> 0 : base;
+  }
+
+  /** Stops a ring, until it is kicked off again. */
+  async stop(ring: VhostUserRing): Promise<void> {
     await this.#halt(ring);
     ring.isWaiting = false;
     ring.broken = undefined;
     ring.unkick();
     if (ring.isAnnounced) this.#tell(ring, 'stopped');
     ring.isAnnounced = false;
-    return ring.base;
   }
 
   async stopAll(): Promise<void> {
@@ -198,6 +207,10 @@ export class VhostUserRings {
     }
   }
 
+  get #isPacked(): boolean {
+    return this.#around.features?.has(Feature.RING_PACKED) === true;
+  }
+
   get #hasEarlyControl(): boolean {
     const { features } = this.#around;
     return features?.has(Feature.CTRL_VQ) === true && !features.has(Feature.MQ);
@@ -235,15 +248,20 @@ export class VhostUserRings {
 
   #resolve(ring: VhostUserRing, memory: MemoryTable = this.#around.memory): RingSetup {
     const { inflight, features, isInBand } = this.#around;
-    const part = inflight?.ringSize === ring.size ? inflight.part(ring.index) : undefined;
+    const part = this.#fits(ring, inflight) ? inflight?.part(ring.index) : undefined;
     return ring.resolve(memory, features ?? FeatureSet.EMPTY, { inflight: part, callsInBand: isInBand });
   }
 
-  /** A region made for rings of another size is not used: its indices would reach past this one (CVE-2026-86565). */
+  #fits(ring: VhostUserRing, inflight: InflightTable | undefined): boolean {
+    return inflight?.ringSize === ring.size && inflight.packed === this.#isPacked;
+  }
+
+  /** A region made for rings of another size, or format, is not used: its indices would reach past this one (CVE-2026-86565). */
   #checkInflight(ring: VhostUserRing): void {
     const { inflight, listener } = this.#around;
-    if (inflight === undefined || inflight.ringSize === ring.size || inflight.part(ring.index) === undefined) return;
-    const what = `ring ${ring.index} has ${ring.size} entries, its inflight region ${inflight.ringSize}: it is not used`;
+    if (inflight === undefined || this.#fits(ring, inflight) || inflight.part(ring.index) === undefined) return;
+    const format = inflight.packed === this.#isPacked ? '' : ' of the other format';
+    const what = `ring ${ring.index} has ${ring.size} entries, its inflight region ${inflight.ringSize}${format}: it is not used`;
     const requirement = 'vhost-user "Inflight I/O tracking"';
     const error = new VirtioError(ErrorCode.PROTOCOL_VIOLATION, what, { value: ring.size, requirement });
     listener.error('OK', error, ring.index);

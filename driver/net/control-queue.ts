@@ -1,14 +1,13 @@
-/** The control queue (virtio 1.2 §5.1.6.5): one command at a time, through descriptors 0 and 1. */
+/** The control queue (virtio 1.2 §5.1.6.5): one command at a time. */
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { DmaMemory } from '../memory/dma-memory.js';
-import { AVAIL_INDEX, AVAIL_RING, type SplitRingViews, USED_INDEX, USED_RING } from '../ring/split-views.js';
 import { CONTROL_ACK_BYTES, virtioNetCtrlHdr } from '../spec/control.js';
 import type { Doorbell } from '../spec/pci-function.js';
-import { DescFlag, virtqDesc } from '../spec/ring.js';
+import { type ControlRing, PackedControlRing, SplitControlRing } from './control-ring.js';
 import { DoorbellRinger } from './doorbell.js';
-import { type RingPlace, ringViews } from './queue-handle.js';
+import { packedRingViews, type RingPlace, ringViews } from './queue-handle.js';
 
 /** Bytes of the largest command with its header; the ack byte follows. */
 export const CONTROL_COMMAND_BYTES = 4096;
@@ -19,16 +18,17 @@ const ANSWER_TIMEOUT_MS = 5000;
 /** Sends commands and waits for their ack, on the control plane. */
 export class ControlQueue {
   readonly #memory: DmaMemory;
-  readonly #views: SplitRingViews;
+  readonly #ring: ControlRing;
   readonly #bufferAt: number;
   readonly #ringer: DoorbellRinger;
-  #sent = 0;
   #broken: string | undefined;
 
   /** @param bufferAt offset of `CONTROL_BUFFER_BYTES` bytes of the memory, for the command */
   constructor(memory: DmaMemory, ring: RingPlace, bufferAt: number, doorbell: Doorbell) {
     this.#memory = memory;
-    this.#views = ringViews(memory, ring);
+    this.#ring = ring.packed
+      ? new PackedControlRing(packedRingViews(memory, ring))
+      : new SplitControlRing(ringViews(memory, ring));
     this.#bufferAt = bufferAt;
     this.#ringer = new DoorbellRinger(doorbell);
   }
@@ -64,29 +64,21 @@ export class ControlQueue {
   }
 
   #post(commandBytes: number, ackAt: number): void {
-    const { avail, desc, size } = this.#views;
-    const view = new DataView(desc.buffer, desc.byteOffset, desc.byteLength);
-    const readable = { addr: this.#memory.iovas.at(this.#bufferAt), len: commandBytes, flags: DescFlag.NEXT, next: 1 };
-    const writable = { addr: this.#memory.iovas.at(ackAt), len: CONTROL_ACK_BYTES, flags: DescFlag.WRITE, next: 0 };
-    virtqDesc.write(view, readable, 0);
-    virtqDesc.write(view, writable, virtqDesc.bytes);
-    avail[AVAIL_RING + (this.#sent & (size - 1))] = 0;
-    this.#sent = (this.#sent + 1) & 0xffff;
-    // Command, descriptors and entry are visible before the index.
-    Atomics.store(avail, AVAIL_INDEX, this.#sent);
-    this.#ringer.ring(this.#sent);
+    const { iovas } = this.#memory;
+    this.#ring.post(
+      { addr: iovas.at(this.#bufferAt), len: commandBytes },
+      { addr: iovas.at(ackAt), len: CONTROL_ACK_BYTES },
+    );
+    this.#ringer.ring(this.#ring.position);
   }
 
   /** Waits until the device has used the one chain there is. */
   async #answer(): Promise<void> {
-    const { used, usedEntries, size } = this.#views;
     const deadline = performance.now() + ANSWER_TIMEOUT_MS;
-    const before = (this.#sent - 1) & 0xffff;
     for (;;) {
-      const index = Atomics.load(used, USED_INDEX);
-      if (index === this.#sent) break;
-      if (index !== before)
-        throw this.#break(ErrorCode.RING_BROKEN, `its used index jumped from ${before} to ${index}`);
+      const answer = this.#ring.answer();
+      if (answer === 'used') return;
+      if (answer !== 'none') throw this.#break(ErrorCode.RING_BROKEN, answer.breach);
       if (performance.now() > deadline) {
         throw this.#break(ErrorCode.TIMEOUT, `the device did not answer within ${ANSWER_TIMEOUT_MS} ms`);
       }
@@ -94,8 +86,6 @@ export class ControlQueue {
       // Who closes the port does not wait for a device that may never answer.
       if (this.#broken !== undefined) throw this.#break(ErrorCode.WRONG_STATE, this.#broken);
     }
-    const id = usedEntries[USED_RING + 2 * (before & (size - 1))]!;
-    if (id !== 0) throw this.#break(ErrorCode.RING_BROKEN, `used id ${id} is not a chain in flight`);
   }
 
   #break(code: ErrorCode, reason: string): VirtioError {

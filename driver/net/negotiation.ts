@@ -43,6 +43,8 @@ export interface FeatureChoices {
   readonly indirect?: boolean | undefined;
   /** Notifications tell how far a ring has come, in the device's own words. Default off: devices in hardware gain by it. */
   readonly notificationData?: boolean | undefined;
+  /** Format of the rings. `packed` is refused by devices that have none; it is quicker where both ends poll. Default split. */
+  readonly ring?: 'split' | 'packed' | undefined;
   /** Features without which the device is refused. */
   readonly demand?: readonly Feature[] | undefined;
 }
@@ -66,6 +68,9 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   ];
   if (mergeable) list.push({ feature: Feature.MRG_RXBUF, reason: 'to receive packets longer than a buffer' });
   if (indirect) list.push({ feature: Feature.INDIRECT_DESC, reason: 'to send scattered packets with one descriptor' });
+  if (choices.ring === 'packed') {
+    list.push({ feature: Feature.RING_PACKED, reason: 'to have packed rings', required: true });
+  }
   if (eventIndex) list.push({ feature: Feature.EVENT_IDX, reason: 'to save notifications' });
   if (choices.notificationData === true && !isLegacy) {
     list.push({ feature: Feature.NOTIFICATION_DATA, reason: 'to tell the device how far a ring has come' });
@@ -88,7 +93,7 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
 }
 
 /** Features that change how rings or notifications look, and that this driver does not drive. */
-const undriven: readonly number[] = [Feature.RING_PACKED, Feature.IN_ORDER, Feature.ADMIN_VQ];
+const undriven: readonly number[] = [Feature.IN_ORDER, Feature.ADMIN_VQ];
 
 /** @throws VirtioError UNSUPPORTED for a feature that would be accepted and not be kept to */
 function checkDriven(feature: number): void {

@@ -1,9 +1,7 @@
 /** Kicks that a device says it does not want, given now and then all the same: it may not know what it says (abuse D34). */
 
-import type { DmaMemory } from '../memory/dma-memory.js';
-import { AVAIL_INDEX } from '../ring/split-views.js';
 import { DoorbellRinger } from './doorbell.js';
-import { type QueueHandle, ringViews } from './queue-handle.js';
+import type { QueueHandle } from './queue-handle.js';
 import { QueueCounter, type QueueCounters } from './statistics.js';
 
 /** A device that lies about where it wants a notification holds packets up no longer than this. */
@@ -12,7 +10,6 @@ const EVERY_MS = 250;
 interface Watched {
   readonly counters: Float64Array;
   readonly ringer: DoorbellRinger;
-  readonly avail: Uint16Array;
   saved: number;
   sent: number;
   /** Something was posted without a kick, and nobody knows of one after it. */
@@ -22,23 +19,20 @@ interface Watched {
 /** Rings the doorbells of queues that posted and were not allowed a kick, from the control plane: polling costs nothing. */
 export class OverdueKicks {
   readonly #counters: QueueCounters;
-  readonly #rings: DmaMemory;
   #watched: Watched[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(counters: QueueCounters, rings: DmaMemory) {
+  constructor(counters: QueueCounters) {
     this.#counters = counters;
-    this.#rings = rings;
   }
 
   start(queues: readonly QueueHandle[]): void {
     this.stop();
-    this.#watched = queues.map(({ index, ring, doorbell }) => {
+    this.#watched = queues.map(({ index, doorbell }) => {
       const counters = this.#counters.of(index);
       return {
         counters,
         ringer: new DoorbellRinger(doorbell),
-        avail: ringViews(this.#rings, ring).avail,
         saved: counters[KICKS_SAVED]!,
         sent: counters[KICKS_SENT]!,
         isOwed: true,
@@ -59,8 +53,8 @@ export class OverdueKicks {
       const sent = queue.counters[KICKS_SENT]!;
       if (saved !== queue.saved) queue.isOwed = true;
       if (queue.isOwed && sent === queue.sent) {
-        // The thread that polls the queue stores it: what is read is not older than what was posted.
-        queue.ringer.ring(Atomics.load(queue.avail, AVAIL_INDEX));
+        // The thread that polls the queue stores it before it counts a saved kick.
+        queue.ringer.ring(queue.counters[SAVED_POSITION]!);
         queue.isOwed = false;
       }
       queue.saved = saved;
@@ -69,4 +63,4 @@ export class OverdueKicks {
   }
 }
 
-const { KICKS_SAVED, KICKS_SENT } = QueueCounter;
+const { KICKS_SAVED, KICKS_SENT, SAVED_POSITION } = QueueCounter;

@@ -16,7 +16,7 @@ export type PortInterrupts = 'none' | 'link' | 'receive';
 export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
   /** Queue pairs to use. Default 1. */
   readonly queues?: number | undefined;
-  /** Entries of each ring, a power of two from 4 to 32768; smaller where the device has less. Default 256. */
+  /** Entries of each ring, from 4 to 32768, a power of two unless it is packed; fewer where the device has less. Default 256. */
   readonly ringSize?: number | undefined;
   /** Pool for the packets, shared with other ports; one of the port's own when not given. */
   readonly pool?: PacketPool | undefined;
@@ -77,14 +77,16 @@ const MAX_RING_SIZE = 32768;
 const MAX_QUEUE_PAIRS = 128;
 
 /** @throws VirtioError INVALID_ARGUMENT for numbers that cannot work */
-export function checkOptions(queues: number, ringSize: number): void {
+export function checkOptions(queues: number, ringSize: number, ring: 'split' | 'packed'): void {
   check(
     Number.isInteger(queues) && queues >= 1 && queues <= MAX_QUEUE_PAIRS,
     `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`,
     queues,
   );
-  const sizeIsSound = isPowerOfTwo(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
-  check(sizeIsSound, `a ring size is a power of two from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`, ringSize);
+  const inBounds = Number.isInteger(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
+  const bounds = `from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`;
+  if (ring === 'packed') check(inBounds, `the size of a packed ring is a whole number ${bounds}`, ringSize);
+  else check(inBounds && isPowerOfTwo(ringSize), `a ring size is a power of two ${bounds}`, ringSize);
 }
 
 /**

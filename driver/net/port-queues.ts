@@ -11,13 +11,13 @@ import type { PortSession } from './attached-port.js';
 import { CONTROL_BUFFER_BYTES, ControlQueue } from './control-queue.js';
 import type { DeviceLimits } from './device-limits.js';
 import {
+  clearRing,
   placeRing,
   type QueueHandle,
   type RingPlace,
   resizeRing,
   ringAddresses,
   ringBytes,
-  ringViews,
 } from './queue-handle.js';
 
 /** Room for the control queues there are: a legacy device's cannot be made smaller. */
@@ -150,8 +150,10 @@ export class PortQueues {
         advice: 'use another device, or fewer queues',
       });
     }
-    // A power of two at most as large as either side wants; the memory is enough for the larger.
-    const size = Math.min(place.size, 2 ** Math.floor(Math.log2(largest)));
+    const packed = features.has(Feature.RING_PACKED);
+    // At most as large as either side wants, and a power of two unless it is packed (virtio 1.2 §2.7, §2.8.10.1).
+    const most = Math.min(place.size, largest);
+    const size = packed ? most : 2 ** Math.floor(Math.log2(most));
     if (transport.kind === 'pci-legacy' && size !== largest) {
       throw new VirtioError(
         ErrorCode.INVALID_ARGUMENT,
@@ -159,9 +161,9 @@ export class PortQueues {
         { value: size, requirement: 'virtio 1.2 §4.1.5.1.3.1', advice: `use a ring size of ${largest}` },
       );
     }
-    const ring = resizeRing(place, size);
+    const ring = resizeRing(place, size, packed);
     const indirect = features.has(Feature.INDIRECT_DESC) ? place.indirect : undefined;
-    ringViews(this.#memory, ring).clear();
+    clearRing(this.#memory, ring);
     const doorbell = await transport.setUpQueue(index, ringAddresses(this.#memory, ring));
     return {
       index,

@@ -68,8 +68,8 @@ export class Port extends EventEmitter<PortEvents> {
    */
   constructor(transport: Transport, options: PortOptions = {}) {
     super();
-    const { queues = 1, ringSize = 256, headroom, pages, lock, physical } = options;
-    checkOptions(queues, ringSize);
+    const { queues = 1, ringSize = 256, ring = 'split', headroom, pages, lock, physical } = options;
+    checkOptions(queues, ringSize, ring);
     checkPool(options.pool, physical ?? false, transport.address);
     this.id = nextPortId++;
     this.#transport = transport;
@@ -87,7 +87,7 @@ export class Port extends EventEmitter<PortEvents> {
       throw error;
     }
     this.#counters = QueueCounters.create(2 * queues);
-    this.#kicks = new OverdueKicks(this.#counters, this.#rings);
+    this.#kicks = new OverdueKicks(this.#counters);
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
     this.#threads = new PortThreads(this.pool, queues, ringSize);
     this.#watch = new PortWatch(transport, {

@@ -2,12 +2,15 @@
 
 import type { DmaMemory } from '../memory/dma-memory.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRingOptions, IndirectTables } from '../ring/driver-ring-options.js';
 import type { DriverRing } from '../ring/ends.js';
-import { type DriverRingOptions, type IndirectTables, splitDriverRing } from '../ring/split-driver-ring.js';
+import { packedDriverRing } from '../ring/packed-driver-ring.js';
+import { PackedRingViews } from '../ring/packed-views.js';
+import { splitDriverRing } from '../ring/split-driver-ring.js';
 import { SplitRingViews } from '../ring/split-views.js';
 import { LEGACY_QUEUE_ALIGNMENT } from '../spec/pci.js';
 import type { Doorbell } from '../spec/pci-function.js';
-import { splitRingParts, virtqDesc } from '../spec/ring.js';
+import { packedRingParts, splitRingParts, virtqDesc } from '../spec/ring.js';
 import type { QueueAddresses } from '../spec/transport.js';
 import { highWord, lowWord, roundUp } from '../units.js';
 
@@ -17,6 +20,8 @@ export const INDIRECT_ENTRIES = 36;
 /** Where a queue's ring is in the port's ring memory (offsets in bytes). */
 export interface RingPlace {
   readonly size: number;
+  /** RING_PACKED was accepted. `desc`, `driver` and `device` are the parts of either format. */
+  readonly packed: boolean;
   readonly desc: number;
   readonly driver: number;
   readonly device: number;
@@ -48,20 +53,21 @@ export function ringBytes(size: number, indirect: boolean): number {
 }
 
 const TABLE_ALIGNMENT = 128;
+const CACHE_LINE = 64;
 
-/** Takes the memory of a ring. */
-export function placeRing(memory: DmaMemory, size: number, indirect: boolean): RingPlace {
+/** Takes the memory of a ring: of a split one, which is enough for a packed one of the same size. */
+export function placeRing(memory: DmaMemory, size: number, indirect: boolean, packed = false): RingPlace {
   const start = memory.takeContiguous(partsBytes(size), LEGACY_QUEUE_ALIGNMENT);
   const tableBytes = size * INDIRECT_ENTRIES * virtqDesc.bytes;
   return {
-    ...ringPartsAt(start, size),
+    ...ringPartsAt(start, size, packed),
     indirect: indirect ? memory.takeContiguous(tableBytes, TABLE_ALIGNMENT) : undefined,
   };
 }
 
-/** The same place for a ring of another, smaller size. */
-export const resizeRing = (place: RingPlace, size: number): RingPlace => ({
-  ...ringPartsAt(place.desc, size),
+/** The same place for a ring of a size that is not larger, and of either format. */
+export const resizeRing = (place: RingPlace, size: number, packed: boolean): RingPlace => ({
+  ...ringPartsAt(place.desc, size, packed),
   indirect: place.indirect,
 });
 
@@ -69,14 +75,21 @@ export const resizeRing = (place: RingPlace, size: number): RingPlace => ({
  * Where the parts are from `start` on: as legacy devices take for granted (virtio 1.2 §2.7.2), which any other may have
  * too. The used ring has pages of its own: the two ends write different lines.
  */
-function ringPartsAt(start: number, size: number) {
+function ringPartsAt(start: number, size: number, packed: boolean) {
+  if (packed) return packedPartsAt(start, size);
   const { desc, driver } = splitRingParts(size);
   const device = roundUp(start + desc.bytes + driver.bytes, LEGACY_QUEUE_ALIGNMENT);
-  return { size, desc: start, driver: start + desc.bytes, device };
+  return { size, packed, desc: start, driver: start + desc.bytes, device };
+}
+
+/** A line for each event suppression structure: each is written by one end and read by the other. */
+function packedPartsAt(start: number, size: number) {
+  const driver = roundUp(start + packedRingParts(size).desc.bytes, CACHE_LINE);
+  return { size, packed: true, desc: start, driver, device: driver + CACHE_LINE };
 }
 
 function partsBytes(size: number): number {
-  return ringPartsAt(0, size).device + splitRingParts(size).device.bytes;
+  return ringPartsAt(0, size, false).device + splitRingParts(size).device.bytes;
 }
 
 /** The ring's addresses for the device. */
@@ -89,19 +102,29 @@ export function ringAddresses(memory: DmaMemory, place: RingPlace): QueueAddress
   };
 }
 
-/** This thread's view of a ring. */
-export function ringViews(memory: DmaMemory, place: RingPlace): SplitRingViews {
-  const { buffer } = memory;
-  return new SplitRingViews(
-    place.size,
-    { buffer, offset: place.desc },
-    { buffer, offset: place.driver },
-    { buffer, offset: place.device },
-  );
+/** This thread's view of a split ring. */
+export const ringViews = (memory: DmaMemory, place: RingPlace): SplitRingViews =>
+  new SplitRingViews(place.size, ...partViews(memory, place));
+
+/** This thread's view of a packed ring. */
+export const packedRingViews = (memory: DmaMemory, place: RingPlace): PackedRingViews =>
+  new PackedRingViews(place.size, ...partViews(memory, place));
+
+function partViews({ buffer }: DmaMemory, { desc, driver, device }: RingPlace) {
+  return [
+    { buffer, offset: desc },
+    { buffer, offset: driver },
+    { buffer, offset: device },
+  ] as const;
 }
 
-/** The driver's end of a queue, over memory that is cleared but for the indices, which stand at `base`. */
-export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle, base = 0): DriverRing {
+/** Clears a ring: what a driver does before it hands it to the device. */
+export function clearRing(memory: DmaMemory, place: RingPlace): void {
+  (place.packed ? packedRingViews(memory, place) : ringViews(memory, place)).clear();
+}
+
+/** The driver's end of a queue, over memory that is cleared but for what `base` tells (`DriverRingOptions.base`). */
+export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle, base?: number): DriverRing {
   const options: DriverRingOptions = {
     pool,
     headerBytes: queue.headerBytes,
@@ -111,6 +134,7 @@ export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle
     indirect: indirectTables(memory, queue.ring),
     base,
   };
+  if (queue.ring.packed) return packedDriverRing(packedRingViews(memory, queue.ring), options);
   return splitDriverRing(ringViews(memory, queue.ring), options);
 }
 

@@ -26,6 +26,8 @@ export const QueueCounter = {
   DROP_NO_HEADROOM: 12,
   /** Posted, and not used by the device when it was reset or went away. */
   LOST_IN_FLIGHT: 13,
+  /** No count: how far the ring had come at the last kick that was saved, as a notification tells it. */
+  SAVED_POSITION: 14,
   COUNT: 16,
 } as const;
 

@@ -9,7 +9,7 @@ import type { QueueHandle } from './queue-handle.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, RING_FULL } = QueueCounter;
+const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, SAVED_POSITION, RING_FULL } = QueueCounter;
 const { DROP_TOO_LONG, DROP_NO_HEADROOM, LOST_IN_FLIGHT } = QueueCounter;
 /** Descriptors reclaimed at a time: several lines of the used ring. */
 const RECLAIM_STEP = 64;
@@ -74,6 +74,7 @@ export class TxQueue {
         counters[KICKS_SENT]! += 1;
         this.#ringer.ring(ring.position);
       } else {
+        counters[SAVED_POSITION] = ring.position;
         counters[KICKS_SAVED]! += 1;
       }
     }

@@ -42,11 +42,11 @@ export interface DriverRing {
 export interface DeviceRing {
   readonly size: number;
   readonly broken: string | undefined;
-  /** Index of the next available entry, 0 to 65535. */
+  /** Index of the next available entry, 0 to 65535; on a packed ring a position: offset, and wrap counter in bit 15. */
   readonly base: number;
-  /** Index of the next used entry, 0 to 65535. */
+  /** The same of the next used entry. */
   readonly usedIndex: number;
-  /** Heads of the chains of the last `pop`. */
+  /** Heads of the chains of the last `pop`; on a packed ring their buffer ids. */
   readonly heads: Uint16Array;
   /** Chains of the last `pop` that have not been returned. */
   readonly popped: number;

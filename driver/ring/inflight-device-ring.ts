@@ -1,46 +1,52 @@
-/** A device's end of a split ring that remembers what it has in hand (vhost-user "Inflight I/O tracking"). */
+/** A device's end of a ring that remembers what it has in hand (vhost-user "Inflight I/O tracking"). */
 
 import type { DeviceRing } from './ends.js';
-import type { InflightRegion } from './inflight.js';
-import { AVAIL_INDEX, AVAIL_RING, type RingPartView, SplitRingViews } from './split-views.js';
 
-/** Makes a ring over views that begins at an index. */
-export type RingOver = (views: SplitRingViews, base: number) => DeviceRing;
+/** What is noted of chains, in a region that outlives the device. */
+export interface InflightNotes<Ring extends DeviceRing> {
+  /** Chains `start` to `end - 1` of the ring's last `pop` are taken, in this order. */
+  fetch(ring: Ring, start: number, end: number): void;
+  /** Before the ring tells of the first `count` chains of its last `pop`. */
+  beginBatch(ring: Ring, count: number): void;
+  /** After it has. */
+  endBatch(ring: Ring, count: number): void;
+  /** Forgets what was taken and not told of: somebody else takes it again. */
+  release(): void;
+}
+
+/** What a device goes on with. */
+export interface InflightStart<Ring extends DeviceRing> {
+  /** Over chains of the device before, which are noted already; or over the guest's own where `resumed` is 0. */
+  readonly first: Ring;
+  /** How many chains of the device before there are. */
+  readonly resumed: number;
+  /** A ring over the guest's own chains, from this base on. */
+  goOn(base: number): Ring;
+}
 
 /**
  * Wraps a ring: notes each chain before it is handed out, and each batch before and after it is returned.
  *
- * What the device before had in hand comes first, from an available ring of our own over the guest's descriptors.
+ * What the device before had in hand comes first.
  */
-export class InflightDeviceRing implements DeviceRing {
+export class InflightDeviceRing<Ring extends DeviceRing = DeviceRing> implements DeviceRing {
   readonly size: number;
-  readonly #region: InflightRegion;
-  readonly #views: SplitRingViews;
-  readonly #ringOver: RingOver;
-  #inner: DeviceRing;
+  readonly #notes: InflightNotes<Ring>;
+  readonly #goOn: (base: number) => Ring;
+  #inner: Ring;
   /** Chains of the device before that are still to be returned. */
   #resumed: number;
   /** Chains that were noted and not returned: the next `pop` looks at them again, first of all. */
-  readonly #noted: Uint16Array;
-  #notedCount = 0;
+  #noted = 0;
   /** The last chains of the device before were returned, and the driver was not called yet. */
   #owesCall = false;
 
-  /** @param heads of the device before, oldest first; @param used index of the used ring */
-  constructor(
-    region: InflightRegion,
-    views: SplitRingViews,
-    ringOver: RingOver,
-    used: number,
-    heads: readonly number[],
-  ) {
-    this.size = views.size;
-    this.#region = region;
-    this.#views = views;
-    this.#ringOver = ringOver;
-    this.#resumed = heads.length;
-    this.#inner = heads.length === 0 ? ringOver(views, used) : ringOver(viewsOf(views, used, heads), used);
-    this.#noted = new Uint16Array(this.#inner.heads.length);
+  constructor(notes: InflightNotes<Ring>, { first, resumed, goOn }: InflightStart<Ring>) {
+    this.size = first.size;
+    this.#notes = notes;
+    this.#inner = first;
+    this.#resumed = resumed;
+    this.#goOn = goOn;
   }
 
   get broken(): string | undefined {
@@ -72,24 +78,21 @@ export class InflightDeviceRing implements DeviceRing {
     const popped = this.#inner.pop(most);
     // Those of the device before are noted already.
     if (this.#resumed > 0) return popped;
-    const { heads } = this.#inner;
-    const first = this.#notedCount;
-    if (popped > first) {
-      this.#region.fetch(heads, first, popped);
-      for (let index = first; index < popped; index++) this.#noted[index] = heads[index]!;
-      this.#notedCount = popped;
+    if (popped > this.#noted) {
+      this.#notes.fetch(this.#inner, this.#noted, popped);
+      this.#noted = popped;
     }
     return popped;
   }
 
   returnChains(lengths: Uint32Array, count: number): void {
-    this.#region.beginBatch(this.#inner.heads, count);
+    this.#notes.beginBatch(this.#inner, count);
     this.#inner.returnChains(lengths, count);
     this.#end(count);
   }
 
   returnEmpty(count: number): void {
-    this.#region.beginBatch(this.#inner.heads, count);
+    this.#notes.beginBatch(this.#inner, count);
     this.#inner.returnEmpty(count);
     this.#end(count);
   }
@@ -97,12 +100,12 @@ export class InflightDeviceRing implements DeviceRing {
   /** Forgets what was looked at and not returned, before the ring is stopped. */
   release(): void {
     // Those of the device before are not behind the index that the ring stops at, whatever the guest's ring says.
-    this.#region.release(this.#noted, this.#notedCount);
-    this.#notedCount = 0;
+    if (this.#noted > 0) this.#notes.release();
+    this.#noted = 0;
   }
 
   needsCall(): boolean {
-    // Our own available ring holds no wish of the driver's: one call too many does no harm.
+    // A ring over chains of the device before may know no wish of the driver's: one call too many does no harm.
     const needsCall = this.#inner.needsCall() || this.#resumed > 0 || this.#owesCall;
     this.#owesCall = false;
     return needsCall;
@@ -115,30 +118,15 @@ export class InflightDeviceRing implements DeviceRing {
   }
 
   #end(count: number): void {
-    this.#region.endBatch(this.#inner.heads, count, this.#inner.usedIndex);
+    this.#notes.endBatch(this.#inner, count);
     if (this.#resumed === 0) {
-      this.#noted.copyWithin(0, count, this.#notedCount);
-      this.#notedCount -= count;
+      this.#noted -= count;
       return;
     }
     this.#resumed -= count;
     if (this.#resumed > 0) return;
     // The guest's own ring goes on behind the chains that were taken out of it before.
-    this.#inner = this.#ringOver(this.#views, this.#inner.usedIndex);
+    this.#inner = this.#goOn(this.#inner.usedIndex);
     this.#owesCall = true;
   }
-}
-
-/** The same ring, with an available ring of its own that offers `heads` from `used` on. */
-function viewsOf(views: SplitRingViews, used: number, heads: readonly number[]): SplitRingViews {
-  const { size } = views;
-  const avail = new ArrayBuffer(views.avail.byteLength);
-  const part = (array: Uint32Array | Uint16Array): RingPartView => ({
-    buffer: array.buffer as ArrayBuffer,
-    offset: array.byteOffset,
-  });
-  const own = new SplitRingViews(size, part(views.desc), { buffer: avail, offset: 0 }, part(views.used));
-  for (const [index, head] of heads.entries()) own.avail[AVAIL_RING + ((used + index) & (size - 1))] = head;
-  own.avail[AVAIL_INDEX] = used + heads.length;
-  return own;
 }

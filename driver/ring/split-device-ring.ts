@@ -3,8 +3,9 @@
 import { type CopyEngine, CopyJob } from '../../native/index.js';
 import { AvailFlag, DescFlag, UsedFlag } from '../spec/ring.js';
 import { specialize } from '../specialize.js';
-import { ChainWalker, type MissListener, type TableScratch } from './chain-walker.js';
+import { ChainWalker } from './chain-walker.js';
 import type { DeviceRing } from './ends.js';
+import { type MissListener, TABLE_BUDGET, type TableScratch } from './indirect-tables.js';
 import {
   AVAIL_FLAGS,
   AVAIL_INDEX,
@@ -21,7 +22,7 @@ export interface DeviceRingOptions {
   readonly engine: CopyEngine;
   /** Largest burst that `pop` is asked for. */
   readonly burst: number;
-  /** Index of the next available entry: 0 on a fresh ring. */
+  /** Index of the next available entry: 0 on a fresh ring. On a packed ring a position, `PACKED_START` on a fresh one. */
   readonly base: number;
   /** EVENT_IDX was accepted. */
   readonly eventIndex: boolean;
@@ -36,8 +37,6 @@ const { NEXT, WRITE, INDIRECT } = DescFlag;
 const UNKNOWN = 0xffff_ffff;
 /** How far the available index may run ahead of an avail_event that means never. */
 const EVENT_LAG = 0x4000;
-/** A `pop` ends at a chain that brings its indirect tables to so many descriptors: how long it takes is not the driver's choice. */
-const TABLE_BUDGET = 4096;
 
 /** Jobs that the list of an engine must hold for rings of up to `size` entries and bursts of `burst` chains. */
 export const jobsNeeded = (size: number, burst: number): number => size + burst;
@@ -154,10 +153,10 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
     // The last chain may need `size` jobs.
     const lastJob = jobs.length / JOB_WORDS - size;
     firstJobIsPlain = false;
-    walker.tableEntries = 0;
+    walker.tables.entries = 0;
     let job = first;
     let index = first;
-    for (; index < count && job <= lastJob && walker.tableEntries < TABLE_BUDGET; index++) {
+    for (; index < count && job <= lastJob && walker.tables.entries < TABLE_BUDGET; index++) {
       const head = index === first ? firstHead : avail[AVAIL_RING + ((ring.base + index) & mask)]!;
       if (head >= size) {
         ring.broken = `head ${head} is beyond the ring of ${size}`;

@@ -2,10 +2,18 @@
 
 import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
-import type { PacketPool } from '../memory/packet-pool.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { AvailFlag, DescFlag, UsedFlag, virtqDesc } from '../spec/ring.js';
 import { specialize } from '../specialize.js';
+import {
+  CHAINED,
+  chainWords,
+  type DriverRingOptions,
+  HANDLE_MASK,
+  ID_UNKNOWN,
+  OVERLONG,
+  WRITABLE,
+} from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import {
   AVAIL_FLAGS,
@@ -19,43 +27,8 @@ import {
   USED_RING,
 } from './split-views.js';
 
-/** Tables for indirect descriptors in DMA memory: table `i` belongs to descriptor `i` (virtio 1.2 §2.7.5.3). */
-export interface IndirectTables {
-  /** The tables, `entries` descriptors each. */
-  readonly words: Uint32Array;
-  readonly entries: number;
-  /** The device's address of each table: low word at `2 * i`, high word at `2 * i + 1`. */
-  readonly iovas: Uint32Array;
-}
-
-export interface DriverRingOptions {
-  readonly pool: PacketPool;
-  /** Bytes of header before each packet's data. */
-  readonly headerBytes: number;
-  /** Longest packet that may be posted, header not counted. */
-  readonly maxFrameBytes: number;
-  /** EVENT_IDX was accepted. */
-  readonly eventIndex: boolean;
-  /** What `num_buffers` holds in the header of a posted packet stays. */
-  readonly keepNumBuffers?: boolean | undefined;
-  /** INDIRECT_DESC was accepted, and these tables are for it. */
-  readonly indirect?: IndirectTables | undefined;
-  /** Where both indices in memory stand: 0, the default, on a cleared ring. */
-  readonly base?: number | undefined;
-}
-
-/** The length `reclaim` gives for a chain whose device claims to have written more than it could. */
-export const OVERLONG = 0xffff_ffff;
-
-const ID_UNKNOWN = 0xffff;
 /** How far the used index may run ahead of a used_event that means never. */
 const EVENT_LAG = 0x4000;
-
-/** Words of `chains`: handle plus one, and what kind of chain it is. */
-const HANDLE_MASK = 0x3fff_ffff;
-const WRITABLE = 0x4000_0000;
-/** More than one descriptor, or an indirect table. */
-const CHAINED = 0x8000_0000;
 
 /** What every free descriptor holds beside its address: nothing known, an empty packet's words, an empty buffer's. */
 type Template = 'none' | 'packet' | 'buffer';
@@ -68,7 +41,8 @@ const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 const scope = {
   ...PacketField,
   ...{ AVAIL_FLAGS, AVAIL_INDEX, AVAIL_RING, USED_FLAGS, USED_INDEX, USED_RING, DESC_WORDS_SHIFT },
-  ...{ ID_UNKNOWN, EVENT_LAG, HANDLE_MASK, WRITABLE, CHAINED, OVERLONG },
+  ...chainWords,
+  EVENT_LAG,
   AvailFlag,
   DescFlag,
   UsedFlag,

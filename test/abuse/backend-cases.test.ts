@@ -32,19 +32,10 @@ const NOT_APPLICABLE: Readonly<Record<number, { readonly why: string; holds(offe
     why: 'no state of a device is taken over: SET_DEVICE_STATE_FD is not served (the inflight region is, and is B46)',
     holds: () => !('SET_DEVICE_STATE_FD' in handlers) && 'SET_DEVICE_STATE_FD' in frontendRequests,
   },
-  65: {
-    why: 'sizes that are no power of 2 are a matter of packed rings, which are not offered',
-    holds: (offered) => !offered.has(Feature.RING_PACKED),
-  },
 };
 
 /** Parts of cases that are about what is not offered; the rest of each case is tested. */
 const NOT_OFFERED: Readonly<Record<string, Feature>> = {
-  'B21: any size up to 32768 for a packed ring': Feature.RING_PACKED,
-  'B24: index and wrap bits of a packed base': Feature.RING_PACKED,
-  'B26: alignment of a packed ring': Feature.RING_PACKED,
-  'B46: free_head of a packed inflight region': Feature.RING_PACKED,
-  'row 54: an indirect table in a packed ring (the split one is tested)': Feature.RING_PACKED,
   'row 55: used elements kept in order (the ring that grows is tested)': Feature.IN_ORDER,
   'row 60: entries of an RSS table (the command is refused, which is tested)': Feature.RSS,
 };

@@ -355,6 +355,16 @@ test('abuse-D10: a modern split queue whose size is no power of two is given a s
   );
 });
 
+test('packed rings that a device has not are refused, not made split ones', async () => {
+  await isRefused(
+    { withholds: [Feature.RING_PACKED], port: { ring: 'packed' } },
+    ErrorCode.FEATURE_MISSING,
+    /lacks RING_PACKED \(to have packed rings\)/,
+  );
+  const legacy = { kind: 'legacy', port: { ring: 'packed' } } as const;
+  await isRefused(legacy, ErrorCode.FEATURE_MISSING, /lacks RING_PACKED/);
+});
+
 test('abuse-D10: a legacy queue, whose size is not to be chosen, is refused when it is no power of two', async () => {
   const faults = { onRead: answering(undefined, 'queue_size', () => 100) };
   await isRefused({ kind: 'legacy', faults }, ErrorCode.DEVICE_BROKEN, /100 entries, no power of two/);

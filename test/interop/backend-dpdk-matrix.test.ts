@@ -1,6 +1,6 @@
 /**
- * Debian's testpmd with `net_virtio_user` as front-end of our back-end: one, two and eight queues, every ring size, with
- * and without mergeable receive buffers and IN_ORDER, as server and as client; every byte of every packet verified, none
+ * Debian's testpmd with `net_virtio_user` as front-end of our back-end: one, two and eight queues, split and packed
+ * rings of every size, with and without mergeable receive buffers and IN_ORDER, as server and as client; every byte of every packet verified, none
  * lost.
  *
  * At full counts all combinations run with a million packets each, otherwise a sample that has every pair of values.
@@ -35,9 +35,9 @@ const ENTRIES = 200_000;
 const plan = suite('combinations of the back-end with virtio-user');
 const test = skipWithout(suite('combinations of the back-end with virtio-user, run'), 'dpdk');
 
-plan('there are 144 combinations, each once, and the sample is small', () => {
+plan('there are 288 combinations, each once, and the sample is small', () => {
   const all = allCombinations();
-  assert.is(all.length, 3 * 6 * 2 * 2 * 2);
+  assert.is(all.length, 3 * 2 * 6 * 2 * 2 * 2);
   assert.is(new Set(all.map(describeCombination)).size, all.length);
   // Six ring sizes with three numbers of queues take 18.
   assert.ok(pairwiseSample().length <= 24, `${pairwiseSample().length}`);

@@ -5,6 +5,8 @@ import { allCombinationsOf, type CombinationOf, pairwiseSampleOf } from './pairw
 /** What is combined. */
 export const PARAMETERS = {
   queues: [1, 2, 8],
+  /** What virtio-user asks for. */
+  ring: ['split', 'packed'],
   ringSize: [128, 256, 512, 1024, 2048, 4096],
   mergeable: [true, false],
   /** Whether virtio-user asks for IN_ORDER: what the back-end does not offer is negotiated away. */
@@ -25,10 +27,10 @@ export const pairwiseSample = (): Combination[] => pairwiseSampleOf(PARAMETERS);
 export const modeOf = ({ ringSize, queues, role, mergeable }: Combination): Mode =>
   MODES[(Math.log2(ringSize) + queues + (role === 'server' ? 1 : 0) + (mergeable ? 1 : 0)) % MODES.length]!;
 
-/** Names a combination: `2 queues, ring 256, mergeable off, in_order on, back-end as client, macswap`. */
+/** Names a combination: `2 queues, split ring 256, mergeable off, in_order on, back-end as client, macswap`. */
 export function describeCombination(combination: Combination): string {
-  const { queues, ringSize, mergeable, inOrder, role } = combination;
+  const { queues, ring, ringSize, mergeable, inOrder, role } = combination;
   const count = queues === 1 ? '1 queue' : `${queues} queues`;
   const flags = `mergeable ${mergeable ? 'on' : 'off'}, in_order ${inOrder ? 'on' : 'off'}`;
-  return `${count}, ring ${ringSize}, ${flags}, back-end as ${role}, ${modeOf(combination)}`;
+  return `${count}, ${ring} ring ${ringSize}, ${flags}, back-end as ${role}, ${modeOf(combination)}`;
 }

@@ -67,10 +67,11 @@ export class DpdkBackend {
 
   /** The argument of testpmd that makes the port. */
   get vdev(): string {
-    const { queues, ringSize, mergeable, inOrder, role } = this.combination;
+    const { queues, ring, ringSize, mergeable, inOrder, role } = this.combination;
     const mac = [...this.macAddress].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
     const flags = `mrg_rxbuf=${mergeable ? 1 : 0},in_order=${inOrder ? 1 : 0},server=${role === 'client' ? 1 : 0}`;
-    return `net_virtio_user${this.port},path=${this.path},queues=${queues},queue_size=${ringSize},mac=${mac},${flags}`;
+    const rings = `queues=${queues},queue_size=${ringSize},packed_vq=${ring === 'packed' ? 1 : 0}`;
+    return `net_virtio_user${this.port},path=${this.path},${rings},mac=${mac},${flags}`;
   }
 
   async open(): Promise<void> {
@@ -140,6 +141,7 @@ export class DpdkBackend {
     const event = this.events.findLast((event) => event.type === 'features');
     assert.ok(event !== undefined, 'features were negotiated');
     assert.is(event.features.has(Feature.MRG_RXBUF), this.combination.mergeable, 'MRG_RXBUF as asked for');
+    assert.is(event.features.has(Feature.RING_PACKED), this.combination.ring === 'packed', 'RING_PACKED as asked for');
     assert.not(event.features.has(Feature.IN_ORDER), 'IN_ORDER is not offered');
     const sizes = this.events.filter((event) => event.type === 'vring' && event.state === 'started');
     assert.ok(sizes.length >= 2 * this.combination.queues, 'all rings were started');

@@ -40,8 +40,11 @@ export function addressesAfter(
   }
 }
 
+/** A combination, or one with a packed ring of another size. */
+type AnySize = Omit<Combination, 'ringSize'> & { readonly ringSize: number };
+
 export interface CombinationRun {
-  readonly combination: Combination;
+  readonly combination: AnySize;
   /** Over all queues, a multiple of their number. */
   readonly packets: number;
   /** What is to come back in front of each packet; what the mode makes of it when not given. */
@@ -58,13 +61,15 @@ export interface CombinationResult {
 
 /** Lets the packets run and returns what was counted; never waits without bound. @throws Error when they do not come back */
 export async function runCombination(peer: MatrixPeer, run: CombinationRun): Promise<CombinationResult> {
-  const { mode, peer: role, ringSize, mergeable, queues } = run.combination;
+  const { mode, peer: role, ringSize, mergeable, queues, rings } = run.combination;
   const counters = TrafficCounters.create(queues);
   await peer.forward(mode);
   const port = await openPort(`vhost-user:${peer.path}`, {
     queues,
     ringSize,
     mergeable,
+    ring: rings === 'split' ? 'split' : 'packed',
+    eventIndex: rings === 'packed with events',
     server: role === 'client',
     timeoutMs: ANSWER_MS,
   });
@@ -92,7 +97,9 @@ export async function runCombination(peer: MatrixPeer, run: CombinationRun): Pro
 }
 
 /** Whether the port is what was asked for: otherwise it proves something else. */
-function checkPort(port: Port, { ringSize, mergeable, queues }: Combination): void {
+function checkPort(port: Port, { ringSize, mergeable, queues, rings }: AnySize): void {
+  assert.is(port.features?.has(Feature.RING_PACKED), rings !== 'split', 'RING_PACKED as asked for');
+  assert.is(port.features?.has(Feature.EVENT_IDX), rings === 'packed with events', 'EVENT_IDX as asked for');
   assert.is(port.features?.has(Feature.MRG_RXBUF), mergeable, 'MRG_RXBUF as asked for');
   const { rx, tx } = port.handle().session!;
   const sizes = new Array<number>(queues).fill(ringSize);

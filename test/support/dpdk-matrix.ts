@@ -11,6 +11,8 @@ export const PARAMETERS = {
   ringSize: [128, 256, 512, 1024, 2048, 4096],
   mergeable: [true, false],
   queues: [1, 2],
+  /** Format of the rings, and whether EVENT_IDX is asked for. */
+  rings: ['split', 'packed', 'packed with events'],
 } as const;
 
 export type Combination = CombinationOf<typeof PARAMETERS>;
@@ -18,8 +20,8 @@ export type Combination = CombinationOf<typeof PARAMETERS>;
 export const allCombinations = (): Combination[] => allCombinationsOf(PARAMETERS);
 export const pairwiseSample = (): Combination[] => pairwiseSampleOf(PARAMETERS);
 
-/** Names a combination: `macswap, net_vhost as client, ring 256, mergeable off, 2 queues`. */
-export function describeCombination({ mode, peer, ringSize, mergeable, queues }: Combination): string {
+/** Names a combination: `macswap, net_vhost as client, split ring 256, mergeable off, 2 queues`. */
+export function describeCombination({ mode, peer, ringSize, mergeable, queues, rings }: Combination): string {
   const count = queues === 1 ? '1 queue' : `${queues} queues`;
-  return `${mode}, net_vhost as ${peer}, ring ${ringSize}, mergeable ${mergeable ? 'on' : 'off'}, ${count}`;
+  return `${mode}, net_vhost as ${peer}, ${rings} ring ${ringSize}, mergeable ${mergeable ? 'on' : 'off'}, ${count}`;
 }

@@ -1,8 +1,8 @@
 /**
  * A forwarding load over both ends on threads of their own, for a process with `--trace-gc --expose-gc`.
  *
- * Arguments: milliseconds to warm up, milliseconds to measure at least, packets to move at least meanwhile, `allocate` to
- * allocate on purpose. Prints the packets as JSON.
+ * Arguments: milliseconds to warm up, milliseconds to measure at least, packets to move at least meanwhile, the format of
+ * the rings, `allocate` to allocate on purpose. Prints the packets as JSON.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -15,7 +15,8 @@ import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import type { LoadData } from './gc-load-worker.js';
 import { Phase } from './gc-marks.js';
 
-const [warmUp, measured, leastPackets, allocate] = process.argv.slice(2);
+const [warmUp, measured, leastPackets, format, allocate] = process.argv.slice(2);
+const ring = format === 'packed' ? 'packed' : 'split';
 /** Looks at the packets, a tenth of a second apart, beyond the time that was asked for. */
 const PATIENCE = 600;
 const echo = new URL('./gc-marking-echo.js', import.meta.url);
@@ -31,7 +32,7 @@ async function begin(phase: number, marks: number): Promise<void> {
 const thread = await DeviceThread.start({ ports: [echo], idle: 'yield' });
 const device = new NetDevice(thread, { port: { module: echo.href, options: { word, mode: 'macswap' } } });
 const fn = new EmulatedPciFunction(device);
-const port = new Port(PciModernTransport.open(fn), { ringSize: 256, pages: '4K' });
+const port = new Port(PciModernTransport.open(fn), { ring, ringSize: 256, pages: '4K' });
 await port.start();
 const data: LoadData = { word, allocate: allocate === 'allocate' };
 const launched = await launch(port, new URL('./gc-load-worker.js', import.meta.url), { data });

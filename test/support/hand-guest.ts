@@ -11,6 +11,7 @@ import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
+import { PACKED_START, PackedRingViews } from '../../driver/ring/packed-views.js';
 import {
   AVAIL_INDEX,
   AVAIL_RING,
@@ -22,6 +23,7 @@ import {
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { controlqIndex } from '../../driver/spec/net-config.js';
 import { native } from '../../native/index.js';
+import { RawPackedRing } from './hand-packed-ring.js';
 
 const PAGE = 4096;
 const CANARY = 0xc5;
@@ -50,6 +52,22 @@ export const BUFFERS = REGION_A + BigInt(8 * RING_SPACE);
 export interface Used {
   readonly id: number;
   readonly length: number;
+}
+
+/** Where a guest has put the parts of a ring. */
+export interface RingParts {
+  readonly size: number;
+  readonly desc: bigint;
+  readonly avail: bigint;
+  readonly used: bigint;
+}
+
+/** A packed ring in the place of ring `ring`, fresh. */
+export function rawPackedRing(guest: HandGuest, ring: number, size: number, position?: number): RawPackedRing {
+  const offset = ring * RING_SPACE;
+  const at = (part: number): { buffer: ArrayBuffer; offset: number } => ({ buffer: guest.memory, offset: A_AT + part });
+  const views = new PackedRingViews(size, at(offset), at(offset + 16 * size), at(offset + 16 * size + 4));
+  return new RawPackedRing(views, REGION_A + BigInt(offset), position);
 }
 
 /** A split ring as a driver that may do anything writes it. */
@@ -187,6 +205,7 @@ export interface HandGuestOptions {
 }
 
 export const GUEST_FEATURES = FeatureSet.of(Feature.VERSION_1, Feature.MRG_RXBUF, Feature.INDIRECT_DESC);
+export const PACKED_FEATURES = GUEST_FEATURES.with(Feature.RING_PACKED);
 
 export class HandGuest {
   readonly device: GuestDevice;
@@ -231,13 +250,20 @@ export class HandGuest {
     return ring;
   }
 
-  startRaw(index: number, ring: RawRing, base = 0): void {
+  /** Makes a packed ring and starts it. */
+  startPacked(index: number, size: number, position = PACKED_START): RawPackedRing {
+    const ring = rawPackedRing(this, index, size, position);
+    this.startRaw(index, ring, position);
+    return ring;
+  }
+
+  startRaw(index: number, ring: RingParts, base = 0): void {
     this.device.enableRing(index, true);
     this.device.startRing(index, this.setup(ring, base));
   }
 
   /** A ring as the front-end of this guest sets it up. */
-  setup(ring: RawRing, base = 0): RingSetup {
+  setup(ring: RingParts, base = 0): RingSetup {
     const { size, desc, avail, used } = ring;
     const { callFd, errFd } = this;
     return { size, desc, avail, used, base, kickFd: undefined, callFd, errFd };

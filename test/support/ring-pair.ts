@@ -1,13 +1,21 @@
-/** Both ends of one split ring over one memory, for tests of one against the other. */
+/** Both ends of one ring, of either format, over one memory, for tests of one against the other. */
 
 import * as assert from 'uvu/assert';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
-import { openRing, placeRing, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
+import {
+  clearRing,
+  openRing,
+  packedRingViews,
+  placeRing,
+  ringBytes,
+  ringViews,
+} from '../../driver/net/queue-handle.js';
 import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
+import { packedDeviceRing } from '../../driver/ring/packed-device-ring.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
+import { AVAIL_INDEX, USED_INDEX } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
 
@@ -15,8 +23,9 @@ export interface RingPairOptions {
   readonly size: number;
   readonly eventIndex: boolean;
   readonly indirect: boolean;
-  /** Index that both ends stand at. */
+  /** Where both ends stand: an index, or on a packed ring a descriptor with the wrap counter as bit 15. */
   readonly start: number;
+  readonly packed?: boolean;
 }
 
 const HEADER_BYTES = 12;
@@ -28,7 +37,6 @@ export class RingPair {
   readonly engine: CopyEngine;
   readonly driver: DriverRing;
   readonly device: DeviceRing;
-  readonly views: SplitRingViews;
   reclaimedTotal = 0;
   readonly #memory: DmaMemory;
   readonly #scratch: DmaMemory;
@@ -36,13 +44,12 @@ export class RingPair {
   readonly #out = new Uint32Array(4096);
 
   constructor(options: RingPairOptions) {
-    const { size, eventIndex, indirect, start } = options;
+    const { size, eventIndex, indirect, start, packed = false } = options;
     this.#memory = DmaMemory.allocate({ bytes: ringBytes(size, true) + POOL_SIZE * 256 + 4096, pages: '4K' });
     this.#scratch = DmaMemory.allocate({ bytes: 64 * 1024, pages: '4K' });
-    const ring = placeRing(this.#memory, size, indirect);
+    const ring = placeRing(this.#memory, size, indirect, packed);
     this.pool = PacketPool.create(this.#memory, { size: POOL_SIZE, bufferBytes: 256, headroom: 64 });
-    this.views = ringViews(this.#memory, ring);
-    this.views.clear();
+    clearRing(this.#memory, ring);
     this.engine = new native.CopyEngine(jobsNeeded(size, BURST));
     this.engine.setPool(this.#scratch.buffer);
     this.engine.addRegion({
@@ -60,17 +67,23 @@ export class RingPair {
       maxFrameBytes: 65_562,
       doorbell: { kind: 'none' } as const,
     };
-    Atomics.store(this.views.avail, AVAIL_INDEX, start);
-    Atomics.store(this.views.used, USED_INDEX, start);
+    if (!packed) {
+      const { avail, used } = ringViews(this.#memory, ring);
+      Atomics.store(avail, AVAIL_INDEX, start);
+      Atomics.store(used, USED_INDEX, start);
+    }
     this.driver = openRing(this.#memory, this.pool, queue, start);
     const words = new Uint32Array(this.#scratch.buffer);
-    this.device = splitDeviceRing(this.views, {
+    const deviceOptions = {
       engine: this.engine,
       burst: BURST,
       base: start,
       eventIndex,
       scratch: indirect ? { poolOffset: 0, words } : undefined,
-    });
+    };
+    this.device = packed
+      ? packedDeviceRing(packedRingViews(this.#memory, ring), deviceOptions)
+      : splitDeviceRing(ringViews(this.#memory, ring), deviceOptions);
   }
 
   /** Posts packets of `segments` segments each as far as they fit; returns their handles. */

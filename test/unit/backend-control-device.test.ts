@@ -40,7 +40,7 @@ class CommandingGuest {
 
   async start(): Promise<void> {
     const { device } = this;
-    await device.setFeatures(device.offered.without(Feature.EVENT_IDX));
+    await device.setFeatures(device.offered.without(Feature.EVENT_IDX, Feature.RING_PACKED));
     await device.setMemory([
       { fd: this.#fd, fileOffset: fileOffset(REGION_A), guestAddress: REGION_A, bytes: REGION_BYTES },
     ]);
@@ -145,7 +145,7 @@ test('virtio 1.2 §5.1.6.5.4: the device asks for an announcement, and the guest
     await guest.command(ControlClass.ANNOUNCE, AnnounceCommand.ACK);
     assert.is(device.config[6], NetStatus.LINK_UP);
     await device.reset();
-    await device.setFeatures(device.offered.without(Feature.GUEST_ANNOUNCE));
+    await device.setFeatures(device.offered.without(Feature.GUEST_ANNOUNCE, Feature.RING_PACKED));
     assert.not(device.announce(), 'not without the feature');
   }));
 

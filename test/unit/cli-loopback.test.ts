@@ -113,6 +113,19 @@ test('rings from 4 to 1024 entries, bursts from 1 to 512', async () => {
   }
 });
 
+test('packed rings, of any size, on either transport', async () => {
+  for (const transport of TRANSPORTS) {
+    for (const size of [4, 51, 256]) {
+      const result = await loopback(
+        ...['--transport', transport, '--ring', 'packed', '--ring-size', `${size}`],
+        ...['--queues', '2', '--packets', `${PACKETS}`, '--size', 'imix'],
+      );
+      assertAllBack(result, PACKETS, `${transport}, packed ring of ${size}`);
+      assert.equal([result['ring'], result['ringSize']], ['packed', size]);
+    }
+  }
+});
+
 test('packets are shared out over the queues, whatever their number', async () => {
   assertAllBack(await loopback('--packets', '1'), 1, 'one packet');
   assertAllBack(await loopback('--packets', '5', '--queues', '4'), 5, 'five packets over four queues');

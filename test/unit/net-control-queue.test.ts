@@ -6,12 +6,13 @@ import * as assert from 'uvu/assert';
 import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { CONTROL_BUFFER_BYTES, CONTROL_COMMAND_BYTES, ControlQueue } from '../../driver/net/control-queue.js';
-import { placeRing, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
+import { clearRing, placeRing, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
 import { DESC_WORDS } from '../../driver/ring/split-views.js';
 import { ControlAck } from '../../driver/spec/control.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { native } from '../../native/index.js';
 import { HandRing } from '../support/hand-device.js';
+import { PlainPackedDevice } from '../support/plain-packed-device.js';
 
 const test = suite('control queue of the driver');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
@@ -121,5 +122,57 @@ test('a command that is too long, and one after close', () =>
     queue.close();
     assert.is(await codeOf(queue.command(4, 0, new Uint8Array(2))), ErrorCode.RING_BROKEN);
   }));
+
+/** The same on a packed ring of `size`; the body gets a device that asserts the rules of a chain as it takes it. */
+async function withPackedQueue(
+  size: number,
+  body: (queue: ControlQueue, device: PlainPackedDevice, bytes: Uint8Array, kick: number) => Promise<void>,
+): Promise<void> {
+  using memory = DmaMemory.allocate({ bytes: ringBytes(size, false) + CONTROL_BUFFER_BYTES + 4096, pages: '4K' });
+  const place = placeRing(memory, size, false, true);
+  clearRing(memory, place);
+  const kick = native.createEventFd(0);
+  const at = memory.take(CONTROL_BUFFER_BYTES, 64);
+  const queue = new ControlQueue(memory, place, at, { kind: 'eventfd', fd: kick });
+  const offsetOf = (address: bigint): number => Number(address - memory.iovas.at(0));
+  const device = new PlainPackedDevice({ ...place, buffer: memory.buffer }, false, offsetOf);
+  try {
+    await body(queue, device, new Uint8Array(memory.buffer, at, CONTROL_BUFFER_BYTES), kick);
+  } finally {
+    queue.close();
+    native.closeFd(kick);
+  }
+}
+
+test('packed: commands one after the other, over the wrap of rings that are even and odd', async () => {
+  for (const size of [2, 4, 5]) {
+    await withPackedQueue(size, async (queue, device, bytes, kick) => {
+      for (let number = 0; number < 12; number++) {
+        const answer = queue.command(4, number, Uint8Array.of(1, 2, number));
+        const chain = device.take()!;
+        const shape = chain.buffers.map(({ length, isWritable }) => [length, isWritable]);
+        assert.equal(shape, [[5, false], [1, true]]); // biome-ignore format: one line
+        assert.equal([...bytes.subarray(0, 5)], [4, number, 1, 2, number]);
+        assert.is(native.drainEventFd(kick), 1n);
+        assert.is(device.take(), undefined, 'one at a time');
+        bytes[Number(chain.buffers[1]!.address - chain.buffers[0]!.address)] = number % 2;
+        device.use(chain, 1);
+        assert.is(await answer, number % 2);
+      }
+    });
+  }
+});
+
+test('abuse-D33, abuse-D35: packed: a wrong id breaks the queue, and it says so from then on', async () => {
+  for (const id of [1, 4, 0x7fff, 0xffff]) {
+    await withPackedQueue(4, async (queue, device) => {
+      const answer = queue.command(4, 0, new Uint8Array(2));
+      device.take();
+      device.write(id, 1, 2);
+      assert.is(await codeOf(answer), ErrorCode.RING_BROKEN, `id ${id}`);
+      assert.is(await codeOf(queue.command(4, 0, new Uint8Array(2))), ErrorCode.RING_BROKEN);
+    });
+  }
+});
 
 test.run();

@@ -3,7 +3,8 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PacketField } from '../../driver/memory/packet-fields.js';
-import { OVERLONG, splitDriverRing } from '../../driver/ring/split-driver-ring.js';
+import { OVERLONG } from '../../driver/ring/driver-ring-options.js';
+import { splitDriverRing } from '../../driver/ring/split-driver-ring.js';
 import {
   AVAIL_INDEX,
   AVAIL_RING,

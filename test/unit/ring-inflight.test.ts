@@ -4,8 +4,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { DeviceRing } from '../../driver/ring/ends.js';
 import { InflightRegion, inflightBytes } from '../../driver/ring/inflight.js';
-import { InflightDeviceRing } from '../../driver/ring/inflight-device-ring.js';
+import type { InflightDeviceRing } from '../../driver/ring/inflight-device-ring.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
+import { splitInflightRing } from '../../driver/ring/split-inflight-ring.js';
 import { AVAIL_INDEX, AVAIL_RING, SplitRingViews, USED_INDEX, USED_RING } from '../../driver/ring/split-views.js';
 import { splitRingParts } from '../../driver/spec/ring.js';
 import { inflightSplitDesc, inflightSplitHead } from '../../driver/spec/vhost-user.js';
@@ -75,7 +76,7 @@ function open(stand: Stand): InflightDeviceRing {
   const region = new InflightRegion(stand.region, SIZE);
   const { heads, distrust } = region.resume(stand.used, stand.views.avail[AVAIL_INDEX]!);
   assert.is(distrust, undefined);
-  return new InflightDeviceRing(region, stand.views, ringOver, stand.used, heads);
+  return splitInflightRing(region, stand.views, ringOver, stand.used, heads);
 }
 
 /** Returns everything that there is, a few chains at a time. */
@@ -289,7 +290,7 @@ test('G16, abuse-B46, abuse-B47: regions of any bytes, changed while the ring ru
     if (distrust === undefined && heads.length > 0) believed++;
     assert.is(new Set(heads).size, heads.length);
     assert.ok(heads.length <= SIZE && heads.every((head) => head < SIZE));
-    const device = new InflightDeviceRing(region, stand.views, ringOver, stand.used, heads);
+    const device = splitInflightRing(region, stand.views, ringOver, stand.used, heads);
     for (let turn = 0; turn < 20; turn++) {
       bytes[random(bytes.length)] = random(256);
       const popped = device.pop(BURST);

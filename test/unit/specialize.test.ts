@@ -20,10 +20,12 @@ const test = suite('specialized code');
 test('no instance is a dictionary, and all of a kind have one shape', () => {
   const make = (): Record<string, object> => {
     using pair = new RingPair({ size: 16, eventIndex: false, indirect: false, start: 0 });
+    using packedPair = new RingPair({ size: 16, eventIndex: false, indirect: false, start: 0x8000, packed: true });
     const { pool, engine, driver, device } = pair;
+    const packed = { packedDriver: packedPair.driver, packedDevice: packedPair.device };
     const list = freeList(new Uint32Array(64), {} as SharedStack);
     const packets = rxPackets(pool, 12, true, new Uint32Array(16));
-    return { driver, device, list, packets, jobs: burstJobs(pool, engine, 12) };
+    return { driver, device, ...packed, list, packets, jobs: burstJobs(pool, engine, 12) };
   };
   const kinds = [make(), make(), make()];
   for (const [index, made] of kinds.entries()) {

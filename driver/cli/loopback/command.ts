@@ -69,10 +69,10 @@ const device: readonly Option[] = [
     '--transport <KIND>',
     'how the driver reaches the back-end: pci (an emulated PCI function) or vhost-user',
   ).argParser(oneOf('--transport', ['pci', 'vhost-user'])),
-  new Option('--ring <FORMAT>', 'format of the rings: split')
+  new Option('--ring <FORMAT>', 'format of the rings: split or packed')
     .argParser(oneOf('--ring', ['split', 'packed']))
     .default('split'),
-  new Option('--ring-size <N>', 'entries of each ring, a power of two from 4 to 32768')
+  new Option('--ring-size <N>', 'entries of each ring, 4 to 32768; a power of two unless they are packed')
     .argParser(wholeNumber('--ring-size', 4, 32768))
     .default(256),
   new Option('--queues <N>', 'queue pairs, 1 to 128').argParser(wholeNumber('--queues', 1, 128)).default(1),

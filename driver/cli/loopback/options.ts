@@ -1,6 +1,6 @@
 /** What `virtio-pmd loopback` is told, and which of it goes together. */
 
-import { ErrorCode, VirtioError } from '../../errors.js';
+import type { VirtioError } from '../../errors.js';
 
 export const SMALLEST_PACKET = 64;
 /** TCP segmentation makes no longer ones: "The maximum size … 65550 bytes" with Ethernet header (virtio 1.2 §5.1.6.3.1). */
@@ -66,11 +66,6 @@ export function checkOptions(options: LoopbackOptions, wrong: (message: string) 
     const which = connect === undefined ? '--device' : '--connect';
     throw wrong(`--lcores has one processor with ${which}: the back-end is not ours to pin`);
   }
-  if ((ringSize & (ringSize - 1)) !== 0) throw wrong(`--ring-size is a power of two, not ${ringSize}`);
-  if (options.ring === 'packed') {
-    throw new VirtioError(ErrorCode.UNSUPPORTED, 'packed rings are not driven by this version yet', {
-      value: options.ring,
-      advice: 'use --ring split',
-    });
-  }
+  if (options.ring === 'split' && (ringSize & (ringSize - 1)) !== 0)
+    throw wrong(`--ring-size is a power of two, not ${ringSize}: of --ring packed any number`);
 }

@@ -18,7 +18,7 @@ interface EachWay {
 export interface LoopbackJson {
   readonly ok: boolean;
   readonly transport: 'pci' | 'vhost-user';
-  readonly ring: 'split';
+  readonly ring: 'split' | 'packed';
   readonly ringSize: number;
   readonly queues: number;
   /** Bytes, `imix`, or `pcap` when the packets were a capture's. */
@@ -78,7 +78,7 @@ export function makeResult(run: LoopbackRun): LoopbackResult {
   const json: LoopbackJson = {
     ok: error === undefined && !run.isInterrupted,
     transport: transportOf(options),
-    ring: 'split',
+    ring: options.ring,
     ringSize: options.ringSize,
     queues: options.queues,
     size: options.pcapIn === undefined ? options.size : 'pcap',

@@ -21,9 +21,10 @@ export interface Stand {
 
 /** Opens everything; on failure nothing stays. */
 export async function openStand(options: LoopbackOptions, interrupt: Interrupt): Promise<Stand> {
-  const { queues, ringSize, memory, lock, reconnect, connect, device, pciAccess, legacy } = options;
+  const { queues, ring, ringSize, memory, lock, reconnect, connect, device, pciAccess, legacy } = options;
   const portOptions: OpenPortOptions = {
     queues,
+    ring,
     ringSize,
     pages: memory,
     lock,

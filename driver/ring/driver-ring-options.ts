@@ -1,0 +1,46 @@
+/** What the driver's ends of both ring formats are made with, and what they keep of chains in flight. */
+
+import type { PacketPool } from '../memory/packet-pool.js';
+
+/** Tables for indirect descriptors in DMA memory: table `i` belongs to descriptor `i` (virtio 1.2 §2.7.5.3, §2.8.7). */
+export interface IndirectTables {
+  /** The tables, `entries` descriptors each. */
+  readonly words: Uint32Array;
+  readonly entries: number;
+  /** The device's address of each table: low word at `2 * i`, high word at `2 * i + 1`. */
+  readonly iovas: Uint32Array;
+}
+
+export interface DriverRingOptions {
+  readonly pool: PacketPool;
+  /** Bytes of header before each packet's data. */
+  readonly headerBytes: number;
+  /** Longest packet that may be posted, header not counted. */
+  readonly maxFrameBytes: number;
+  /** EVENT_IDX was accepted. */
+  readonly eventIndex: boolean;
+  /** What `num_buffers` holds in the header of a posted packet stays. */
+  readonly keepNumBuffers?: boolean | undefined;
+  /** INDIRECT_DESC was accepted, and these tables are for it. */
+  readonly indirect?: IndirectTables | undefined;
+  /**
+   * Where both ends stand. Split: both indices in memory, 0, the default, on a cleared ring. Packed: offset and wrap
+   * counter, as in an event suppression structure; the default is 0 and 1.
+   */
+  readonly base?: number | undefined;
+}
+
+/** The length `reclaim` gives for a chain whose device claims to have written more than it could. */
+export const OVERLONG = 0xffff_ffff;
+
+/** No id: ids are below 32768. */
+export const ID_UNKNOWN = 0xffff;
+
+/** Words of the chains in flight: handle plus one, and what kind of chain it is. */
+export const HANDLE_MASK = 0x3fff_ffff;
+export const WRITABLE = 0x4000_0000;
+/** More than one descriptor, or an indirect table. */
+export const CHAINED = 0x8000_0000;
+
+/** The names above that packet paths use, for the scope of specialized code. */
+export const chainWords = { OVERLONG, ID_UNKNOWN, HANDLE_MASK, WRITABLE, CHAINED } as const;
