@@ -7,6 +7,7 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
+import type { ReceiveSteering } from './receive-steering.js';
 
 /** Completes the jobs that a ring's `pop` began. */
 export interface BurstJobs {
@@ -34,7 +35,12 @@ const { POOL_OFFSET, LENGTH, SOURCE, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
 export const burstJobs = specialize(
-  function burstJobs(pool: PacketPool, engine: CopyEngine, headerBytes: number): BurstJobs {
+  function burstJobs(
+    pool: PacketPool,
+    engine: CopyEngine,
+    headerBytes: number,
+    hashes?: ReceiveSteering | undefined,
+  ): BurstJobs {
     const { fields, halfWords, words, offset, headroom, bufferBytes } = pool;
     const { jobs } = engine;
     const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
@@ -93,6 +99,7 @@ export const burstJobs = specialize(
         if (!isPlain || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
         const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
         writeHeader(header);
+        if (hashes !== undefined) hashes.report(handle, header);
         jobs[job + POOL_OFFSET] = header;
         jobs[job + LENGTH] = length;
         lengths[index] = length;
