@@ -25,6 +25,12 @@ export interface NetDeviceOptions extends OfferOptions {
   /** Where its packets go to and come from. */
   readonly port: BackendPortSpec;
   readonly macAddress?: Uint8Array | undefined;
+  /**
+   * The front-end passes the control queue on, as user-mode Linux does: RSS, hash reports, coalescing, offloads and
+   * statistics by command are offered over vhost-user, too. Default false: QEMU and DPDK serve the queue themselves, and
+   * would have the guest believe that what it says in it reaches the device.
+   */
+  readonly getsCommands?: boolean | undefined;
 }
 
 const DEFAULT_MAC = Uint8Array.of(0x02, 0x00, 0x00, 0x00, 0x00, 0x01);
@@ -32,6 +38,7 @@ const DEFAULT_MAC = Uint8Array.of(0x02, 0x00, 0x00, 0x00, 0x00, 0x01);
 export class NetDevice implements DeviceModel {
   onEvent: ((event: DeviceEvent) => void) | undefined;
   readonly offered: FeatureSet;
+  readonly getsCommands: boolean;
   readonly maxQueuePairs: number;
   readonly maxRingSize = MAX_QUEUE_SIZE;
   readonly config: Uint8Array;
@@ -75,6 +82,7 @@ export class NetDevice implements DeviceModel {
     }
     this.#options = options;
     this.maxQueuePairs = queuePairs;
+    this.getsCommands = options.getsCommands ?? false;
     this.offered = offeredFeatures(options, Math.min(all.length, queuePairs));
     // Shared: the poll thread writes it when the guest's commands say so.
     this.config = new Uint8Array(new SharedArrayBuffer(virtioNetConfig.bytes));

@@ -43,6 +43,8 @@ export interface FeatureChoices {
   readonly indirect?: boolean | undefined;
   /** Notifications tell how far a ring has come, in the device's own words. Default off: devices in hardware gain by it. */
   readonly notificationData?: boolean | undefined;
+  /** The device drops packets of VLANs that `control.setVlan` has not turned on. Default off: those of all VLANs come. */
+  readonly vlanFilter?: boolean | undefined;
   /** Features without which the device is refused. */
   readonly demand?: readonly Feature[] | undefined;
 }
@@ -74,7 +76,16 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   const commands = queuePairs > 1 ? 'to turn queue pairs on, and to answer announcements' : 'to answer announcements';
   list.push({ feature: Feature.CTRL_VQ, reason: commands });
   list.push({ feature: Feature.GUEST_ANNOUNCE, reason: 'to be told when the network should learn where the port is' });
+  list.push({ feature: Feature.CTRL_RX, reason: 'to choose which packets it gets' });
+  list.push({ feature: Feature.CTRL_RX_EXTRA, reason: 'to choose which packets it gets' });
+  list.push({ feature: Feature.CTRL_MAC_ADDR, reason: 'to take another address' });
+  list.push({ feature: Feature.CTRL_GUEST_OFFLOADS, reason: 'to turn offloads on and off' });
+  list.push({ feature: Feature.NOTF_COAL, reason: 'to be told of packets less often' });
+  list.push({ feature: Feature.VQ_NOTF_COAL, reason: 'to be told of packets less often, queue by queue' });
+  if (choices.vlanFilter === true)
+    list.push({ feature: Feature.CTRL_VLAN, reason: 'to get packets of some VLANs alone' });
   if (queuePairs > 1) {
+    list.push({ feature: Feature.RSS, reason: 'to choose the queue of each flow' });
     list.push({ feature: Feature.MQ, reason: `to use ${queuePairs} queue pairs`, required: true });
   }
   for (const feature of demand) {

@@ -279,8 +279,8 @@ test('row 60: configurations that are refused change nothing', () => {
 });
 
 test('spec-E16: what the configuration says of it, and when it is offered', async () => {
-  await using thread = await DeviceThread.start({ ports: [sinkPort()] });
-  await using other = await DeviceThread.start({ ports: [sinkPort()] });
+  await using thread = await DeviceThread.start();
+  await using other = await DeviceThread.start();
   await using device = new NetDevice(thread, { port: sinkPort(), queuePairs: 2 });
   await using single = new NetDevice(thread, { port: sinkPort() });
   await using spread = new NetDevice([thread, other], { port: sinkPort(), queuePairs: 2 });
