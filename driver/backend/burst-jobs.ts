@@ -99,11 +99,15 @@ export const burstJobs = specialize(
         if (!isPlain || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
         const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
         writeHeader(header);
-        if (hashes !== undefined) hashes.report(handle, header);
         jobs[job + POOL_OFFSET] = header;
         jobs[job + LENGTH] = length;
         lengths[index] = length;
         bytes += length;
+      }
+      // In a loop of its own: the one above is everybody's.
+      if (hashes !== undefined) {
+        for (let index = 0; index < count; index++)
+          hashes.report(handles[index]!, jobs[(index << JOB_SHIFT) + POOL_OFFSET]!);
       }
       return bytes - count * headerBytes;
     }
