@@ -68,6 +68,7 @@ export class GuestDevice {
   /** Packets that go to the port as if the guest had sent them, when there is room. */
   readonly #announcements: Uint8Array[] = [];
   readonly #lost = new Uint32Array(1);
+  #isSteered = false;
   /** Those of the accepted features. */
   #offloads = 0n;
   #turns = 0;
@@ -238,6 +239,8 @@ export class GuestDevice {
     let moved = this.#polls ? this.#port.poll!() : 0;
     const { pairs, control } = this.#queues;
     this.#coalescing.poll();
+    // Once a turn: what a command changes counts from the next one on.
+    this.#isSteered = this.#steering.isByTable;
     for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pairs[pair]!);
     if (control !== undefined) moved += this.#serve(control);
     if ((++this.#turns & CHECK_MASK) === 0) {
@@ -260,10 +263,8 @@ export class GuestDevice {
     }
     // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
     if (receive !== undefined && this.#rings.isEnabled(2 * number) && number < this.#shared.activePairs) {
-      if (this.#steering.isByTable) {
-        this.#port.toGuest(this.#steered, number);
-        this.#steer(pair);
-      } else if (waiting.count < waiting.capacity) {
+      if (this.#isSteered) this.#fetchSteered(pair);
+      else if (waiting.count < waiting.capacity) {
         const start = waiting.count;
         this.#port.toGuest(waiting, number);
         if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
@@ -278,6 +279,18 @@ export class GuestDevice {
   #dropWaiting({ counters, waiting }: Pair): void {
     counters[RingCounter.DROP_NOT_TAKEN]! += waiting.count;
     waiting.free();
+  }
+
+  #fetchSteered(pair: Pair): void {
+    this.#port.toGuest(this.#steered, pair.number);
+    this.#steer(pair);
+  }
+
+  #takeBackSteered(pair: Pair, transmit: FromGuestQueue): number {
+    const taken = transmit.take(this.#steered, DEVICE_BURST);
+    if (this.#steered.count > 0) this.#port.bounce!(this.#steered, 0, pair.number);
+    this.#steer(pair);
+    return taken;
   }
 
   /**
@@ -314,12 +327,7 @@ export class GuestDevice {
 
   /** Takes packets that go back to their pair into the burst that waits for it. */
   #takeBack(pair: Pair, transmit: FromGuestQueue, waiting: Burst): number {
-    if (this.#steering.isByTable) {
-      const steered = transmit.take(this.#steered, DEVICE_BURST);
-      if (this.#steered.count > 0) this.#port.bounce!(this.#steered, 0, pair.number);
-      this.#steer(pair);
-      return steered;
-    }
+    if (this.#isSteered) return this.#takeBackSteered(pair, transmit);
     const start = waiting.count;
     const room = waiting.capacity - start;
     if (room === 0) return 0;
