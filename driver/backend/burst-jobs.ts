@@ -7,6 +7,7 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
+import type { ReceiveSteering } from './receive-steering.js';
 
 /** Completes the jobs that a ring's `pop` began. */
 export interface BurstJobs {
@@ -34,7 +35,12 @@ const { POOL_OFFSET, LENGTH, SOURCE, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
 export const burstJobs = specialize(
-  function burstJobs(pool: PacketPool, engine: CopyEngine, headerBytes: number): BurstJobs {
+  function burstJobs(
+    pool: PacketPool,
+    engine: CopyEngine,
+    headerBytes: number,
+    hashes?: ReceiveSteering | undefined,
+  ): BurstJobs {
     const { fields, halfWords, words, offset, headroom, bufferBytes } = pool;
     const { jobs } = engine;
     const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
@@ -97,6 +103,11 @@ export const burstJobs = specialize(
         jobs[job + LENGTH] = length;
         lengths[index] = length;
         bytes += length;
+      }
+      // In a loop of its own: the one above is everybody's.
+      if (hashes !== undefined) {
+        for (let index = 0; index < count; index++)
+          hashes.report(handles[index]!, jobs[(index << JOB_SHIFT) + POOL_OFFSET]!);
       }
       return bytes - count * headerBytes;
     }

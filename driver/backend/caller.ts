@@ -9,6 +9,8 @@ import type { RingSetup } from './device-model.js';
 export interface Caller {
   /** After chains were returned. Never blocks. */
   call(ring: DeviceRing): void;
+  /** Whether the driver wants it or not, with no look at the ring. */
+  signal(): void;
 }
 
 /** The way that the front-end has set up for a ring. @param report hands a call to the control plane */
@@ -27,11 +29,16 @@ class EventFdCaller implements Caller {
     this.#counters = counters;
   }
 
+  signal(): void {
+    if (this.#fd < 0) return;
+    this.#counters[RingCounter.CALLS_SENT]! += 1;
+    native.signalEventFd(this.#fd);
+  }
+
   /** A full or closed descriptor is the guest's own loss. */
   call(ring: DeviceRing): void {
     if (ring.needsCall() && this.#fd >= 0) {
-      this.#counters[RingCounter.CALLS_SENT]! += 1;
-      native.signalEventFd(this.#fd);
+      this.signal();
     } else {
       this.#counters[RingCounter.CALLS_SAVED]! += 1;
     }
@@ -47,10 +54,14 @@ class InBandCaller implements Caller {
     this.#report = report;
   }
 
+  signal(): void {
+    this.#counters[RingCounter.CALLS_SENT]! += 1;
+    this.#report();
+  }
+
   call(ring: DeviceRing): void {
     if (ring.needsCall()) {
-      this.#counters[RingCounter.CALLS_SENT]! += 1;
-      this.#report();
+      this.signal();
     } else {
       this.#counters[RingCounter.CALLS_SAVED]! += 1;
     }

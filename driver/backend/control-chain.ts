@@ -1,8 +1,8 @@
 /** One chain of the control queue: a command in any pieces, and a place for the ack. */
 
 import { CopyDirection, type CopyEngine, CopyJob, CopyStatus } from '../../native/index.js';
-import type { ControlAck } from '../spec/control.js';
-import type { ControlCommand } from './control-commands.js';
+import { CONTROL_ACK_BYTES, ControlAck } from '../spec/control.js';
+import { type ControlCommand, RESULT_AT } from './control-command.js';
 import { JOB_CHAIN } from './ring-context.js';
 
 const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS } = CopyJob;
@@ -13,6 +13,7 @@ export const NOTHING_MISSING = -1n;
 export class ControlChain implements ControlCommand {
   readonly scratch: Uint8Array;
   bytes = 0;
+  resultBytes = 0;
   /** First address without a translation that a copy met, or `NOTHING_MISSING`. */
   missing = NOTHING_MISSING;
   readonly #engine: CopyEngine;
@@ -20,7 +21,8 @@ export class ControlChain implements ControlCommand {
   #source: Uint32Array = new Uint32Array(0);
   #first = 0;
   #end = 0;
-  #ackJob = -1;
+  /** Bytes that the chain has room for, the ack among them. */
+  #room = 0;
 
   /** @param scratchAt offset in the engine's pool of the same bytes as `scratch` */
   constructor(engine: CopyEngine, scratchAt: number, scratch: Uint8Array) {
@@ -34,42 +36,59 @@ export class ControlChain implements ControlCommand {
     this.#source = source;
     this.#first = first;
     this.#end = end;
-    this.#ackJob = -1;
     this.bytes = 0;
+    this.resultBytes = 0;
+    this.#room = 0;
     this.missing = NOTHING_MISSING;
     for (let index = first; index < end; index++) {
       const length = source[index * WORDS + LENGTH]!;
       if (source[index * WORDS + DIRECTION] !== CopyDirection.TO_GUEST) this.bytes += length;
-      else if (this.#ackJob < 0 && length > 0) this.#ackJob = index;
+      else this.#room += length;
     }
   }
 
   get hasPlaceForAck(): boolean {
-    return this.#ackJob >= 0;
+    return this.#room > 0;
+  }
+  get resultRoom(): number {
+    return this.#room - CONTROL_ACK_BYTES;
   }
 
   /** Positions count over all readable pieces, however the guest has cut the command. */
   read(from: number, count: number, to: number): boolean {
+    return this.#copy(CopyDirection.FROM_GUEST, from, count, to);
+  }
+
+  /**
+   * Writes the ack and, where that is OK, the result behind it. Returns the bytes written: 0 where none could be.
+   *
+   * "command-specific-result" follows the ack (virtio 1.3 §5.1.6.5). It is written first: the ack is for all of it.
+   */
+  writeAnswer(ack: ControlAck): number {
+    const resultBytes = ack === ControlAck.OK ? this.resultBytes : 0;
+    const isWritten = this.#copy(CopyDirection.TO_GUEST, CONTROL_ACK_BYTES, resultBytes, RESULT_AT);
+    if (this.missing !== NOTHING_MISSING) return 0;
+    this.scratch[0] = isWritten ? ack : ControlAck.ERR;
+    if (!this.#copy(CopyDirection.TO_GUEST, 0, CONTROL_ACK_BYTES, 0)) return 0;
+    return CONTROL_ACK_BYTES + (isWritten ? resultBytes : 0);
+  }
+
+  /** Copies `count` bytes from position `from` on of the pieces of this direction, from or to the scratch at `at`. */
+  #copy(direction: CopyDirection, from: number, count: number, at: number): boolean {
+    if (count === 0) return true;
     const source = this.#source;
     let jobs = 0;
     let position = 0;
     for (let index = this.#first; index < this.#end && position < from + count; index++) {
-      const at = index * WORDS;
-      if (source[at + DIRECTION] === CopyDirection.TO_GUEST) continue;
-      const length = source[at + LENGTH]!;
+      const word = index * WORDS;
+      if (source[word + DIRECTION] !== direction) continue;
+      const length = source[word + LENGTH]!;
       const begin = Math.max(from, position);
       const bytes = Math.min(from + count, position + length) - begin;
-      if (bytes > 0) this.#writeJob(jobs++, at, begin - position, this.#scratchAt + to + begin - from, bytes);
+      if (bytes > 0) this.#writeJob(jobs++, word, begin - position, this.#scratchAt + at + begin - from, bytes);
       position += length;
     }
     return position >= from + count && this.#run(jobs);
-  }
-
-  /** Returns whether the ack was written. */
-  writeAck(ack: ControlAck): boolean {
-    this.scratch[0] = ack;
-    this.#writeJob(0, this.#ackJob * WORDS, 0, this.#scratchAt, 1);
-    return this.#run(1);
   }
 
   #run(count: number): boolean {

@@ -4,10 +4,17 @@ import {
   AnnounceCommand,
   ControlClass,
   controlCommandFeatures,
+  GuestOffloadsCommand,
+  guestOffloadsOf,
   MacCommand,
   MqCommand,
+  NotfCoalCommand,
   RxCommand,
+  StatsCommand,
   VlanCommand,
+  virtioNetCtrlCoal,
+  virtioNetCtrlCoalVq,
+  virtioNetCtrlGuestOffloads,
   virtioNetCtrlHdr,
   virtioNetCtrlMac,
   virtioNetCtrlMq,
@@ -16,36 +23,39 @@ import {
 import { FeatureSet } from '../spec/features.js';
 import { MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
 import { ADDRESS_TABLE_MOST } from './address-table.js';
+import { CONTROL_SCRATCH_BYTES, type ControlCommand, RESULT_AT } from './control-command.js';
+import { answerStatsGet, answerStatsQuery } from './control-statistics.js';
+import { readHashConfig, readRssConfig } from './control-steering.js';
+import type { RingCounters } from './counters.js';
+import type { NotificationCoalescing } from './notification-coalescing.js';
 import { type ReceiveFilter, VLAN_IDENTIFIERS } from './receive-filter.js';
+import type { ReceiveSteering } from './receive-steering.js';
 
-/** Bytes of a command that can be read at a time: two tables of addresses, both full. */
-export const CONTROL_SCRATCH_BYTES = 4096;
 /** Where the second table is read to. */
 const SECOND_TABLE_AT = ADDRESS_TABLE_MOST * MAC_BYTES;
-
-/** A command as it lies in guest memory, header included. */
-export interface ControlCommand {
-  /** As the chain has them: any number, none of them read yet. */
-  readonly bytes: number;
-  /** Where parts of it are read to: `CONTROL_SCRATCH_BYTES`. */
-  readonly scratch: Uint8Array;
-  /** Copies `count` bytes from position `from` on to the scratch at `to`; false where they are not in guest memory. */
-  read(from: number, count: number, to: number): boolean;
-}
 
 /** What the commands act on. */
 export interface ControlTarget {
   readonly filter: ReceiveFilter;
   /** The live configuration space, in memory shared with the front door. */
   readonly config: Uint8Array;
-  /** Turns that many pairs on; false where there are not so many. */
-  setQueuePairs(pairs: number): boolean;
+  readonly steering: ReceiveSteering;
+  readonly coalescing: NotificationCoalescing;
+  readonly counters: RingCounters;
+  /** Queue pairs of the device. */
+  readonly queuePairs: number;
+  /** Turns that many pairs on. */
+  setActivePairs(pairs: number): void;
+  /** What of the accepted offloads packets for the guest may make use of: bits as `GuestOffloadBit` numbers them. */
+  setGuestOffloads(offloads: bigint): void;
 }
 
 /** Does what is known and negotiated; everything else is refused. */
 export class ControlCommands {
   readonly #target: ControlTarget;
   #features = FeatureSet.EMPTY;
+  #executed = 0;
+  #succeeded = 0;
 
   constructor(target: ControlTarget) {
     this.#target = target;
@@ -57,6 +67,13 @@ export class ControlCommands {
 
   /** Does what the command asks for; false when it is unknown, malformed, or of a feature that was not accepted. */
   execute(command: ControlCommand): boolean {
+    const isDone = this.#execute(command);
+    this.#executed += 1;
+    if (isDone) this.#succeeded += 1;
+    return isDone;
+  }
+
+  #execute(command: ControlCommand): boolean {
     if (command.bytes < virtioNetCtrlHdr.bytes || !command.read(0, virtioNetCtrlHdr.bytes, 0)) return false;
     const header = virtioNetCtrlHdr.read(viewOf(command));
     const needed = controlCommandFeatures(header.class, header.command);
@@ -72,8 +89,13 @@ export class ControlCommands {
       case ControlClass.ANNOUNCE:
         return header.command === AnnounceCommand.ACK && this.#endAnnouncement(command);
       case ControlClass.MQ:
-        if (header.command !== MqCommand.VQ_PAIRS_SET || !readData(command, virtioNetCtrlMq.bytes)) return false;
-        return this.#target.setQueuePairs(virtioNetCtrlMq.read(viewOf(command)).virtqueue_pairs);
+        return this.#setMultiqueue(command, header.command);
+      case ControlClass.GUEST_OFFLOADS:
+        return header.command === GuestOffloadsCommand.SET && this.#setGuestOffloads(command);
+      case ControlClass.NOTF_COAL:
+        return this.#coalesce(command, header.command);
+      case ControlClass.STATS:
+        return this.#answerStats(command, header.command);
       default:
         return false;
     }
@@ -142,7 +164,81 @@ export class ControlCommands {
     Atomics.and(this.#target.config, virtioNetConfig.fields.status.offset, ~NetStatus.ANNOUNCE);
     return true;
   }
+
+  /** The last of these commands decides how packets find their queue (virtio 1.2 §5.1.6.5.5, §5.1.6.5.6.4, §5.1.6.5.7). */
+  #setMultiqueue(command: ControlCommand, what: number): boolean {
+    const { steering, queuePairs } = this.#target;
+    if (what === MqCommand.RSS_CONFIG) {
+      const config = readRssConfig(command, queuePairs);
+      if (config === undefined) return false;
+      steering.setTable(config);
+      this.#target.setActivePairs(config.pairs);
+      return true;
+    }
+    if (what === MqCommand.HASH_CONFIG) {
+      const config = readHashConfig(command);
+      if (config !== undefined) steering.setHash(config.hashTypes, config.key);
+      return config !== undefined;
+    }
+    if (what !== MqCommand.VQ_PAIRS_SET || !readData(command, virtioNetCtrlMq.bytes)) return false;
+    const { virtqueue_pairs: pairs } = virtioNetCtrlMq.read(viewOf(command));
+    if (pairs < 1 || pairs > queuePairs) return false;
+    steering.setAutomatic();
+    this.#target.setActivePairs(pairs);
+    return true;
+  }
+
+  /** "A driver MUST NOT enable an offload for which the appropriate feature has not been negotiated" (virtio 1.2 §5.1.6.5.8). */
+  #setGuestOffloads(command: ControlCommand): boolean {
+    if (!readData(command, virtioNetCtrlGuestOffloads.bytes)) return false;
+    const { offloads } = virtioNetCtrlGuestOffloads.read(viewOf(command));
+    if ((offloads & ~guestOffloadsOf(this.#features)) !== 0n) return false;
+    this.#target.setGuestOffloads(offloads);
+    return true;
+  }
+
+  #coalesce(command: ControlCommand, what: number): boolean {
+    const { coalescing, queuePairs } = this.#target;
+    const rings = 2 * queuePairs;
+    if (what === NotfCoalCommand.TX_SET || what === NotfCoalCommand.RX_SET) {
+      if (!readData(command, virtioNetCtrlCoal.bytes)) return false;
+      const { max_packets, max_usecs } = virtioNetCtrlCoal.read(viewOf(command));
+      for (let ring = what === NotfCoalCommand.RX_SET ? 0 : 1; ring < rings; ring += 2)
+        coalescing.set(ring, max_packets, max_usecs);
+      return true;
+    }
+    if (what === NotfCoalCommand.VQ_SET) {
+      if (!readData(command, virtioNetCtrlCoalVq.bytes)) return false;
+      const { vq_index: ring, max_packets, max_usecs } = virtioNetCtrlCoalVq.read(viewOf(command));
+      if (ring >= rings) return false;
+      coalescing.set(ring, max_packets, max_usecs);
+      return true;
+    }
+    if (what !== NotfCoalCommand.VQ_GET || !readData(command, COALESCING_QUEUE_BYTES)) return false;
+    const { vq_index: ring } = virtioNetCtrlCoalVq.read(viewOf(command));
+    if (ring >= rings || command.resultRoom < virtioNetCtrlCoal.bytes) return false;
+    const values = { max_packets: coalescing.maxPackets(ring), max_usecs: coalescing.maxUsecs(ring) };
+    virtioNetCtrlCoal.write(viewOf(command), values, RESULT_AT);
+    command.resultBytes = virtioNetCtrlCoal.bytes;
+    return true;
+  }
+
+  #answerStats(command: ControlCommand, what: number): boolean {
+    const { counters, queuePairs } = this.#target;
+    let result: number | undefined;
+    if (what === StatsCommand.QUERY && command.bytes === virtioNetCtrlHdr.bytes) result = answerStatsQuery(command);
+    else if (what === StatsCommand.GET) {
+      const counts = { all: this.#executed, good: this.#succeeded };
+      result = answerStatsGet(command, counters, queuePairs, counts);
+    }
+    if (result === undefined || result > command.resultRoom) return false;
+    command.resultBytes = result;
+    return true;
+  }
 }
+
+/** Of VQ_GET: the queue alone. */
+const COALESCING_QUEUE_BYTES = virtioNetCtrlCoalVq.bytes - virtioNetCtrlCoal.bytes;
 
 interface Table {
   /** Undefined when there are more than are kept. */

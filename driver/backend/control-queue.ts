@@ -66,15 +66,15 @@ export class ControlQueue {
   }
 
   /**
-   * Runs one command; returns the bytes written to the guest: 1, or 0 without a place for the ack; `WAITS` where a
-   * translation is missing: it is run again, and what it did before it does once more.
+   * Runs one command; returns the bytes written to the guest: ack and result, or 0 without a place for the ack; `WAITS`
+   * where a translation is missing: it is run again, and what it did before it does once more.
    */
   #answer(): number {
     const chain = this.#chain;
     if (!chain.hasPlaceForAck) return 0;
     const isDone = this.#commands.execute(chain);
     if (chain.missing !== NOTHING_MISSING) return WAITS;
-    if (chain.writeAck(isDone ? ControlAck.OK : ControlAck.ERR)) return 1;
-    return chain.missing === NOTHING_MISSING ? 0 : WAITS;
+    const written = chain.writeAnswer(isDone ? ControlAck.OK : ControlAck.ERR);
+    return chain.missing === NOTHING_MISSING ? written : WAITS;
   }
 }

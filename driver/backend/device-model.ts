@@ -76,6 +76,8 @@ export interface DeviceModel {
   onEvent: ((event: DeviceEvent) => void) | undefined;
   /** Bits this device offers. */
   readonly offered: FeatureSet;
+  /** The front-end passes the control queue on, with all of the features that are about commands. */
+  readonly getsCommands?: boolean | undefined;
   /** Queue pairs this device has; rings are numbered receiveq 2i, transmitq 2i + 1, then the control queue. */
   readonly maxQueuePairs: number;
   /** Largest ring size. */

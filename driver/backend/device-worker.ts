@@ -46,6 +46,10 @@ export interface DeviceRequests {
     config: SharedArrayBuffer;
     /** The settings of the receive filter. */
     filter: SharedArrayBuffer;
+    /** Where packets are steered to. */
+    steering: SharedArrayBuffer;
+    /** How often the guest wants to be told. */
+    coalescing: SharedArrayBuffer;
     shared: SharedArrayBuffer;
     /** Those that are on this thread. */
     pairs: readonly number[];
@@ -86,7 +90,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   };
 
   handle('load-port', ({ module }) => ports.want(module));
-  handle('add-device', ({ device: number, port, queuePairs, counters, config, filter, shared, pairs }) => {
+  handle('add-device', ({ device: number, port, queuePairs, counters, config, shared, pairs, ...states }) => {
     const report = (event: DeviceEvent): void => emit({ device: number, event } satisfies DeviceThreadEvent);
     const context = { pool, queuePairs, pairs, report: (reason: string) => report({ type: 'port-failed', reason }) };
     const made = ports.of(port.module).createPort(context, port.options as never);
@@ -95,7 +99,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
         number,
         new GuestDevice({ pool, scratch }, made, queuePairs, new RingCounters(counters), report, {
           config: new Uint8Array(config),
-          filter,
+          ...states,
           shared: new SharedState(shared),
           pairs,
         }),

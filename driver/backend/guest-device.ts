@@ -4,6 +4,7 @@ import { CopyDirection } from '../../native/index.js';
 import { Burst } from '../memory/burst.js';
 import { PACKED_START } from '../ring/packed-views.js';
 import { jobsNeeded } from '../ring/split-device-ring.js';
+import { guestOffloadsOf } from '../spec/control.js';
 import { MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import type { FeatureSet } from '../spec/features.js';
 import { controlqIndex, NetStatus, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
@@ -18,12 +19,14 @@ import { GuestMemory } from './guest-memory.js';
 import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
 import { GuestRings } from './guest-rings.js';
+import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
 import { type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
 import { poolReserve } from './pool-reserve.js';
 import type { BackendPort } from './ports/backend-port.js';
 import { isRouting, type RoutingPort } from './ports/routing-port.js';
 import { rarpPacket } from './rarp.js';
 import { ReceiveFilter, receiveFilterState } from './receive-filter.js';
+import { ReceiveSteering, receiveSteeringState } from './receive-steering.js';
 import { DEVICE_BURST } from './ring-context.js';
 import { SharedState } from './shared-state.js';
 
@@ -32,6 +35,10 @@ export interface GuestDeviceOptions {
   readonly config?: Uint8Array | undefined;
   /** What `receiveFilterState` made, for all threads of the device. */
   readonly filter?: SharedArrayBuffer | undefined;
+  /** What `receiveSteeringState` made, for all threads of the device. */
+  readonly steering?: SharedArrayBuffer | undefined;
+  /** What `coalescingState` made, for all threads of the device. */
+  readonly coalescing?: SharedArrayBuffer | undefined;
   /** What all threads of the device share. */
   readonly shared?: SharedState | undefined;
   /** Pairs that are on this thread; all unless given. */
@@ -52,11 +59,19 @@ export class GuestDevice {
   readonly #burst: Burst;
   readonly #reserve: number;
   readonly #filter: ReceiveFilter;
+  readonly #steering: ReceiveSteering;
+  readonly #coalescing: NotificationCoalescing;
+  /** For packets that are on their way to the pair that they are steered to. */
+  readonly #steered: Burst;
   readonly #commands: ControlCommands;
   readonly #config: Uint8Array;
   readonly #shared: SharedState;
   /** Packets that go to the port as if the guest had sent them, when there is room. */
   readonly #announcements: Uint8Array[] = [];
+  readonly #lost = new Uint32Array(1);
+  #isSteered = false;
+  /** Those of the accepted features. */
+  #offloads = 0n;
   #turns = 0;
 
   constructor(
@@ -82,8 +97,23 @@ export class GuestDevice {
     this.#shared = options.shared ?? SharedState.create(rings);
     if (options.shared === undefined) this.#shared.activePairs = queuePairs;
     this.#filter = new ReceiveFilter(pool, filter);
-    const setQueuePairs = (pairs: number): boolean => this.#setQueuePairs(pairs);
-    this.#commands = new ControlCommands({ filter: this.#filter, config, setQueuePairs });
+    this.#steering = new ReceiveSteering(pool, options.steering ?? receiveSteeringState());
+    this.#coalescing = new NotificationCoalescing(options.coalescing ?? coalescingState(rings));
+    this.#steered = new Burst(pool, DEVICE_BURST);
+    this.#commands = new ControlCommands({
+      filter: this.#filter,
+      config,
+      steering: this.#steering,
+      coalescing: this.#coalescing,
+      counters,
+      queuePairs,
+      setActivePairs: (pairs) => {
+        this.#shared.activePairs = pairs;
+      },
+      setGuestOffloads: (offloads) => {
+        this.#shared.guestOffloads = offloads;
+      },
+    });
     // A packet in the host's buffers takes a job more for each of them.
     const spill = Math.ceil(MAX_PACKET_BYTES / pool.dataBytes) + 2;
     this.#memory = new GuestMemory(pool, jobsNeeded(MAX_QUEUE_SIZE, DEVICE_BURST) + spill);
@@ -93,6 +123,8 @@ export class GuestDevice {
       counters,
       shared: this.#shared,
       commands: this.#commands,
+      steering: this.#steering,
+      coalescing: this.#coalescing,
       queuePairs,
       pairs: options.pairs ?? Array.from({ length: queuePairs }, (_, pair) => pair),
       emit,
@@ -100,13 +132,15 @@ export class GuestDevice {
     });
     this.#rings = new GuestRings(rings, this.#memory, resources.scratch, this.#queues);
     const parts = { queues: this.#queues, rings: this.#rings, memory: this.#memory, filter: this.#filter };
-    this.#router?.attach(new GuestReceiver({ ...parts, shared: this.#shared }));
+    this.#router?.attach(new GuestReceiver({ ...parts, shared: this.#shared, steering: this.#steering }));
   }
 
   setFeatures(features: FeatureSet): void {
     this.#rings.setFeatures(features);
     this.#filter.setFeatures(features);
     this.#commands.setFeatures(features);
+    this.#offloads = guestOffloadsOf(features);
+    this.#shared.guestOffloads = this.#offloads;
   }
 
   /** Swaps the memory table between two turns. */
@@ -197,6 +231,7 @@ export class GuestDevice {
       // A port that fails, or a defect of ours, must not take the other guests of the thread along.
       this.#rings.fail(`its device failed: ${error instanceof Error ? error.message : String(error)}`);
       this.#burst.free();
+      this.#steered.free();
       return 0;
     }
   }
@@ -204,6 +239,9 @@ export class GuestDevice {
   #turn(): number {
     let moved = this.#polls ? this.#port.poll!() : 0;
     const { pairs, control } = this.#queues;
+    this.#coalescing.poll();
+    // Once a turn: what a command changes counts from the next one on.
+    this.#isSteered = this.#steering.isByTable;
     for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pairs[pair]!);
     if (control !== undefined) moved += this.#serve(control);
     if ((++this.#turns & CHECK_MASK) === 0) {
@@ -226,7 +264,8 @@ export class GuestDevice {
     }
     // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
     if (receive !== undefined && this.#rings.isEnabled(2 * number) && number < this.#shared.activePairs) {
-      if (waiting.count < waiting.capacity) {
+      if (this.#isSteered) this.#fetchSteered(pair);
+      else if (waiting.count < waiting.capacity) {
         const start = waiting.count;
         this.#port.toGuest(waiting, number);
         if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
@@ -243,8 +282,53 @@ export class GuestDevice {
     waiting.free();
   }
 
+  #fetchSteered(pair: Pair): void {
+    this.#port.toGuest(this.#steered, pair.number);
+    this.#steer(pair);
+  }
+
+  #takeBackSteered(pair: Pair, transmit: FromGuestQueue): number {
+    const taken = transmit.take(this.#steered, DEVICE_BURST);
+    if (this.#steered.count > 0) this.#port.bounce!(this.#steered, 0, pair.number);
+    this.#steer(pair);
+    return taken;
+  }
+
+  /**
+   * Moves the packets of `#steered`, which the port has for a pair, to those that the guest's table says (virtio 1.2
+   * §5.1.6.5.7). A pair on another thread is out of reach: such packets stay with theirs.
+   */
+  #steer(pair: Pair): void {
+    const steered = this.#steered;
+    if (this.#filter.isActive) this.#filter.apply(steered, 0, pair.counters);
+    const { handles, count } = steered;
+    const { byNumber } = this.#queues;
+    // Before anything is thrown: each packet is in one burst.
+    steered.count = 0;
+    for (let index = 0; index < count; index++) {
+      const handle = handles[index]!;
+      this.#hold(byNumber[this.#steering.pairOf(handle)] ?? pair, handle);
+    }
+  }
+
+  /** Has a packet wait for a pair. The one that the guest gives no buffers to loses packets, and no other waits for it. */
+  #hold(pair: Pair, handle: number): void {
+    const { number, receive, waiting, counters } = pair;
+    if (waiting.count === waiting.capacity && receive !== undefined && this.#rings.isEnabled(2 * number)) {
+      receive.give(waiting);
+    }
+    if (waiting.count < waiting.capacity) {
+      waiting.handles[waiting.count++] = handle;
+      return;
+    }
+    counters[RingCounter.DROP_NOT_TAKEN]! += 1;
+    this.#lost[0] = handle;
+    this.#resources.pool.free(this.#lost, 0, 1);
+  }
+
   /** Takes packets that go back to their pair into the burst that waits for it. */
   #takeBack(pair: Pair, transmit: FromGuestQueue, waiting: Burst): number {
+    if (this.#isSteered) return this.#takeBackSteered(pair, transmit);
     const start = waiting.count;
     const room = waiting.capacity - start;
     if (room === 0) return 0;
@@ -315,15 +399,12 @@ export class GuestDevice {
 
   /** What commands have set is as it was at first. */
   #forgetCommands(): void {
+    this.#shared.guestOffloads = this.#offloads;
     this.#filter.reset();
+    this.#steering.reset();
+    this.#coalescing.reset();
     this.#filter.copyDeviceAddress(this.#config, virtioNetConfig.fields.mac.offset);
     Atomics.and(this.#config, virtioNetConfig.fields.status.offset, ~NetStatus.ANNOUNCE);
-  }
-
-  #setQueuePairs(pairs: number): boolean {
-    if (pairs < 1 || pairs > this.#queuePairs) return false;
-    this.#shared.activePairs = pairs;
-    return true;
   }
 }
 

@@ -10,15 +10,18 @@ import { Feature, type FeatureSet } from '../spec/features.js';
 import { controlqIndex, receiveqIndex } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
-import { callerFor } from './caller.js';
-import { CONTROL_SCRATCH_BYTES, type ControlCommands } from './control-commands.js';
+import { type Caller, callerFor } from './caller.js';
+import { CONTROL_SCRATCH_BYTES } from './control-command.js';
+import type { ControlCommands } from './control-commands.js';
 import { ControlQueue } from './control-queue.js';
 import type { RingCounters } from './counters.js';
 import type { DeviceEvent, RingSetup } from './device-model.js';
 import { FromGuestQueue } from './from-guest-queue.js';
 import type { GuestMemory } from './guest-memory.js';
 import type { RingHost } from './guest-rings.js';
+import type { NotificationCoalescing } from './notification-coalescing.js';
 import type { Pair } from './pair.js';
+import type { ReceiveSteering } from './receive-steering.js';
 import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
 import type { SharedState } from './shared-state.js';
 import { ToGuestQueue } from './to-guest-queue.js';
@@ -40,6 +43,8 @@ export interface GuestQueuesOptions {
   readonly counters: RingCounters;
   readonly shared: SharedState;
   readonly commands: ControlCommands;
+  readonly steering: ReceiveSteering;
+  readonly coalescing: NotificationCoalescing;
   /** Queue pairs of the device. */
   readonly queuePairs: number;
   /** Those on this thread. */
@@ -57,6 +62,8 @@ export class GuestQueues implements RingHost {
   /** To be polled: open, and not waiting for a translation. */
   control: ControlQueue | undefined;
   readonly controlIndex: number;
+  /** Whether headers of packets for the guest have a hash. */
+  reportsHashes = false;
   #parkedControl: ControlQueue | undefined;
   readonly #options: GuestQueuesOptions;
   readonly #snapshot: JobSnapshot;
@@ -103,9 +110,9 @@ export class GuestQueues implements RingHost {
   }
 
   opened(index: number, ring: DeviceRing, setup: RingSetup, features: FeatureSet): void {
-    const { resources, memory, counters, commands, miss } = this.#options;
+    const { resources, memory, counters, commands, steering, miss } = this.#options;
     const { pool, scratch } = resources;
-    const caller = callerFor(setup, counters.of(index), () => this.#call(index));
+    const caller = this.#callerFor(index, setup, features);
     if (index === this.controlIndex) {
       const at = scratch.poolOffset + MAX_QUEUE_SIZE * 16;
       const bytes = new Uint8Array(pool.memory.buffer, at, CONTROL_SCRATCH_BYTES);
@@ -113,6 +120,7 @@ export class GuestQueues implements RingHost {
       this.control = new ControlQueue(ring, memory.engine, this.#snapshot, at, bytes, commands, caller);
       return;
     }
+    this.reportsHashes = features.has(Feature.HASH_REPORT);
     const context: RingContext = {
       ring,
       engine: memory.engine,
@@ -121,6 +129,7 @@ export class GuestQueues implements RingHost {
       caller,
       headerBytes: netHeaderBytes(features),
       mergeable: features.has(Feature.MRG_RXBUF),
+      hashes: this.reportsHashes ? steering : undefined,
       onMiss: (low, high, bytes, direction) => miss(index, low, high, bytes, direction),
       snapshot: this.#snapshot,
     };
@@ -135,6 +144,7 @@ export class GuestQueues implements RingHost {
   }
 
   closed(index: number): void {
+    this.#options.coalescing.close(index);
     if (index === this.controlIndex) {
       this.control = undefined;
       this.#parkedControl = undefined;
@@ -167,6 +177,15 @@ export class GuestQueues implements RingHost {
       pair.transmit = isParked ? undefined : transmit;
       pair.parkedTransmit = isParked ? transmit : undefined;
     }
+  }
+
+  #callerFor(index: number, setup: RingSetup, features: FeatureSet): Caller {
+    const counters = this.#options.counters.of(index);
+    const caller = callerFor(setup, counters, () => this.#call(index));
+    const isCoalesced = features.has(Feature.NOTF_COAL) || features.has(Feature.VQ_NOTF_COAL);
+    // Commands are answered one by one: who waits for one waits for its notification.
+    if (!isCoalesced || index === this.controlIndex) return caller;
+    return this.#options.coalescing.open(index, caller, counters);
   }
 
   emit(event: DeviceEvent): void {

@@ -6,6 +6,7 @@ import type { GuestRings } from './guest-rings.js';
 import type { PeekedPackets } from './peeked-packets.js';
 import type { DirectReceiver } from './ports/routing-port.js';
 import type { ReceiveFilter } from './receive-filter.js';
+import type { ReceiveSteering } from './receive-steering.js';
 import type { SharedState } from './shared-state.js';
 
 export interface GuestReceiverParts {
@@ -14,6 +15,7 @@ export interface GuestReceiverParts {
   readonly memory: GuestMemory;
   readonly filter: ReceiveFilter;
   readonly shared: SharedState;
+  readonly steering: ReceiveSteering;
 }
 
 export class GuestReceiver implements DirectReceiver {
@@ -24,7 +26,7 @@ export class GuestReceiver implements DirectReceiver {
   }
 
   isReady(number: number): boolean {
-    const { queues, rings, memory, shared } = this.#parts;
+    const { queues, rings, memory, shared, steering } = this.#parts;
     const pair = queues.byNumber[number];
     if (pair?.receive === undefined) return false;
     return (
@@ -32,6 +34,9 @@ export class GuestReceiver implements DirectReceiver {
       pair.receive.relay.isUsual &&
       rings.isEnabled(2 * number) &&
       number < shared.activePairs &&
+      // Where a packet goes, and what is said of it, is found out on the way over the pair's burst.
+      !steering.isByTable &&
+      !(queues.reportsHashes && steering.isHashing) &&
       // What waits for a translation, and what is logged, goes the way that knows of it.
       !memory.isTranslated &&
       !memory.isLogged

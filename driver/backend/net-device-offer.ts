@@ -16,8 +16,15 @@ export interface OfferOptions {
   readonly mtu?: number | undefined;
 }
 
-/** What a device of these options offers: what the rings and the device can do now, each tested. */
-export function offeredFeatures(options: OfferOptions): FeatureSet {
+/** Features that are nothing without commands, though they do not require CTRL_VQ by name. */
+const COMMANDED = [Feature.CTRL_GUEST_OFFLOADS, Feature.HASH_REPORT, Feature.DEVICE_STATS];
+
+/**
+ * What a device of these options offers: what the rings and the device can do now, each tested.
+ *
+ * @param threads that its pairs are spread over
+ */
+export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet {
   let features = FeatureSet.of(
     Feature.VERSION_1,
     // For a transitional device in the guest that is driven as a legacy one.
@@ -34,11 +41,18 @@ export function offeredFeatures(options: OfferOptions): FeatureSet {
     Feature.CTRL_VLAN,
     Feature.CTRL_MAC_ADDR,
     Feature.GUEST_ANNOUNCE,
+    Feature.CTRL_GUEST_OFFLOADS,
+    Feature.NOTF_COAL,
+    Feature.VQ_NOTF_COAL,
+    Feature.HASH_REPORT,
+    Feature.DEVICE_STATS,
   );
   const { queuePairs = 1 } = options;
   if (queuePairs > 1) features = features.with(Feature.MQ);
+  // The guest's table may say any pair for any packet, and a thread has only its own.
+  if (queuePairs > 1 && threads === 1) features = features.with(Feature.RSS);
   // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
-  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ);
+  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ, ...COMMANDED);
   features = dropUnmetRequirements(features).features;
   if (options.mtu !== undefined) features = features.with(Feature.MTU);
   if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);

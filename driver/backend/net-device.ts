@@ -12,15 +12,25 @@ import type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } fro
 import { DevicePart } from './device-part.js';
 import { DeviceThread } from './device-thread.js';
 import { type OfferOptions, offeredFeatures } from './net-device-offer.js';
+import { coalescingState } from './notification-coalescing.js';
+import { HASH_TYPES } from './packet-hash.js';
 import type { PairOnTheMove } from './pair.js';
 import type { BackendPortSpec } from './ports/backend-port.js';
 import { limitReceivedPackets, receiveFilterState } from './receive-filter.js';
+import { receiveSteeringState, STEERING_TABLE_MOST } from './receive-steering.js';
 import { SharedState } from './shared-state.js';
+import { TOEPLITZ_KEY_BYTES } from './toeplitz-hash.js';
 
 export interface NetDeviceOptions extends OfferOptions {
   /** Where its packets go to and come from. */
   readonly port: BackendPortSpec;
   readonly macAddress?: Uint8Array | undefined;
+  /**
+   * The front-end passes the control queue on, as user-mode Linux does: RSS, hash reports, coalescing, offloads and
+   * statistics by command are offered over vhost-user, too. Default false: QEMU and DPDK serve the queue themselves, and
+   * would have the guest believe that what it says in it reaches the device.
+   */
+  readonly getsCommands?: boolean | undefined;
 }
 
 const DEFAULT_MAC = Uint8Array.of(0x02, 0x00, 0x00, 0x00, 0x00, 0x01);
@@ -28,6 +38,7 @@ const DEFAULT_MAC = Uint8Array.of(0x02, 0x00, 0x00, 0x00, 0x00, 0x01);
 export class NetDevice implements DeviceModel {
   onEvent: ((event: DeviceEvent) => void) | undefined;
   readonly offered: FeatureSet;
+  readonly getsCommands: boolean;
   readonly maxQueuePairs: number;
   readonly maxRingSize = MAX_QUEUE_SIZE;
   readonly config: Uint8Array;
@@ -36,6 +47,9 @@ export class NetDevice implements DeviceModel {
   readonly #shared: SharedState;
   /** What the guest wants to receive: for all threads. */
   readonly #filter: SharedArrayBuffer;
+  /** Where it wants its packets, and how often to be told: for all threads. */
+  readonly #steering = receiveSteeringState();
+  readonly #coalescing: SharedArrayBuffer;
   /** One for each thread that has pairs, or had. The control queue is on the first. */
   readonly #parts: DevicePart[] = [];
   /** Where each pair is. */
@@ -68,7 +82,8 @@ export class NetDevice implements DeviceModel {
     }
     this.#options = options;
     this.maxQueuePairs = queuePairs;
-    this.offered = offeredFeatures(options);
+    this.getsCommands = options.getsCommands ?? false;
+    this.offered = offeredFeatures(options, Math.min(all.length, queuePairs));
     // Shared: the poll thread writes it when the guest's commands say so.
     this.config = new Uint8Array(new SharedArrayBuffer(virtioNetConfig.bytes));
     this.config.set((options.macAddress ?? DEFAULT_MAC).subarray(0, MAC_BYTES));
@@ -76,11 +91,15 @@ export class NetDevice implements DeviceModel {
       status: NetStatus.LINK_UP,
       max_virtqueue_pairs: queuePairs,
       mtu: options.mtu ?? 0,
+      rss_max_key_size: TOEPLITZ_KEY_BYTES,
+      rss_max_indirection_table_length: STEERING_TABLE_MOST,
+      supported_hash_types: HASH_TYPES,
     });
     const rings = controlqIndex(queuePairs) + 1;
     this.#counters = RingCounters.create(rings);
     this.#shared = SharedState.create(rings);
     this.#filter = receiveFilterState(this.config);
+    this.#coalescing = coalescingState(rings);
     this.#shared.activePairs = queuePairs;
     const pairs = Array.from({ length: queuePairs }, (_, pair) => pair);
     for (const [index, thread] of all.slice(0, queuePairs).entries()) {
@@ -236,6 +255,8 @@ export class NetDevice implements DeviceModel {
       counters: this.#counters.memory,
       config: this.config.buffer as SharedArrayBuffer,
       filter: this.#filter,
+      steering: this.#steering,
+      coalescing: this.#coalescing,
       shared: this.#shared.memory,
       pairs,
     };

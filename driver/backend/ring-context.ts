@@ -6,6 +6,7 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { MissListener } from '../ring/indirect-tables.js';
 import type { Caller } from './caller.js';
+import type { ReceiveSteering } from './receive-steering.js';
 
 /** Packets a turn moves for one ring at most. */
 export const DEVICE_BURST = 64;
@@ -21,6 +22,8 @@ export interface RingContext {
   readonly caller: Caller;
   readonly headerBytes: number;
   readonly mergeable: boolean;
+  /** With HASH_REPORT: writes the hash of a packet into its header. */
+  readonly hashes?: ReceiveSteering | undefined;
   /** Told of a buffer without a translation: its chain, and those behind it, wait. */
   readonly onMiss: MissListener;
   /** Shared by the rings of a device: used within one call, never kept. */

@@ -2,8 +2,10 @@
 
 /** Pairs that the driver has turned on. */
 const ACTIVE_PAIRS = 0;
+/** Bits of `GuestOffloadBit` that are on, in two words. */
+const GUEST_OFFLOADS = 1;
 /** From here on a word a ring: whether a call in band was reported and not handled yet. */
-const PENDING_CALLS = 1;
+const PENDING_CALLS = 3;
 
 /** A few words in shared memory; every thread has an object of its own over them. */
 export class SharedState {
@@ -25,6 +27,16 @@ export class SharedState {
   }
   set activePairs(pairs: number) {
     Atomics.store(this.words, ACTIVE_PAIRS, pairs);
+  }
+
+  /** What of the accepted offloads packets for the guest may make use of. */
+  get guestOffloads(): bigint {
+    const word = (number: number): bigint => BigInt(this.words[GUEST_OFFLOADS + number]! >>> 0);
+    return (word(1) << 32n) | word(0);
+  }
+  set guestOffloads(offloads: bigint) {
+    for (const word of [0, 1])
+      this.words[GUEST_OFFLOADS + word] = Number(BigInt.asIntN(32, offloads >> BigInt(32 * word)));
   }
 
   /** Notes that a call of this ring is on its way; false when one is already. */

@@ -41,7 +41,7 @@ export class ToGuestQueue {
 
   constructor(context: RingContext) {
     this.#context = context;
-    this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
+    this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes, context.hashes);
     this.relay = new RelayToGuest(context, this.#jobs);
   }
 
@@ -170,14 +170,11 @@ export class ToGuestQueue {
   }
 
   #writeHeader(handle: number, buffers: number): void {
-    const { pool, headerBytes } = this.#context;
+    const { pool, headerBytes, hashes } = this.#context;
     const dataOffset = pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
-    writePlainHeader(
-      pool,
-      pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes,
-      headerBytes,
-      buffers,
-    );
+    const header = pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes;
+    writePlainHeader(pool, header, headerBytes, buffers);
+    hashes?.report(handle, header);
   }
 
   /** Writes the jobs that spread header and packet over chains `chain` to `end - 1`; returns the next job. */

@@ -5,12 +5,21 @@ import { Feature, FeatureSet, featureRequirements } from '../spec/features.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { DeviceModel } from './device-model.js';
 
+/** Bits about commands, which a front-end that serves the control queue itself does not pass on. */
+const COMMANDED = [
+  Feature.CTRL_GUEST_OFFLOADS,
+  Feature.DEVICE_STATS,
+  Feature.VQ_NOTF_COAL,
+  Feature.NOTF_COAL,
+  Feature.HASH_REPORT,
+  Feature.RSS,
+];
+
 /**
- * Bits that mean nothing to a back-end: what they are about (configuration fields, the control queue, the doorbell, the
- * status register, queue reset) stays with the front-end.
+ * Bits that mean nothing to a back-end: what they are about (configuration fields, the doorbell, the status register,
+ * queue reset) stays with the front-end.
  */
 const FRONTEND_OWNED = [
-  Feature.CTRL_GUEST_OFFLOADS,
   Feature.MAC,
   Feature.STATUS,
   Feature.SR_IOV,
@@ -19,12 +28,7 @@ const FRONTEND_OWNED = [
   Feature.RING_RESET,
   Feature.ADMIN_VQ,
   Feature.SUSPEND,
-  Feature.DEVICE_STATS,
   Feature.HASH_TUNNEL,
-  Feature.VQ_NOTF_COAL,
-  Feature.NOTF_COAL,
-  Feature.HASH_REPORT,
-  Feature.RSS,
   Feature.STANDBY,
   Feature.SPEED_DUPLEX,
 ];
@@ -39,7 +43,7 @@ const CARRIED = FeatureSet.fromWords([0xffff_ffff, 0xffff_ffff]);
 export const offeredFeatures = (device: DeviceModel): FeatureSet =>
   device.offered
     .intersection(CARRIED)
-    .without(...FRONTEND_OWNED)
+    .without(...FRONTEND_OWNED, ...(device.getsCommands === true ? [] : COMMANDED))
     // The front-end has the control queue, so that even a device without one has more pairs.
     .with(...OWN, ...(device.maxQueuePairs > 1 ? [Feature.MQ] : []));
 
@@ -88,6 +92,8 @@ export function explainFeature(bit: number, device: DeviceModel, accepted: Featu
   if (!includes(OWN)) {
     if (!device.offered.has(bit)) return 'the device does not offer it';
     if (includes(FRONTEND_OWNED)) return 'the device has it, but what it is about is the business of the front-end';
+    if (device.getsCommands !== true && includes(COMMANDED))
+      return 'the device has it, but most front-ends keep commands to themselves';
     if (!CARRIED.has(bit)) return 'the device has it, but no vhost-user message can carry it';
   }
   const who = includes(OWN) ? 'vhost-user' : 'the device';

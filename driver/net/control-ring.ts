@@ -25,9 +25,12 @@ export interface ControlRing {
   readonly position: number;
   /** Makes the chain available that there is. */
   post(command: ControlBuffer, ack: ControlBuffer): void;
-  /** Whether the device has used it; why that cannot be, when it cannot. */
-  answer(): 'none' | 'used' | { readonly breach: string };
+  /** Undefined until the device has used it. */
+  answer(): ControlUse | undefined;
 }
+
+/** How many bytes the device says it wrote into what it may write, or why it cannot have used the chain. */
+export type ControlUse = { readonly written: number } | { readonly breach: string };
 
 /** On a split ring: descriptors 0 and 1 (virtio 1.2 §2.7). */
 export class SplitControlRing implements ControlRing {
@@ -49,14 +52,15 @@ export class SplitControlRing implements ControlRing {
     Atomics.store(avail, AVAIL_INDEX, this.position);
   }
 
-  answer(): 'none' | 'used' | { readonly breach: string } {
+  answer(): ControlUse | undefined {
     const { used, usedEntries, size } = this.#views;
     const before = (this.position - 1) & 0xffff;
     const index = Atomics.load(used, USED_INDEX);
-    if (index === before) return 'none';
+    if (index === before) return undefined;
     if (index !== this.position) return { breach: `its used index jumped from ${before} to ${index}` };
-    const id = usedEntries[USED_RING + 2 * (before & (size - 1))]!;
-    return id === 0 ? 'used' : { breach: `used id ${id} is not a chain in flight` };
+    const entry = USED_RING + 2 * (before & (size - 1));
+    const id = usedEntries[entry]!;
+    return id === 0 ? { written: usedEntries[entry + 1]! } : { breach: `used id ${id} is not a chain in flight` };
   }
 }
 
@@ -85,11 +89,13 @@ export class PackedControlRing implements ControlRing {
     Atomics.store(desc, lastWord(head), (DescFlag.NEXT << PACKED_FLAGS_SHIFT) | availMarks(head));
   }
 
-  answer(): 'none' | 'used' | { readonly breach: string } {
-    const word = Atomics.load(this.#views.desc, lastWord(this.#head));
-    if ((word & PACKED_MARKS) !== usedMarks(this.#head)) return 'none';
+  answer(): ControlUse | undefined {
+    const { desc } = this.#views;
+    const word = Atomics.load(desc, lastWord(this.#head));
+    if ((word & PACKED_MARKS) !== usedMarks(this.#head)) return undefined;
     const id = word & PACKED_ID_MASK;
-    return id === 0 ? 'used' : { breach: `used id ${id} is not a chain in flight` };
+    // Its length is the word before the last.
+    return id === 0 ? { written: desc[lastWord(this.#head) - 1]! } : { breach: `used id ${id} is not a chain in flight` };
   }
 }
 

@@ -45,6 +45,8 @@ export interface FeatureChoices {
   readonly notificationData?: boolean | undefined;
   /** Format of the rings. `packed` is refused by devices that have none; it is quicker where both ends poll. Default split. */
   readonly ring?: 'split' | 'packed' | undefined;
+  /** The device drops packets of VLANs that `control.setVlan` has not turned on. Default off: those of all VLANs come. */
+  readonly vlanFilter?: boolean | undefined;
   /** Features without which the device is refused. */
   readonly demand?: readonly Feature[] | undefined;
 }
@@ -79,7 +81,16 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   const commands = queuePairs > 1 ? 'to turn queue pairs on, and to answer announcements' : 'to answer announcements';
   list.push({ feature: Feature.CTRL_VQ, reason: commands });
   list.push({ feature: Feature.GUEST_ANNOUNCE, reason: 'to be told when the network should learn where the port is' });
+  list.push({ feature: Feature.CTRL_RX, reason: 'to choose which packets it gets' });
+  list.push({ feature: Feature.CTRL_RX_EXTRA, reason: 'to choose which packets it gets' });
+  list.push({ feature: Feature.CTRL_MAC_ADDR, reason: 'to take another address' });
+  list.push({ feature: Feature.CTRL_GUEST_OFFLOADS, reason: 'to turn offloads on and off' });
+  list.push({ feature: Feature.NOTF_COAL, reason: 'to be told of packets less often' });
+  list.push({ feature: Feature.VQ_NOTF_COAL, reason: 'to be told of packets less often, queue by queue' });
+  if (choices.vlanFilter === true)
+    list.push({ feature: Feature.CTRL_VLAN, reason: 'to get packets of some VLANs alone' });
   if (queuePairs > 1) {
+    list.push({ feature: Feature.RSS, reason: 'to choose the queue of each flow' });
     list.push({ feature: Feature.MQ, reason: `to use ${queuePairs} queue pairs`, required: true });
   }
   for (const feature of demand) {
@@ -94,10 +105,12 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
 
 /** Features that change how rings or notifications look, and that this driver does not drive. */
 const undriven: readonly number[] = [Feature.IN_ORDER, Feature.ADMIN_VQ];
+/** Bits from here on came with virtio 1.4: none of them is driven, known or not. */
+const FIRST_UNDRIVEN = 64;
 
 /** @throws VirtioError UNSUPPORTED for a feature that would be accepted and not be kept to */
 function checkDriven(feature: number): void {
-  if (!undriven.includes(feature)) return;
+  if (!undriven.includes(feature) && feature < FIRST_UNDRIVEN) return;
   throw new VirtioError(ErrorCode.UNSUPPORTED, `this driver does not drive ${featureName(feature)}`, {
     value: feature,
     requirement: 'virtio 1.2 §2.2.1',

@@ -8,6 +8,7 @@ import { receiveqIndex } from '../spec/net-config.js';
 import type { InterruptPlan, Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
 import { bringUp } from './bring-up.js';
+import type { ControlAnswer } from './control-queue.js';
 import { randomLocalAddress, readDeviceLimits } from './device-limits.js';
 import type { Negotiation, Wish } from './negotiation.js';
 import type { PortInterrupts, PortOptions } from './port-options.js';
@@ -99,6 +100,17 @@ export class PortDevice {
   /** Ends a command that is under way, and sends no more. */
   closeControl(): void {
     this.#queues?.closeControl();
+  }
+
+  /** Sends a command, between a start and the next `quiesce`. */
+  async exchange(commandClass: number, command: number, data: Uint8Array, resultBytes = 0): Promise<ControlAnswer> {
+    if (this.#queues === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, 'the device has no queues yet');
+    return await this.#queues.exchange(this.#transport, commandClass, command, data, resultBytes);
+  }
+
+  /** The address was set by a command. */
+  setMacAddress(address: Uint8Array): void {
+    this.#macAddress = address.slice();
   }
 
   /** Takes all memory from the device, which was reset. */

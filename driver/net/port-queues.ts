@@ -8,7 +8,7 @@ import { controlqIndex, receiveqIndex, transmitqIndex } from '../spec/net-config
 import { netHeaderBytes } from '../spec/net-header.js';
 import type { Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
-import { CONTROL_BUFFER_BYTES, ControlQueue } from './control-queue.js';
+import { CONTROL_BUFFER_BYTES, type ControlAnswer, ControlQueue } from './control-queue.js';
 import type { DeviceLimits } from './device-limits.js';
 import {
   clearRing,
@@ -122,6 +122,19 @@ export class PortQueues {
         requirement: 'virtio 1.2 §5.1.6.5.4',
       },
     );
+  }
+
+  /** Sends a command that has a result of so many bytes. @throws VirtioError FEATURE_MISSING where there is no control queue */
+  async exchange(
+    transport: Transport,
+    commandClass: number,
+    command: number,
+    data: Uint8Array,
+    resultBytes: number,
+  ): Promise<ControlAnswer> {
+    if (this.#control !== undefined) return await this.#control.exchange(commandClass, command, data, resultBytes);
+    // A transport that serves commands itself has none with a result.
+    return { ack: await this.#command(transport, commandClass, command, data), result: new Uint8Array(resultBytes) };
   }
 
   closeControl(): void {

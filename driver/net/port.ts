@@ -15,6 +15,7 @@ import { inOrder } from './in-order.js';
 import { isolated } from './isolated.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
 import { OverdueKicks } from './overdue-kicks.js';
+import { type CommandedDevice, PortControl } from './port-control.js';
 import { PortDevice } from './port-device.js';
 import { asFault, isAway, isGone, withQuarantine } from './port-faults.js';
 import {
@@ -41,6 +42,8 @@ let nextPortId = 0;
 export class Port extends EventEmitter<PortEvents> {
   readonly id: number;
   readonly pool: PacketPool;
+  /** What the port asks of its device while it runs: receive modes, addresses, VLANs, RSS, offloads, coalescing. */
+  readonly control: PortControl;
   readonly #transport: Transport;
   readonly #choices: FeatureChoices;
   readonly #reconnect: boolean;
@@ -89,6 +92,7 @@ export class Port extends EventEmitter<PortEvents> {
     this.#counters = QueueCounters.create(2 * queues);
     this.#kicks = new OverdueKicks(this.#counters);
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
+    this.control = new PortControl(this.#commandedDevice());
     this.#threads = new PortThreads(this.pool, queues, ringSize);
     this.#watch = new PortWatch(transport, {
       link: (up) => isolated(() => this.emit('link', up)),
@@ -247,6 +251,7 @@ export class Port extends EventEmitter<PortEvents> {
     const session = await this.#device.start(wanted, () => this.#threads.takeLeftovers());
     this.#state = 'started';
     try {
+      await this.control.restore();
       await this.#threads.resume(session);
     } catch (error) {
       // The device runs, and some threads poll it: it is let go of before anybody is told.
@@ -427,6 +432,22 @@ export class Port extends EventEmitter<PortEvents> {
     await this.#takeBack().catch(() => undefined);
     await this.#device.unshareMemory().catch(() => undefined);
     this.#watch.linkLost();
+  }
+
+  #commandedDevice(): CommandedDevice {
+    const isStarted = (): boolean => this.#state === 'started';
+    const device = this.#device;
+    return {
+      address: this.address,
+      queuePairs: this.#choices.queuePairs,
+      get live() {
+        return isStarted() ? device.negotiation : undefined;
+      },
+      setMacAddress: (address) => device.setMacAddress(address),
+      readConfig: (offset, bytes) => this.#transport.readConfig(offset, bytes),
+      command: (...args) => device.exchange(...args),
+      inTurn: (work) => this.#inTurn(work),
+    };
   }
 
   #attached(): AttachedPort {

@@ -1,6 +1,6 @@
 /** Commands of the control queue (virtio 1.2 §5.1.6.5; later ones where noted). */
 
-import { Feature } from './features.js';
+import { Feature, type FeatureSet } from './features.js';
 import { bytes, layout, le16, le32, le64, u8 } from './layout.js';
 
 /** What every command begins with; the command's data follows, then the ack byte that the device writes. */
@@ -126,6 +126,15 @@ export const GuestOffloadBit = {
   GUEST_USO4: Feature.GUEST_USO4,
   GUEST_USO6: Feature.GUEST_USO6,
 } as const;
+
+/** Every offload that these accepted features have, as `offloads` counts them: all are on at first (virtio 1.2 §5.1.6.5.8). */
+export function guestOffloadsOf(features: FeatureSet): bigint {
+  let offloads = 0n;
+  for (const [name, bit] of Object.entries(GuestOffloadBit)) {
+    if (features.has(Feature[name as keyof typeof GuestOffloadBit])) offloads |= 1n << BigInt(bit);
+  }
+  return offloads;
+}
 
 /** The feature bits a class or command needs beside CTRL_VQ: one of them (virtio 1.2 §5.1.6.5). */
 export function controlCommandFeatures(commandClass: number, command: number): readonly number[] {

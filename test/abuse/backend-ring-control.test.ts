@@ -8,7 +8,9 @@ import {
   ControlClass,
   MacCommand,
   MqCommand,
+  NotfCoalCommand,
   RxCommand,
+  StatsCommand,
   VlanCommand,
 } from '../../driver/spec/control.js';
 import { Feature } from '../../driver/spec/features.js';
@@ -337,6 +339,103 @@ test('abuse-B62, row 47: a flood of commands takes a few a turn', () => {
     assert.ok(first > 0 && first <= 8, `${first} in a turn`);
     guest.poll(64);
     assert.is(ring.takeUsed().length, 64 - first);
+  });
+});
+
+const RSS_FEATURES = [Feature.RSS, Feature.HASH_REPORT, Feature.NOTF_COAL, Feature.VQ_NOTF_COAL, Feature.DEVICE_STATS];
+/** RSS_CONFIG with a table of two queues and a key of three bytes. */
+const SET_RSS = [4, MqCommand.RSS_CONFIG, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, PAIRS, 0, 3, 9, 8, 7];
+const SET_HASH = [4, MqCommand.HASH_CONFIG, 1, 0, 0, 0, ...new Array(8).fill(0), 3, 9, 8, 7];
+const GET_COALESCING = [ControlClass.NOTF_COAL, NotfCoalCommand.VQ_GET, 1, 0, 0, 0];
+const GET_STATS = [ControlClass.STATS, StatsCommand.GET, 0, 0, ...new Array(6).fill(0), 1, 0, 0, 0, 0, 0, 0, 0];
+
+function withSteeredGuest(body: (guest: HandGuest, ring: RawRing) => void): void {
+  using thread = new HandThread();
+  const { available } = thread.pool;
+  using witness = new Witness(thread);
+  {
+    const features = GUEST_FEATURES.with(...COMMAND_FEATURES, ...RSS_FEATURES);
+    using guest = new HandGuest(thread, { features, queuePairs: PAIRS });
+    body(guest, guest.start(CONTROL, 64));
+    guest.checkCanaries();
+    witness.forward();
+  }
+  witness.guest.device.reset();
+  assert.is(thread.pool.available, available);
+}
+
+test('abuse-B59, row 60: configurations of RSS and hash in pieces of any size, and with a piece that is nowhere', () => {
+  withSteeredGuest((guest, ring) => {
+    for (const bytes of [SET_RSS, SET_HASH]) {
+      for (const piece of [1, 2, 3, 5, 7, 11]) {
+        for (const nowhere of [-1, 0, 1, Math.ceil(bytes.length / piece) - 1]) {
+          write(guest, ring, bytes);
+          const pieces = Math.ceil(bytes.length / piece);
+          for (let id = 0; id < pieces; id++) {
+            const at = id === nowhere ? REGIONS_END : COMMAND + BigInt(id * piece);
+            ring.describe(id, at, Math.min(piece, bytes.length - id * piece), NEXT, id + 1);
+          }
+          ring.describe(pieces, ACK, 1, WRITE);
+          expectAnswer(guest, ring, nowhere < 0 ? ControlAck.OK : ControlAck.ERR, 1, `${piece}, ${nowhere}`);
+        }
+      }
+    }
+  });
+});
+
+test('abuse-B60: results that have no place: too little room, or none of it in guest memory', () => {
+  withSteeredGuest((guest, ring) => {
+    for (const [bytes, result] of [
+      [GET_COALESCING, 8],
+      [GET_STATS, 56],
+    ] as const) {
+      for (const room of [0, 1, result - 1]) {
+        write(guest, ring, bytes);
+        ring.describe(1, ACK, 1, WRITE | NEXT, 2);
+        ring.describe(2, ACK + 4096n, room, WRITE);
+        expectAnswer(guest, ring, ControlAck.ERR, 1, `room for ${room}`);
+      }
+      for (const nowhere of [0n, REGIONS_END, REGIONS_END - 4n, 0xffff_ffff_ffff_fffcn]) {
+        write(guest, ring, bytes);
+        ring.describe(1, ACK, 1, WRITE | NEXT, 2);
+        ring.describe(2, nowhere, result, WRITE);
+        expectAnswer(guest, ring, ControlAck.ERR, 1, `${nowhere}`);
+      }
+      // More room than there is memory: no more is written than there is to say.
+      write(guest, ring, bytes);
+      ring.describe(1, ACK, 1, WRITE | NEXT, 2);
+      ring.describe(2, ACK + 4096n, 0xffff_ffff, WRITE);
+      expectAnswer(guest, ring, ControlAck.OK, 1 + result);
+      // In pieces of a byte, with commands between them.
+      write(guest, ring, bytes);
+      ring.describe(1, ACK, 1, WRITE | NEXT, 2);
+      for (let at = 0; at < result; at++) {
+        const isLast = at === result - 1;
+        ring.describe(2 + at, ACK + 4096n + BigInt(2 * at), 1, WRITE | (isLast ? 0 : NEXT), 3 + at);
+      }
+      expectAnswer(guest, ring, ControlAck.OK, 1 + result);
+    }
+  });
+});
+
+test('spec-E20: commands at random are answered, each with one ack', () => {
+  withSteeredGuest((guest, ring) => {
+    let seed = 5;
+    const random = (below: number): number => {
+      seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0;
+      return (seed >>> 8) % below;
+    };
+    for (let round = 0; round < 4000; round++) {
+      const base = [SET_RSS, SET_HASH, GET_COALESCING, GET_STATS, SET_PAIRS(2)][random(5)]!;
+      const bytes = [...base.slice(0, 1 + random(base.length)), ...new Array(random(3)).fill(random(256))];
+      for (let change = random(4); change > 0; change--) bytes[random(bytes.length)] = random(256);
+      write(guest, ring, bytes);
+      ring.offer(0);
+      guest.poll(1);
+      assert.equal(ring.takeUsed(), [{ id: 0, length: 1 }], `${bytes}`);
+      assert.ok(guest.read(ACK, 1)[0]! <= ControlAck.ERR);
+    }
+    assert.equal(guest.events, []);
   });
 });
 

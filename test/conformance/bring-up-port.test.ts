@@ -11,11 +11,11 @@ import { echoPort } from '../../driver/backend/ports/built-in.js';
 import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { Port } from '../../driver/net/port.js';
 import type { PortOptions } from '../../driver/net/port-options.js';
-import { Feature, FeatureSet } from '../../driver/spec/features.js';
+import { Feature, FeatureSet, featureName } from '../../driver/spec/features.js';
 import { virtioPciCommonCfg } from '../../driver/spec/pci.js';
 import { describeStatus, Status } from '../../driver/spec/status.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
-import { FakeDeviceModel } from '../support/fake-device-model.js';
+import { FakeDeviceModel, fakeOffered } from '../support/fake-device-model.js';
 import { RegisterLog } from '../support/register-log.js';
 
 const test = suite('bring-up of a port');
@@ -328,6 +328,44 @@ for (const options of [...choices, { queues: 2 }]) {
 /** With more than one pair the recording device answers no control command, so that the start fails behind DRIVER_OK. */
 async function failureOrNot(promise: Promise<unknown>): Promise<void> {
   await promise.catch((error: VirtioError) => assert.is(error.code, ErrorCode.TIMEOUT));
+}
+
+test('spec-D7, spec-D8: bits past 63 are read and shown, and none of them is accepted', () =>
+  withPort(
+    {},
+    async ({ port, log }) => {
+      await port.start();
+      assert.equal(written(log, 'device_feature_select').slice(0, 4), [0, 1, 2, 3], 'all words are read');
+      const shown = port.negotiation!.outcomes.filter(({ feature }) => feature >= 64);
+      assert.equal(
+        shown.map(({ name, offeredBy, accepted }) => [name, offeredBy, accepted]),
+        [
+          ['RSS_CONTEXT', 'device', false],
+          ['OUT_NET_HEADER', 'device', false],
+          ['bit 71', 'device', false],
+          ['bit 100', 'device', false],
+          ['bit 127', 'device', false],
+        ],
+      );
+      assert.ok(port.features!.bits.every((bit) => bit < 64));
+      assert.ok(
+        written(log, 'driver_feature_select').every((word) => word < 2),
+        'nothing to write there',
+      );
+    },
+    { offered: fakeOffered.with(Feature.RSS_CONTEXT, Feature.OUT_NET_HEADER, 71, 100, 127) },
+  ));
+
+for (const feature of [Feature.RSS_CONTEXT, Feature.GUEST_UDP_TUNNEL_GSO, Feature.OUT_NET_HEADER, Feature.IPSEC]) {
+  test(`spec-D7: ${featureName(feature)} is not driven, and is not accepted on demand either`, () =>
+    withPort(
+      { demand: [feature] },
+      async ({ port, log }) => {
+        assert.is((await failure(port.start())).code, ErrorCode.UNSUPPORTED);
+        assert.equal(written(log, 'driver_feature'), []);
+      },
+      { offered: fakeOffered.with(feature) },
+    ));
 }
 
 test.run();

@@ -6,6 +6,7 @@ import type { DeviceEvent, GuestRegion, RingSetup } from '../../driver/backend/d
 import { GuestDevice } from '../../driver/backend/guest-device.js';
 import { SCRATCH_BYTES } from '../../driver/backend/guest-queues.js';
 import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
+import type { SharedState } from '../../driver/backend/shared-state.js';
 import type { Burst } from '../../driver/memory/burst.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
@@ -199,9 +200,11 @@ export interface HandGuestOptions {
   readonly features?: FeatureSet;
   readonly queuePairs?: number;
   /** Makes the port; a `RecordingPort` unless given. */
-  readonly port?: (pool: PacketPool) => BackendPort;
+  readonly port?: ((pool: PacketPool) => BackendPort) | undefined;
   /** The configuration space, whose first bytes are the device's address. */
   readonly config?: Uint8Array;
+  /** What the device's threads share, for a look at it. */
+  readonly shared?: SharedState | undefined;
 }
 
 export const GUEST_FEATURES = FeatureSet.of(Feature.VERSION_1, Feature.MRG_RXBUF, Feature.INDIRECT_DESC);
@@ -231,7 +234,10 @@ export class HandGuest {
     this.counters = RingCounters.create(controlqIndex(queuePairs) + 1);
     const port = options.port?.(thread.pool) ?? this.port;
     const emit = (event: DeviceEvent): void => void this.events.push(event);
-    this.device = new GuestDevice(thread, port, queuePairs, this.counters, emit, { config: options.config });
+    this.device = new GuestDevice(thread, port, queuePairs, this.counters, emit, {
+      config: options.config,
+      shared: options.shared,
+    });
     this.device.setFeatures(features);
     this.device.setMemory(this.regions);
   }

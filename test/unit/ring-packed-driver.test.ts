@@ -201,7 +201,7 @@ test('reclaimAll gives back every chain once, used or not, and ends the ring', (
   assert.is(driver.reclaimAll(out), 0);
   assert.is(driver.postBuffers(out, 0, 1), 0);
   assert.is(driver.reclaim(out, lengths, 0, 4), 0);
-  assert.is(driver.hasUsed, false);
+  assert.is(driver.hasUsed(), false);
   assert.is(driver.needsKick(), false);
 });
 

@@ -1,0 +1,168 @@
+/** A device that answers commands of the port wrongly, or not at all (abuse D33): packets flow on, and the call says what happened. */
+
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ErrorCode } from '../../driver/errors.js';
+import { Feature } from '../../driver/spec/features.js';
+import { againstDevice, type Bench, refusal, sendPackets, until } from '../support/driver-abuse.js';
+
+const test = suite('port against a device that answers commands wrongly');
+/** The device has two pairs, whatever the driver makes of them. */
+const CONTROL = 4;
+const offers = [Feature.CTRL_VQ, Feature.CTRL_RX, Feature.CTRL_MAC_ADDR, Feature.NOTF_COAL, Feature.VQ_NOTF_COAL];
+const COALESCING = { maxPackets: 7, maxMicroseconds: 9 };
+const OTHER = Uint8Array.of(2, 0, 0, 0, 0, 9);
+
+/** Answers the next command: an ack, what stands behind it, and what the used ring says of it. */
+async function answer(
+  bench: Bench,
+  ack: number,
+  result: readonly number[] = [],
+  id = 0,
+  length?: number,
+): Promise<Uint8Array> {
+  const ring = bench.device.ring(CONTROL);
+  let heads: number[] = [];
+  await until('a command', () => {
+    heads = [...heads, ...ring.take()];
+    return heads.length > 0;
+  });
+  const command = ring.buffer(0).slice();
+  ring.buffer(1).set([ack, ...result].slice(0, ring.buffer(1).length));
+  ring.use(id, length ?? 1 + result.length);
+  ring.publish();
+  return command;
+}
+
+/** Packets go as they did before. */
+function checkPackets({ port, device }: Bench): void {
+  assert.is(port.state, 'started');
+  assert.is(sendPackets(port, 3), 3);
+  assert.is(device.ring(1).take().length, 3);
+}
+
+const against = (body: (bench: Bench) => Promise<void>): Promise<void> =>
+  againstDevice({ offers }, async (bench) => {
+    await bench.start();
+    await body(bench);
+    checkPackets(bench);
+    await bench.port.stop();
+  });
+
+test('abuse-D33: refusals, and acks that are none: the call fails, the setting is not made, the next one goes', () =>
+  against(async (bench) => {
+    const { control } = bench.port;
+    const before = bench.port.macAddress!;
+    for (const ack of [1, 2, 0x77, 0xff]) {
+      const refused = refusal(control.setPromiscuous(true), ErrorCode.REQUEST_REFUSED, /RX\/PROMISC/);
+      await answer(bench, ack);
+      await refused;
+      assert.not(control.promiscuous);
+      const address = refusal(control.setMacAddress(OTHER), ErrorCode.REQUEST_REFUSED, /MAC\/ADDR_SET/);
+      await answer(bench, ack);
+      await address;
+      assert.equal(bench.port.macAddress, before);
+    }
+    const done = control.setPromiscuous(true);
+    assert.equal([...(await answer(bench, 0))], [0, 0, 1]);
+    await done;
+    assert.ok(control.promiscuous);
+  }));
+
+test('abuse-D33: a table that the device refuses: all packets instead, and where that is refused too, the call fails', () =>
+  against(async (bench) => {
+    const { control } = bench.port;
+    const added = control.addMacAddress(OTHER);
+    assert.equal([...(await answer(bench, 1))].slice(0, 7), [1, 0, 1, 0, 0, 0, 2]);
+    assert.equal([...(await answer(bench, 0))], [0, 0, 1]);
+    await added;
+    assert.ok(control.passesMoreAddresses);
+    const refused = refusal(control.addMacAddress(Uint8Array.of(2, 0, 0, 0, 0, 8)), ErrorCode.REQUEST_REFUSED);
+    await answer(bench, 1);
+    await answer(bench, 1);
+    await refused;
+    assert.is(control.macAddresses.length, 1);
+  }));
+
+test('abuse-D33: results that were not written, or not wholly, by what the used ring says', () =>
+  against(async (bench) => {
+    const { control } = bench.port;
+    const bytes = [7, 0, 0, 0, 9, 0, 0, 0];
+    for (const length of [0, 1, 8]) {
+      const broken = refusal(control.coalescing('rx', 0), ErrorCode.DEVICE_BROKEN, /wrote/);
+      await answer(bench, 0, bytes, 0, length);
+      await broken;
+    }
+    for (const length of [9, 10, 0xffff_ffff]) {
+      const good = control.coalescing('rx', 0);
+      await answer(bench, 0, bytes, 0, length);
+      assert.equal(await good, COALESCING);
+    }
+    const refused = refusal(control.coalescing('rx', 0), ErrorCode.REQUEST_REFUSED);
+    await answer(bench, 1, bytes);
+    await refused;
+  }));
+
+test('abuse-D33: an answer to another command: the control queue is broken from there on, the port is not', () =>
+  against(async (bench) => {
+    const { control } = bench.port;
+    const broken = refusal(control.setAllMulticast(true), ErrorCode.RING_BROKEN);
+    await answer(bench, 0, [], 3);
+    await broken;
+    for (const call of [control.setAllMulticast(true), control.setPromiscuous(true)])
+      assert.is((await call.catch((error) => error)).code, ErrorCode.RING_BROKEN);
+    checkPackets(bench);
+    // Started again, it has a queue that works.
+    await bench.port.stop();
+    await bench.start();
+    const done = control.setAllMulticast(true);
+    await answer(bench, 0);
+    await done;
+  }));
+
+test('abuse-D33: no answer: the call ends with TIMEOUT, packets flow meanwhile, and closing waits for nobody', () =>
+  againstDevice({ offers }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const ended = refusal(control.setPromiscuous(true), ErrorCode.TIMEOUT);
+    let rounds = 0;
+    for (; rounds < 10; rounds++) {
+      checkPackets(bench);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await ended;
+    assert.is((await control.setPromiscuous(true).catch((error) => error)).code, ErrorCode.RING_BROKEN);
+    checkPackets(bench);
+    await bench.port.stop();
+    await bench.start();
+    const cut = control.setPromiscuous(true).catch((error) => error.code);
+    const start = performance.now();
+    await bench.port.close();
+    assert.ok(performance.now() - start < 3000, 'closed at once');
+    assert.is.not(await cut, undefined);
+  }));
+
+test('settings that a device refuses at the next start fail that start, and it can be tried again', () =>
+  againstDevice({ offers }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const done = control.setPromiscuous(true);
+    await answer(bench, 0);
+    await done;
+    await bench.port.stop();
+    const refused = refusal(bench.port.start(), ErrorCode.REQUEST_REFUSED, /RX\/PROMISC/);
+    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await bench.fn.idle;
+    await answer(bench, 1);
+    await refused;
+    assert.is(bench.port.state, 'stopped');
+    const started = bench.port.start();
+    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await bench.fn.idle;
+    await answer(bench, 0);
+    await started;
+    assert.is(bench.port.state, 'started');
+    await bench.port.stop();
+  }));
+
+test.run();

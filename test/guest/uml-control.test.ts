@@ -1,0 +1,139 @@
+/**
+ * User-mode Linux as front-end for what QEMU keeps to itself: receive modes, addresses, VLANs, RSS table and key, and
+ * coalescing, set by the kernel's own tools (virtio 1.2 §5.1.6.5; spec-E17, spec-E18).
+ */
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+import type { RingStatistics } from '../../driver/backend/counters.js';
+import type { NetDevice } from '../../driver/backend/net-device.js';
+import type { BackendPortSpec } from '../../driver/backend/ports/backend-port.js';
+import { echoPort, icmpEchoPort } from '../../driver/backend/ports/built-in.js';
+import { Feature } from '../../driver/spec/features.js';
+import { address4, HASH_KEY, referenceHash } from '../support/flow-packets.js';
+import { GuestBackend } from '../support/guest-backend.js';
+import { ANYBODY, assertPings, assertQuietKernel, bringUp, NETWORK } from '../support/guest-checks.js';
+import { skipWithout } from '../support/skip.js';
+import { bootUml, type UmlGuest } from '../support/uml-guest.js';
+
+export const timeBoundSeconds = 300;
+
+const PAIRS = 2;
+const ETHTOOL = '/usr/sbin/ethtool';
+const IP = '/usr/sbin/ip';
+const test = skipWithout(suite('user-mode Linux, control queue'), 'uml', 'busybox', 'iproute2', 'ethtool');
+
+async function withGuest(
+  port: BackendPortSpec,
+  body: (guest: UmlGuest, device: NetDevice) => Promise<void>,
+): Promise<void> {
+  await using backend = await GuestBackend.start({ port, queuePairs: PAIRS, getsCommands: true });
+  await using guest = await bootUml({
+    cards: [backend.path],
+    modules: ['virtio_net', 'ipv6', '8021q'],
+    programs: [ETHTOOL, IP],
+  });
+  await bringUp(guest, `${NETWORK}1`);
+  await body(guest, backend.device);
+  // The kernel says so where a command is refused.
+  await assertQuietKernel(guest);
+  assert.equal(backend.errors, []);
+}
+
+const toGuest = (device: NetDevice, pair: number): RingStatistics => device.statistics(2 * pair);
+
+test('RSS: ethtool shows table and key, and sets them; each flow comes where its hash says', () =>
+  withGuest(icmpEchoPort(), async (guest, device) => {
+    await guest.run(`${ETHTOOL} -L eth0 combined ${PAIRS}`);
+    await assertPings(guest, ANYBODY);
+    const features = await guest.run('cat /sys/class/net/eth0/device/features');
+    for (const feature of [Feature.RSS, Feature.HASH_REPORT, Feature.NOTF_COAL]) assert.is(features[feature], '1');
+
+    await guest.run(`${ETHTOOL} -X eth0 weight 0 1`);
+    assert.is(
+      (await shownTable(guest)).every((queue) => queue === 1),
+      true,
+    );
+    const before = toGuest(device, 1).packets;
+    await assertPings(guest, ANYBODY, { count: 4 });
+    assert.is(toGuest(device, 1).packets - before, 4, 'every answer in the second queue');
+
+    for (const key of [HASH_KEY, HASH_KEY.toReversed()]) {
+      const text = Buffer.from(key)
+        .toString('hex')
+        .replace(/..(?!$)/g, '$&:');
+      await guest.run(`${ETHTOOL} -X eth0 equal ${PAIRS} hkey ${text}`);
+      assert.match(await guest.run(`${ETHTOOL} -x eth0`), text);
+      const table = await shownTable(guest);
+      let expected = 0;
+      const start = toGuest(device, 1).packets;
+      for (let host = 200; host < 208; host++) {
+        await assertPings(guest, `${NETWORK}${host}`, { count: 1 });
+        const input = [...address4(`${NETWORK}${host}`), ...address4(`${NETWORK}1`)];
+        if (table[referenceHash(key, input) & (table.length - 1)] === 1) expected += 1;
+      }
+      assert.is(toGuest(device, 1).packets - start, expected, `flows of the second queue under ${text}`);
+    }
+  }));
+
+/** The indirection table that the kernel has set. */
+async function shownTable(guest: UmlGuest): Promise<number[]> {
+  const lines = (await guest.run(`${ETHTOOL} -x eth0`)).match(/^ *\d+:( +\d+)+$/gm) ?? [];
+  return lines.flatMap((line) => line.split(':')[1]!.trim().split(/ +/).map(Number));
+}
+
+test('receive modes, MAC table, VLANs, address and coalescing: what comes back is what the kernel asked for', () =>
+  withGuest(echoPort(), async (guest, device) => {
+    /** Sends three packets to an address; returns how many of them come back. */
+    const comesBack = async (to: string, card = 'eth0'): Promise<number> => {
+      const target = card === 'eth0' ? `${NETWORK}99` : '10.78.0.99';
+      await guest.run(`${IP} neigh replace ${target} lladdr ${to} dev ${card}`);
+      const before = toGuest(device, 0).packets;
+      await guest.tryRun(`ping -c 3 -i 0.1 -W 1 ${target}`);
+      // Counters of a poll thread are seen some turns later.
+      await delay(50);
+      return toGuest(device, 0).packets - before;
+    };
+    const { drops: first } = toGuest(device, 0);
+    assert.is(await comesBack('02:00:00:00:00:99'), 0, 'for somebody else');
+    assert.is(toGuest(device, 0).drops.filterUnicast - first.filterUnicast, 3);
+    await guest.run(`${IP} link set eth0 promisc on`);
+    assert.is(await comesBack('02:00:00:00:00:99'), 3, 'promiscuous');
+    await guest.run(`${IP} link set eth0 promisc off`);
+
+    assert.is(await comesBack('01:00:5e:07:07:07'), 0, 'a group that it is not in');
+    await guest.run(`${IP} maddr add 01:00:5e:07:07:07 dev eth0`);
+    assert.is(await comesBack('01:00:5e:07:07:07'), 3, 'in the table');
+    assert.is(await comesBack('01:00:5e:07:07:08'), 0, 'the next one is not');
+    await guest.run(`${IP} maddr del 01:00:5e:07:07:07 dev eth0`);
+    assert.is(await comesBack('01:00:5e:07:07:07'), 0, 'not any more');
+    await guest.run(`${IP} link set eth0 allmulticast on`);
+    assert.is(await comesBack('01:00:5e:07:07:07'), 3, 'all groups');
+    await guest.run(`${IP} link set eth0 allmulticast off`);
+
+    const own = (await guest.run('cat /sys/class/net/eth0/address')).trim();
+    await guest.run(`${IP} link add link eth0 name eth0.5 type vlan id 5 && ${IP} link set eth0.5 up`);
+    await guest.run(`${IP} address add 10.78.0.1/24 dev eth0.5`);
+    assert.is(await comesBack(own, 'eth0.5'), 3, 'a VLAN that was added');
+    assert.is(await comesBack('02:00:00:00:00:99', 'eth0.5'), 0);
+
+    await guest.run(
+      `${IP} link set eth0 down && ${IP} link set eth0 address 02:00:00:00:00:77 && ${IP} link set eth0 up`,
+    );
+    await guest.run(
+      `for i in $(seq 100); do [ "$(cat /sys/class/net/eth0/carrier)" = 1 ] && exit 0; usleep 50000; done`,
+    );
+    assert.equal([...device.config.subarray(0, 6)], [2, 0, 0, 0, 0, 0x77], 'spec-E17');
+    assert.is(await comesBack('02:00:00:00:00:77'), 3, 'its new address');
+
+    const calls = toGuest(device, 0).callsSent;
+    await guest.run(`${ETHTOOL} -C eth0 rx-usecs 300000 rx-frames 100 tx-frames 1`);
+    assert.match(await guest.run(`${ETHTOOL} -c eth0`), /rx-usecs: 300000\nrx-frames: 100/);
+    assert.is(await comesBack('02:00:00:00:00:77'), 3);
+    const told = toGuest(device, 0).callsSent - calls;
+    assert.ok(told <= 2, `told ${told} times of three packets 100 ms apart`);
+  }));
+
+test.run();
