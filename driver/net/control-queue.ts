@@ -100,10 +100,7 @@ export class ControlQueue {
 
   #post(commandBytes: number, ackAt: number, answerBytes: number): void {
     const { iovas } = this.#memory;
-    this.#ring.post(
-      { addr: iovas.at(this.#bufferAt), len: commandBytes },
-      { addr: iovas.at(ackAt), len: answerBytes },
-    );
+    this.#ring.post({ addr: iovas.at(this.#bufferAt), len: commandBytes }, { addr: iovas.at(ackAt), len: answerBytes });
     this.#ringer.ring(this.#ring.position);
   }
 

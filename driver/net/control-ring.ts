@@ -95,7 +95,9 @@ export class PackedControlRing implements ControlRing {
     if ((word & PACKED_MARKS) !== usedMarks(this.#head)) return undefined;
     const id = word & PACKED_ID_MASK;
     // Its length is the word before the last.
-    return id === 0 ? { written: desc[lastWord(this.#head) - 1]! } : { breach: `used id ${id} is not a chain in flight` };
+    return id === 0
+      ? { written: desc[lastWord(this.#head) - 1]! }
+      : { breach: `used id ${id} is not a chain in flight` };
   }
 }
 

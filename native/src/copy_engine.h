@@ -102,8 +102,8 @@ class CopyEngine {
   bool missing(uint64_t iova, uint64_t bytes, uint32_t direction, uint64_t* first) const;
   // Runs jobs 0 to count - 1 and returns how many did not end OK; jobs beyond the list count as such.
   uint32_t run(uint32_t count) noexcept;
-  // The same, but copies the first `most` bytes of a job at most; all of it is checked. `source` of each job becomes the
-  // first of those just before it that brought the same bytes, as far as that was looked for, or its own number.
+  // The same, but copies the first `most` bytes of a job at most; all of it is checked. `source` of each job becomes
+  // the first of those just before it that brought the same bytes, as far as that was looked for, or its own number.
   uint32_t peek(uint32_t count, uint32_t most) noexcept;
   // Copies packets of this engine's guest to that of `to`, another engine of this thread; returns how many did not end
   // OK.

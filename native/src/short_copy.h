@@ -1,4 +1,5 @@
-// Copies and comparisons of packet size: short ones inline as a few overlapping vector moves, long ones through the C library.
+// Copies and comparisons of packet size: short ones inline as a few overlapping vector moves, long ones through the C
+// library.
 #pragma once
 
 #include <cstdint>
