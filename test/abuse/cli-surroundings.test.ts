@@ -63,14 +63,6 @@ async function assertFails(
 const test = suite('what the surroundings refuse');
 const rootTest = skipWithoutRoot(test);
 
-test('packed rings, which this version does not drive', async () => {
-  await assertFails(
-    ['--ring', 'packed'],
-    'UNSUPPORTED',
-    /packed rings are not driven by this version yet \(use --ring split\)/,
-  );
-});
-
 test('a socket that is not there, is no socket, or that nobody listens on', () =>
   withFolder(async (folder) => {
     const missing = join(folder, 'missing');
