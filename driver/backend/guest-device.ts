@@ -6,7 +6,7 @@ import { PACKED_START } from '../ring/packed-views.js';
 import { jobsNeeded } from '../ring/split-device-ring.js';
 import { guestOffloadsOf } from '../spec/control.js';
 import { MAX_PACKET_BYTES } from '../spec/ethernet.js';
-import type { FeatureSet } from '../spec/features.js';
+import { Feature, type FeatureSet } from '../spec/features.js';
 import { controlqIndex, NetStatus, receiveqIndex, transmitqIndex, virtioNetConfig } from '../spec/net-config.js';
 import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
@@ -72,6 +72,7 @@ export class GuestDevice {
   #isSteered = false;
   /** Those of the accepted features. */
   #offloads = 0n;
+  #hasPackedRings = false;
   #turns = 0;
 
   constructor(
@@ -141,6 +142,12 @@ export class GuestDevice {
     this.#commands.setFeatures(features);
     this.#offloads = guestOffloadsOf(features);
     this.#shared.guestOffloads = this.#offloads;
+    this.#hasPackedRings = features.has(Feature.RING_PACKED);
+    // A driver that gives no commands is not bound by those of the one before it.
+    if (!features.has(Feature.CTRL_VQ)) {
+      this.#forgetCommands();
+      this.#shared.activePairs = this.#queuePairs;
+    }
   }
 
   /** Swaps the memory table between two turns. */
@@ -150,11 +157,11 @@ export class GuestDevice {
 
   startRing(index: number, setup: RingSetup): void {
     this.#rings.start(index, setup);
-    // With a control queue the driver starts with one pair (virtio 1.2 §5.1.6.5.5).
-    if (index === this.#queues.controlIndex) {
+    // A queue that goes on where it stood is of a guest that has said what it wants.
+    if (index === this.#queues.controlIndex && isFresh(setup, this.#hasPackedRings)) {
+      this.#forgetCommands();
+      // With a control queue the driver starts with one pair (virtio 1.2 §5.1.6.5.5).
       this.#shared.activePairs = 1;
-      // A queue that goes on where it stood is of a guest that has said what it wants.
-      if (isFresh(setup)) this.#forgetCommands();
     }
   }
 
@@ -408,8 +415,12 @@ export class GuestDevice {
   }
 }
 
-/** Whether a ring begins where a driver that has just made it stands: on a packed one with wrap counters of 1. */
-const isFresh = ({ base }: RingSetup): boolean => (base & ~(PACKED_START | (PACKED_START << 16))) === 0;
+/**
+ * Whether a ring begins where a driver that has just made it stands: on a packed one with wrap counters of 1, or at 0, as
+ * front-ends say that know of none.
+ */
+const isFresh = ({ base }: RingSetup, isPacked: boolean): boolean =>
+  base === 0 || (isPacked && (base === PACKED_START || base === ((PACKED_START << 16) | PACKED_START) >>> 0));
 
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;

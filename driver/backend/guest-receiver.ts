@@ -44,8 +44,15 @@ export class GuestReceiver implements DirectReceiver {
   }
 
   give(number: number, source: PeekedPackets, packets: Uint16Array, count: number): number {
-    const { queues, filter } = this.#parts;
+    const { queues, rings, filter } = this.#parts;
     const wanted = filter.isActive ? filter.leading(source.handles, packets, count) : count;
-    return wanted === 0 ? 0 : queues.byNumber[number]!.receive!.relay.give(source, packets, wanted);
+    if (wanted === 0) return 0;
+    try {
+      return queues.byNumber[number]!.receive!.relay.give(source, packets, wanted);
+    } catch (error) {
+      // It is the turn of another guest, who has nothing to do with it.
+      rings.fail(`its device failed: ${error instanceof Error ? error.message : String(error)}`);
+      return 0;
+    }
   }
 }

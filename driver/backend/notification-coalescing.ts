@@ -4,7 +4,7 @@ import type { DeviceRing } from '../ring/ends.js';
 import type { Caller } from './caller.js';
 import { RingCounter } from './counters.js';
 
-const { PACKETS } = RingCounter;
+const { PACKETS, CALLS_SAVED } = RingCounter;
 /** Words of a ring. */
 const MAX_PACKETS = 0;
 const MAX_USECS = 1;
@@ -75,8 +75,10 @@ class CoalescingCaller implements Caller {
   readonly #number: number;
   /** Packets of the ring when it was told of last. */
   #toldPackets: number;
-  /** Of a call that waits: its ring, and when it began to. */
-  #waiting: DeviceRing | undefined;
+  /** Whether the driver has wanted a call since the last one. */
+  #isWanted = false;
+  /** Whether that call waits, and since when. */
+  #isWaiting = false;
   #since = 0;
 
   constructor(caller: Caller, counters: Float64Array, coalescing: NotificationCoalescing, number: number) {
@@ -88,14 +90,16 @@ class CoalescingCaller implements Caller {
   }
 
   call(ring: DeviceRing): void {
+    // Asked after every return, and not when the time has come: what a ring says holds for its next lap alone.
+    if (ring.needsCall()) this.#isWanted = true;
     const most = this.#coalescing.maxPackets(this.#number);
     const isDue = most <= 1 || this.#coalescing.maxUsecs(this.#number) === 0;
     if (isDue || this.#counters[PACKETS]! - this.#toldPackets >= most) {
-      this.#tell(ring);
+      this.#tell();
       return;
     }
-    if (this.#waiting !== undefined) return;
-    this.#waiting = ring;
+    if (!this.#isWanted || this.#isWaiting) return;
+    this.#isWaiting = true;
     this.#since = performance.now();
     this.#coalescing.count(1);
   }
@@ -105,26 +109,27 @@ class CoalescingCaller implements Caller {
   }
 
   poll(now: number): void {
-    if (this.#waiting === undefined) return;
-    if ((now - this.#since) * 1000 >= this.#coalescing.maxUsecs(this.#number)) this.#tell(this.#waiting);
+    if (this.#isWaiting && (now - this.#since) * 1000 >= this.#coalescing.maxUsecs(this.#number)) this.#tell();
   }
 
   /** Without a look at the ring: a call too many does no harm. */
   close(): void {
-    if (this.#waiting === undefined) return;
+    if (!this.#isWaiting) return;
     this.#forget();
     this.#caller.signal();
   }
 
-  #tell(ring: DeviceRing): void {
+  #tell(): void {
     this.#forget();
     this.#toldPackets = this.#counters[PACKETS]!;
-    this.#caller.call(ring);
+    if (this.#isWanted) this.#caller.signal();
+    else this.#counters[CALLS_SAVED]! += 1;
+    this.#isWanted = false;
   }
 
   #forget(): void {
-    if (this.#waiting === undefined) return;
-    this.#waiting = undefined;
+    if (!this.#isWaiting) return;
+    this.#isWaiting = false;
     this.#coalescing.count(-1);
   }
 }

@@ -4,7 +4,13 @@ import type { InflightDeviceRing } from '../ring/inflight-device-ring.js';
 import { type PackedDeviceRing, type PackedDeviceRingOptions, packedDeviceRing } from '../ring/packed-device-ring.js';
 import { PackedInflightRegion, packedInflightBytes } from '../ring/packed-inflight.js';
 import { packedInflightRing } from '../ring/packed-inflight-ring.js';
-import { PACKED_DESC_WORDS_SHIFT, PACKED_MARKS, PACKED_START, type PackedRingViews } from '../ring/packed-views.js';
+import {
+  availMarks,
+  PACKED_DESC_WORDS_SHIFT,
+  PACKED_MARKS,
+  PACKED_START,
+  type PackedRingViews,
+} from '../ring/packed-views.js';
 import type { RingSetup } from './device-model.js';
 import { mapInflight, type Resync } from './inflight-mapping.js';
 import type { OpenRing } from './ring-resume.js';
@@ -58,7 +64,9 @@ function resume(
  */
 function startPosition({ base }: RingSetup, views: PackedRingViews, resync: Resync): number {
   // Front-ends that know nothing of wrap counters say 0. In a ring that nobody has written to yet, both counters are 1.
-  if (base === 0 && (Atomics.load(views.desc, 3) & PACKED_MARKS) === 0) return PACKED_START;
+  const marks = Atomics.load(views.desc, 3) & PACKED_MARKS;
+  // Available for the first time, where the ring starts by a kick: no device has been past it.
+  if (base === 0 && (marks === 0 || marks === availMarks(PACKED_START))) return PACKED_START;
   const available = base & 0xffff;
   const used = base >>> 16;
   if (used === 0 || used === available) return available;

@@ -1,5 +1,6 @@
 /** The region that remembers which chains of a packed ring a device has in hand, for the device that comes after it is killed. */
 
+import { ErrorCode, VirtioError } from '../errors.js';
 import { inflightPackedDesc, inflightPackedHead, INFLIGHT_VERSION as VERSION } from '../spec/vhost-user.js';
 import { PackedInflightFound, type PackedInflightState } from './packed-inflight-found.js';
 import { advance, OFFSET_MASK, PACKED_DESC_WORDS_SHIFT, PACKED_FLAGS_SHIFT, WRAP } from './packed-views.js';
@@ -99,6 +100,7 @@ export class PackedInflightRegion {
    */
   fetch(kept: Uint32Array, at: number, count: number): void {
     const first = this.#free;
+    if (first >= this.size) throw noEntry(this.size);
     const start = entryAt(first);
     this.#halfWords[(start + entry.num.offset) / 2] = 0;
     this.#counterLow = (this.#counterLow + 1) >>> 0;
@@ -108,6 +110,8 @@ export class PackedInflightRegion {
     let own = first;
     let last = first;
     for (let index = 0; index < count; index++) {
+      // Chains that were noted and not returned are popped afresh: a driver may have made more of them meanwhile.
+      if (own >= this.size) throw noEntry(this.size);
       const word = at + (index << PACKED_DESC_WORDS_SHIFT);
       const to = entryAt(own);
       this.#words[(to + entry.addr.offset) / 4] = kept[word]!;
@@ -210,3 +214,9 @@ export class PackedInflightRegion {
     this.#storeHalfWord(head.version.offset, VERSION);
   }
 }
+
+const noEntry = (size: number): VirtioError =>
+  new VirtioError(ErrorCode.RING_BROKEN, `more than ${size} descriptors are in flight in a ring of as many`, {
+    value: size,
+    requirement: 'virtio 1.2 §2.8.6',
+  });

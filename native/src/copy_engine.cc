@@ -126,7 +126,7 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
     failed += faulted ? 1 : 0;
     if (kMarksRuns) {
       // SAFETY: both ranges were inside the pool when their jobs were checked; i > 0 where bytesBefore is not 0.
-      if (copied == bytesBefore && sameBytes(pool, before, copied)) job.source = jobs[i - 1].source;
+      if (copied != 0 && copied == bytesBefore && sameBytes(pool, before, copied)) job.source = jobs[i - 1].source;
       before = pool;
       bytesBefore = copied;
     }

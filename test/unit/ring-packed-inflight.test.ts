@@ -334,4 +334,14 @@ test('a ring without a region, and one that has kept descriptors, take the same 
   assert.equal([...kept.subarray(0, 12)], [...views.desc.subarray(0, 12)]);
 });
 
+test('more descriptors than the ring has are never noted: a driver made more of a chain that was looked at', () => {
+  const region = new PackedInflightRegion(new ArrayBuffer(packedInflightBytes(SIZE)), SIZE);
+  region.resume(PACKED_START, () => 0);
+  const kept = new Uint32Array(4 * (SIZE + 1));
+  region.fetch(kept, 0, SIZE - 1);
+  assert.throws(() => region.fetch(kept, 0, 2), /more than 7 descriptors are in flight/);
+  region.fetch(kept, 0, 1);
+  assert.throws(() => region.fetch(kept, 0, 1), /more than 7 descriptors are in flight/);
+});
+
 test.run();
