@@ -112,7 +112,8 @@ export class Matrix implements AsyncDisposable {
     await runCommand('ip', ['tuntap', 'add', tap, 'mode', 'tap', 'multi_queue', 'vnet_hdr']);
     this.#ending.push(() => runCommand('ip', ['link', 'delete', tap]));
     await runCommand('sysctl', ['-q', '-w', `net.ipv6.conf.${tap}.disable_ipv6=1`]);
-    await runCommand('ip', ['link', 'set', tap, 'up', 'txqueuelen', '10000']);
+    // The longest packets of the traffic are four bytes longer than the usual MTU allows.
+    await runCommand('ip', ['link', 'set', tap, 'up', 'mtu', '1504', 'txqueuelen', '10000']);
     const reflect = await startCommand('python3', [REFLECT, tap], /ready/);
     this.#ending.push(() => reflect.stop());
     return ['-netdev', `tap,id=${id},ifname=${tap},queues=${queues},script=no,downscript=no,vhost=off`];
