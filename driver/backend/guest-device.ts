@@ -18,7 +18,7 @@ import type { FromGuestQueue } from './from-guest-queue.js';
 import { GuestMemory } from './guest-memory.js';
 import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
-import { GuestRings } from './guest-rings.js';
+import { deviceFailure, GuestRings } from './guest-rings.js';
 import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
 import { type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
 import { poolReserve } from './pool-reserve.js';
@@ -236,7 +236,7 @@ export class GuestDevice {
       return this.#turn();
     } catch (error) {
       // A port that fails, or a defect of ours, must not take the other guests of the thread along.
-      this.#rings.fail(`its device failed: ${error instanceof Error ? error.message : String(error)}`);
+      this.#rings.fail(deviceFailure(error));
       this.#burst.free();
       this.#steered.free();
       return 0;

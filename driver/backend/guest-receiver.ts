@@ -2,7 +2,7 @@
 
 import type { GuestMemory } from './guest-memory.js';
 import type { GuestQueues } from './guest-queues.js';
-import type { GuestRings } from './guest-rings.js';
+import { deviceFailure, type GuestRings } from './guest-rings.js';
 import type { PeekedPackets } from './peeked-packets.js';
 import type { DirectReceiver } from './ports/routing-port.js';
 import type { ReceiveFilter } from './receive-filter.js';
@@ -51,7 +51,7 @@ export class GuestReceiver implements DirectReceiver {
       return queues.byNumber[number]!.receive!.relay.give(source, packets, wanted);
     } catch (error) {
       // It is the turn of another guest, who has nothing to do with it.
-      rings.fail(`its device failed: ${error instanceof Error ? error.message : String(error)}`);
+      rings.fail(deviceFailure(error));
       return 0;
     }
   }

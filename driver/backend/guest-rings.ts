@@ -199,7 +199,7 @@ export class GuestRings {
     }
   }
 
-  /** Breaks every ring that runs. */
+  /** Breaks every ring that runs. `deviceFailure` says why, where it was thrown. */
   fail(reason: string): void {
     for (const [index, state] of this.#states.entries()) {
       if (state.ring === undefined) continue;
@@ -340,3 +340,7 @@ const noTranslation = (index: number, iova: bigint): VirtioError =>
     `ring ${index} needs the translation of 0x${iova.toString(16)}, which is missing`,
     { value: iova, advice: 'ask the front-end for it, and start the ring again when it has come' },
   );
+
+/** Why rings break when a port, or a defect of ours, has thrown on the poll thread. */
+export const deviceFailure = (error: unknown): string =>
+  `its device failed: ${error instanceof Error ? error.message : String(error)}`;

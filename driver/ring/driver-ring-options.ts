@@ -42,5 +42,17 @@ export const WRITABLE = 0x4000_0000;
 /** More than one descriptor, or an indirect table. */
 export const CHAINED = 0x8000_0000;
 
+/** Takes every chain in flight out of the words of them; returns how many there were. */
+export function takeAllChains(chains: Uint32Array, out: Uint32Array): number {
+  let count = 0;
+  for (let id = 0; id < chains.length; id++) {
+    const chain = chains[id]!;
+    if (chain === 0) continue;
+    chains[id] = 0;
+    out[count++] = (chain & HANDLE_MASK) - 1;
+  }
+  return count;
+}
+
 /** The names above that packet paths use, for the scope of specialized code. */
-export const chainWords = { OVERLONG, ID_UNKNOWN, HANDLE_MASK, WRITABLE, CHAINED } as const;
+export const chainWords = { OVERLONG, ID_UNKNOWN, HANDLE_MASK, WRITABLE, CHAINED, takeAllChains } as const;

@@ -5,7 +5,15 @@ import { writePlainHeader } from '../memory/packet-header.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { DescFlag, pvirtqDesc, RingEvent } from '../spec/ring.js';
 import { specialize } from '../specialize.js';
-import { CHAINED, chainWords, type DriverRingOptions, HANDLE_MASK, OVERLONG, WRITABLE } from './driver-ring-options.js';
+import {
+  CHAINED,
+  chainWords,
+  type DriverRingOptions,
+  HANDLE_MASK,
+  OVERLONG,
+  takeAllChains,
+  WRITABLE,
+} from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import {
   availMarks,
@@ -308,16 +316,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
   }
 
   function reclaimAll(out: Uint32Array): number {
-    let count = 0;
-    for (let id = 0; id < size; id++) {
-      const chain = chains[id]!;
-      if (chain === 0) continue;
-      chains[id] = 0;
-      out[count++] = (chain & HANDLE_MASK) - 1;
-    }
     ring.broken ??= 'it was closed';
     ring.inFlight = 0;
-    return count;
+    return takeAllChains(chains, out);
   }
 
   function needsKick(): boolean {

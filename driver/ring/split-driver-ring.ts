@@ -12,6 +12,7 @@ import {
   HANDLE_MASK,
   ID_UNKNOWN,
   OVERLONG,
+  takeAllChains,
   WRITABLE,
 } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
@@ -256,16 +257,9 @@ export const splitDriverRing = specialize(function splitDriverRing(
   }
 
   function reclaimAll(out: Uint32Array): number {
-    let count = 0;
-    for (let id = 0; id < size; id++) {
-      const chain = chains[id]!;
-      if (chain === 0) continue;
-      chains[id] = 0;
-      out[count++] = (chain & HANDLE_MASK) - 1;
-    }
     ring.broken ??= 'it was closed';
     ring.inFlight = 0;
-    return count;
+    return takeAllChains(chains, out);
   }
 
   function needsKick(): boolean {

@@ -11,6 +11,7 @@ import { AVAIL_INDEX, AVAIL_RING, SplitRingViews, USED_INDEX, USED_RING } from '
 import { splitRingParts } from '../../driver/spec/ring.js';
 import { inflightSplitDesc, inflightSplitHead } from '../../driver/spec/vhost-user.js';
 import { native } from '../../native/index.js';
+import { stepping } from '../support/atomic-steps.js';
 
 const test = suite('inflight region');
 const SIZE = 8;
@@ -130,22 +131,6 @@ test('chains are in flight from the pop that shows them to their return, aged in
   device.release();
   assert.equal(inflight(stand), []);
 });
-
-/** Runs `work` and calls `step` before and after each atomic store: what a device that is killed leaves behind. */
-function stepping(step: () => void, work: () => void): void {
-  const { store } = Atomics;
-  Atomics.store = ((array: Uint8Array, index: number, value: number) => {
-    step();
-    const result = store(array, index, value);
-    step();
-    return result;
-  }) as typeof Atomics.store;
-  try {
-    work();
-  } finally {
-    Atomics.store = store;
-  }
-}
 
 for (const base of [0, 3, 65_530]) {
   test(`G2, G13, G14: killed between any two stores, every chain is used exactly once and in order (from index ${base})`, () => {

@@ -12,6 +12,7 @@ import { jobsNeeded } from '../../driver/ring/split-device-ring.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { inflightPackedDesc, inflightPackedHead } from '../../driver/spec/vhost-user.js';
 import { CopyJob, native } from '../../native/index.js';
+import { stepping } from '../support/atomic-steps.js';
 import { RawPackedRing } from '../support/hand-packed-ring.js';
 import { randomNumbers } from '../support/memory-threads.js';
 
@@ -44,22 +45,6 @@ const inflight = (region: ArrayBuffer): number[] =>
   Array.from({ length: SIZE }, (_, index) => index).filter(
     (index) => new Uint8Array(region)[entryAt(index) + entry.inflight.offset] !== 0,
   );
-
-/** Runs `work` and calls `step` before and after each atomic store: what a device that is killed leaves behind. */
-function stepping(step: () => void, work: () => void): void {
-  const { store } = Atomics;
-  Atomics.store = ((array: Uint8Array, index: number, value: number) => {
-    step();
-    const result = store(array, index, value);
-    step();
-    return result;
-  }) as typeof Atomics.store;
-  try {
-    work();
-  } finally {
-    Atomics.store = store;
-  }
-}
 
 /** The ids of used descriptors in a ring, from a position on, where `counts` says how many descriptors each id has. */
 function usedIds(ring: ArrayBuffer, position: number, counts: ReadonlyMap<number, number>, most: number): number[] {

@@ -57,11 +57,7 @@ export class DirectDelivery {
     const queue = to === from || to.vlan !== from.vlan ? undefined : to.directQueueFor(handles[0]!);
     let given = 0;
     if (queue?.isClear === true) {
-      const { lost } = packets;
-      given = queue.receiver.give(queue.number, packets, EVERY, count);
-      const sent = given - (packets.lost - lost);
-      queue.counters[SENT]! += sent;
-      queue.counters[DIRECT]! += sent;
+      given = this.#hand(packets, queue, EVERY, count);
       this.#pool.freeBuffers(handles, 0, given);
     }
     for (let index = given; index < count; index++) this.left[index - given] = index;
@@ -99,13 +95,20 @@ export class DirectDelivery {
   }
 
   /** Has a queue's guest take what is collected for it; returns how many packets it has dealt with. */
-  #give(packets: PeekedPackets, { counters, receiver, number, packets: own, count }: DirectQueue): number {
+  #give(packets: PeekedPackets, queue: DirectQueue): number {
+    const { packets: own, count } = queue;
     if (count === 0) return 0;
     const { targets } = this.#classifier;
-    const lostBefore = packets.lost;
-    const given = receiver.give(number, packets, own, count);
+    const given = this.#hand(packets, queue, own, count);
     // With all of the burst nobody looks.
     if (given < packets.count) for (let index = 0; index < given; index++) targets[own[index]!] = DELIVERED;
+    return given;
+  }
+
+  /** Has a queue's guest take packets, and counts them; returns how many it has dealt with, those that are lost included. */
+  #hand(packets: PeekedPackets, { counters, receiver, number }: DirectQueue, own: Uint16Array, count: number): number {
+    const lostBefore = packets.lost;
+    const given = receiver.give(number, packets, own, count);
     const sent = given - (packets.lost - lostBefore);
     counters[SENT]! += sent;
     counters[DIRECT]! += sent;
