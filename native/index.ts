@@ -171,16 +171,20 @@ export interface CopyEngine {
    * though bytes are the same, never the other way round.
    */
   peek(count: number, most: number): number;
+  /** What `relay` puts before each packet for this engine's guest: up to 32 bytes, none at first. */
+  setHeader(header: readonly number[]): void;
   /**
-   * Copies packets from this engine's guest to that of the open engine `to` of this thread; returns how many did not end OK.
+   * Copies packets of this engine's guest, which were peeked at, to that of the open engine `to` of this thread; returns
+   * how many arrived.
    *
-   * Jobs 0 to `count - 1` of that engine's list say where each packet goes (TO_GUEST), how long it is there, and by `SOURCE`
-   * which job of this list (FROM_GUEST) it is in. The first `head` bytes come from that engine's pool, where `POOL_OFFSET`
-   * says: what was peeked at, so that what arrives is what was looked at. What follows them there follows the first `skip`
-   * bytes here. Both jobs get a status; nothing of a packet is copied unless both are good. Never allocates; a RangeError
-   * when there is no such engine.
+   * Jobs 0 to `count - 1` of that engine's list say where each packet goes (TO_GUEST), what room there is, and by `SOURCE`
+   * which job of this list (FROM_GUEST) it is in. The other engine's header takes the place of the first `skip` bytes; the
+   * `peeked` bytes behind them come from this engine's pool, where `POOL_OFFSET` and `skip` say, so that what arrives is what
+   * was looked at; the rest comes from the guest. At the first packet that cannot arrive that is the end, and both its
+   * jobs get a status: OK for both where only the room is too small for it. Never allocates; a RangeError when there is no
+   * such engine.
    */
-  relay(to: number, count: number, skip: number, head: number): number;
+  relay(to: number, count: number, skip: number, peeked: number): number;
   /** Pages of any region, or of the log, that had to be replaced by zeroes because the file behind them is gone. */
   faults(): number;
   /** Unmaps all regions, as `removeRegion` does, and the log. Idempotent. */

@@ -12,10 +12,10 @@ import type { ReceiveSteering } from './receive-steering.js';
 /** Completes the jobs that a ring's `pop` began. */
 export interface BurstJobs {
   /**
-   * Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set. Returns the packets'
-   * bytes, or -1 when something is unusual.
+   * Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set; `sizes` gets the bytes
+   * of each. Returns the packets' bytes, or -1 when something is unusual.
    */
-  fetch(handles: Uint32Array, start: number, count: number): number;
+  fetch(handles: Uint32Array, start: number, sizes: Uint32Array, count: number): number;
   /** Whether the headers that `fetch` has brought ask for nothing. */
   asksNothing(handles: Uint32Array, start: number, count: number): boolean;
   /**
@@ -24,10 +24,10 @@ export interface BurstJobs {
    */
   deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number;
   /**
-   * Jobs 0 to `count - 1` deliver what another guest's jobs `packets[0]` on have fetched the beginning of into the buffers
-   * of these numbers in `handles`. Returns how many there is room for, from the front.
+   * Jobs 0 to `count - 1` deliver packets of another guest, which are in its jobs `packets[0]` on and `sizes[packets[0]]` on
+   * bytes long; `lengths` gets what each takes with a header. Returns the packets' bytes.
    */
-  relay(handles: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number;
+  relay(sizes: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number;
 }
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
@@ -48,7 +48,7 @@ export const burstJobs = specialize(
     const longest = pool.dataBytes + headerBytes;
     const fetchAt = offset + headroom - headerBytes;
 
-    function fetch(handles: Uint32Array, start: number, count: number): number {
+    function fetch(handles: Uint32Array, start: number, sizes: Uint32Array, count: number): number {
       let bytes = 0;
       for (let index = 0; index < count; index++) {
         const job = index << JOB_SHIFT;
@@ -60,6 +60,7 @@ export const burstJobs = specialize(
         fields[field + DATA_OFFSET] = headroom;
         fields[field + SEGMENT_LENGTH] = length - headerBytes;
         fields[field + PACKET_LENGTH] = length - headerBytes;
+        sizes[index] = length - headerBytes;
         bytes += length;
       }
       return bytes - count * headerBytes;
@@ -112,21 +113,16 @@ export const burstJobs = specialize(
       return bytes - count * headerBytes;
     }
 
-    function relay(handles: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number {
+    function relay(sizes: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number {
+      let bytes = 0;
       for (let index = 0; index < count; index++) {
-        const job = index << JOB_SHIFT;
         const packet = packets[index]!;
-        const handle = handles[packet]!;
-        const length = fields[(handle << WORDS_SHIFT) + SEGMENT_LENGTH]! + headerBytes;
-        if (length > jobs[job + LENGTH]!) return index;
-        const header = fetchAt + Math.imul(handle, bufferBytes);
-        writeHeader(header);
-        jobs[job + POOL_OFFSET] = header;
-        jobs[job + LENGTH] = length;
-        jobs[job + SOURCE] = packet;
-        lengths[index] = length;
+        const size = sizes[packet]!;
+        jobs[(index << JOB_SHIFT) + SOURCE] = packet;
+        lengths[index] = size + headerBytes;
+        bytes += size;
       }
-      return count;
+      return bytes;
     }
 
     return { fetch, asksNothing, deliver, relay };

@@ -35,6 +35,7 @@ export class FromGuestQueue {
   readonly #context: RingContext;
   readonly #jobs: BurstJobs;
   readonly #handles = new Uint32Array(DEVICE_BURST);
+  /** Bytes of the packet that is in each chain; 0 drops it. */
   readonly #lengths = new Uint32Array(DEVICE_BURST);
   readonly #extra = new Uint32Array(1);
   /** Bytes of the packets of the last `peek`. */
@@ -43,7 +44,7 @@ export class FromGuestQueue {
   constructor(context: RingContext) {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
-    this.peeked = new PeekedPackets(context);
+    this.peeked = new PeekedPackets(context, this.#lengths);
   }
 
   get broken(): string | undefined {
@@ -110,18 +111,17 @@ export class FromGuestQueue {
 
   /** Completes the jobs of a usual burst; returns the packets' bytes, or -1 when something is unusual. */
   #fetchJobs(burst: Burst, popped: number): number {
-    return this.#context.ring.allReadable ? this.#jobs.fetch(burst.handles, burst.count, popped) : -1;
+    return this.#context.ring.allReadable ? this.#jobs.fetch(burst.handles, burst.count, this.#lengths, popped) : -1;
   }
 
   /** The usual case: each chain is one buffer, and each packet fits one of the host's. */
   #takeWhole(burst: Burst, popped: number, bytes: number): number {
-    const { ring, engine, counters, headerBytes } = this.#context;
+    const { ring, engine, counters } = this.#context;
     const { jobs } = engine;
     if (engine.run(popped) > 0) {
       this.#collect(burst, popped);
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
-        this.#lengths[index] = jobs[(index << JOB_SHIFT) + LENGTH]! - headerBytes;
       }
       return this.#finish(burst, this.#standing(popped, popped));
     }

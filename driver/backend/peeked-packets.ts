@@ -1,11 +1,9 @@
 /** Packets of a guest whose first bytes were looked at, while the rest of them is still in the guest's memory. */
 
 import { type CopyEngine, CopyJob, CopyStatus } from '../../native/index.js';
-import { PacketField } from '../memory/packet-fields.js';
 import { RingCounter } from './counters.js';
 import { JOB_CHAIN, type RingContext } from './ring-context.js';
 
-const { SEGMENT_LENGTH, WORDS_SHIFT } = PacketField;
 const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
 
 /**
@@ -16,6 +14,8 @@ export class PeekedPackets {
   readonly engine: CopyEngine;
   /** Of the virtio header, which is in the buffers too. */
   readonly headerBytes: number;
+  /** Bytes of each packet, without the virtio header. */
+  readonly sizes: Uint32Array;
   handles: Uint32Array = new Uint32Array();
   count = 0;
   /** Bytes of each packet that are in its buffer, as far as it has so many. */
@@ -27,8 +27,9 @@ export class PeekedPackets {
   lostBytes = 0;
   readonly #context: RingContext;
 
-  constructor(context: RingContext) {
+  constructor(context: RingContext, sizes: Uint32Array) {
     this.#context = context;
+    this.sizes = sizes;
     this.engine = context.engine;
     this.headerBytes = context.headerBytes;
   }
@@ -46,7 +47,7 @@ export class PeekedPackets {
   /** Counts packet `packet` as dropped: the memory it is in is gone. Its buffer stays the caller's. */
   lose(packet: number): void {
     this.lost += 1;
-    this.lostBytes += this.#context.pool.fields[(this.handles[packet]! << WORDS_SHIFT) + SEGMENT_LENGTH]!;
+    this.lostBytes += this.sizes[packet]!;
     this.#context.counters[RingCounter.DROP_ADDRESS]! += 1;
   }
 

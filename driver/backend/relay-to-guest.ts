@@ -1,6 +1,7 @@
 /** Puts packets of one guest into the receiveq of another with one copy, on the poll thread of both. */
 
 import { CopyJob, CopyStatus } from '../../native/index.js';
+import { plainHeader } from '../memory/packet-header.js';
 import type { BurstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
 import type { PeekedPackets } from './peeked-packets.js';
@@ -19,6 +20,7 @@ export class RelayToGuest {
   constructor(context: RingContext, jobs: BurstJobs) {
     this.#context = context;
     this.#jobs = jobs;
+    context.engine.setHeader(plainHeader(context.headerBytes));
   }
 
   /**
@@ -28,7 +30,7 @@ export class RelayToGuest {
    * Returns how many were dealt with, drops included; their buffers stay the caller's.
    */
   give(source: PeekedPackets, packets: Uint16Array, count: number): number {
-    const { ring, engine, counters, headerBytes } = this.#context;
+    const { ring, engine, counters } = this.#context;
     counters[POLLS]! += 1;
     const popped = ring.pop(count < DEVICE_BURST ? count : DEVICE_BURST);
     if (popped === 0) {
@@ -39,44 +41,35 @@ export class RelayToGuest {
     this.isUsual = ring.allWritable;
     if (!this.isUsual) return 0;
     const lengths = this.#lengths;
-    const fitting = this.#jobs.relay(source.handles, packets, lengths, popped);
-    if (fitting === 0) return 0;
-    const peeked = source.bytes;
-    const failed = source.engine.relay(engine.number, fitting, source.headerBytes + peeked, headerBytes + peeked);
-    const chains = failed === 0 ? fitting : this.#standing(source, packets, fitting);
-    let bytes = 0;
-    let delivered = 0;
-    for (let chain = 0; chain < chains; chain++) {
-      if (lengths[chain] === 0) continue;
-      bytes += lengths[chain]!;
-      delivered += 1;
-    }
-    counters[PACKETS]! += delivered;
-    counters[BYTES]! += bytes - delivered * headerBytes;
-    if (chains > 0) {
-      ring.returnChains(lengths, chains);
-      this.#context.caller.call(ring);
-    }
-    // The packet that could not be read is dealt with, too.
-    return chains < fitting ? chains + 1 : chains;
+    const bytes = this.#jobs.relay(source.sizes, packets, lengths, popped);
+    const arrived = source.engine.relay(engine.number, popped, source.headerBytes, source.bytes);
+    if (arrived < popped) return this.#finish(source, packets, arrived);
+    counters[PACKETS]! += popped;
+    counters[BYTES]! += bytes;
+    ring.returnChains(lengths, popped);
+    this.#context.caller.call(ring);
+    return popped;
   }
 
-  /**
-   * Looks at jobs that did not all end well. What could not be written leaves its chain empty; at a packet that could not
-   * be read the burst ends, for its chain belongs to the next one. Returns how many chains are done with.
-   */
-  #standing(source: PeekedPackets, packets: Uint16Array, count: number): number {
-    const { engine, counters } = this.#context;
-    for (let chain = 0; chain < count; chain++) {
-      const packet = packets[chain]!;
-      if (source.engine.jobs[(packet << JOB_SHIFT) + STATUS] !== CopyStatus.OK) {
-        source.lose(packet);
-        return chain;
-      }
-      if (engine.jobs[(chain << JOB_SHIFT) + STATUS] === CopyStatus.OK) continue;
+  /** When not all packets have arrived; returns how many were dealt with: with those that are lost nothing else is done. */
+  #finish(source: PeekedPackets, packets: Uint16Array, arrived: number): number {
+    const { ring, engine, counters } = this.#context;
+    for (let chain = 0; chain < arrived; chain++) counters[BYTES]! += source.sizes[packets[chain]!]!;
+    counters[PACKETS]! += arrived;
+    const isRead = source.engine.jobs[(packets[arrived]! << JOB_SHIFT) + STATUS] === CopyStatus.OK;
+    const isWritten = engine.jobs[(arrived << JOB_SHIFT) + STATUS] === CopyStatus.OK;
+    let chains = arrived;
+    if (!isRead) {
+      source.lose(packets[arrived]!);
+    } else if (!isWritten) {
+      // Its chain goes back empty.
       counters[DROP_ADDRESS]! += 1;
-      this.#lengths[chain] = 0;
+      this.#lengths[chains++] = 0;
     }
-    return count;
+    if (chains > 0) {
+      ring.returnChains(this.#lengths, chains);
+      this.#context.caller.call(ring);
+    }
+    return isRead && isWritten ? arrived : arrived + 1;
   }
 }

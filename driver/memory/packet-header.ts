@@ -30,5 +30,12 @@ export function writePlainHeader(pool: PacketPool, at: number, headerBytes: numb
   }
 }
 
+/** The bytes of a header that asks for nothing, before a packet in one buffer. */
+export function plainHeader(headerBytes: number): number[] {
+  const header = new Array<number>(headerBytes).fill(0);
+  if (headerBytes >= HEADER_BYTES) header[NUM_BUFFERS] = 1;
+  return header;
+}
+
 /** `num_buffers` of the header at `at`, an even offset in the pool's memory. Read it once: the other end may write it. */
 export const readNumBuffers = (pool: PacketPool, at: number): number => pool.halfWords[(at + NUM_BUFFERS) >>> 1]!;

@@ -1,8 +1,10 @@
 // Runs a list of copies between a guest's memory and a packet pool, or from one guest to another.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 
 #include "dirty_log.h"
@@ -105,13 +107,20 @@ class CopyEngine {
   // The same, but copies the first `most` bytes of a job at most; all of it is checked. `source` of each job becomes
   // the first of those just before it that brought the same bytes, as far as that was looked for, or its own number.
   uint32_t peek(uint32_t count, uint32_t most) noexcept;
-  // Copies packets of this engine's guest to that of `to`, another engine of this thread; returns how many did not end
-  // OK.
+  // What relay() puts before each packet for this engine's guest; at most kHeaderMax bytes.
+  void setHeader(const uint8_t* header, uint32_t bytes) {
+    header_.bytes = std::min(bytes, kHeaderMax);
+    memcpy(header_.value, header, header_.bytes);
+  }
+  static constexpr uint32_t kHeaderMax = 32;
+  // Copies packets of this engine's guest, which were peeked at, to that of `to`, another engine of this thread;
+  // returns how many arrived.
   //
-  // Jobs 0 to count - 1 of `to` say where a packet goes, how long it is there, and in `source` which job of this
-  // engine's list says where it comes from. Its first `head` bytes come from the pool of `to`; what follows them there
-  // follows the first `skip` bytes here. Both jobs get a status; nothing is copied unless both ranges are good.
-  uint32_t relay(CopyEngine& to, uint32_t count, uint32_t skip, uint32_t head) noexcept;
+  // Jobs 0 to count - 1 of `to` say where a packet goes, what room there is, and in `source` which job of this engine's
+  // list it is in. The header of `to` goes before it in place of the first `skip` bytes of that job; the next `peeked`
+  // bytes come from the pool, where they follow the skipped ones, and the rest from the guest. At the first packet that
+  // cannot arrive that is the end, and both its jobs get a status; OK for both where there is no room for it.
+  uint32_t relay(CopyEngine& to, uint32_t count, uint32_t skip, uint32_t peeked) noexcept;
 
  private:
   // What of a range lies in one window and one region.
@@ -129,15 +138,21 @@ class CopyEngine {
   uint32_t runJobs(uint32_t count, uint32_t most) noexcept;
   uint32_t runExtended(uint32_t count, uint32_t most) noexcept;
   bool runOutOfLine(CopyJob& job, uint32_t most, const Region*& region) noexcept;
-  bool relayOutOfLine(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t head) noexcept;
-  void relayPieces(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t head) noexcept;
+  bool relayOutOfLine(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t seen) noexcept;
+  void relayPieces(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t seen) noexcept;
   uint32_t check(const CopyJob& job) const noexcept;
   uint32_t checkGuest(uint64_t address, uint64_t length, uint32_t direction, bool* writable) const noexcept;
   bool isCovered(uint64_t address, uint64_t bytes, bool* writable) const noexcept;
   bool locate(uint64_t address, const Region* hint, Piece* piece) const noexcept;
   void updateExtended() { isExtended_ = isTranslated_ || log_.isOpen(); }
 
+  struct Header {
+    uint8_t value[kHeaderMax] = {};
+    uint32_t bytes = 0;
+  };
+
   std::shared_ptr<JobList> list_;
+  Header header_;
   uint8_t* pool_ = nullptr;
   uint64_t poolBytes_ = 0;
   // The region that the last job was in, or one that holds no address.

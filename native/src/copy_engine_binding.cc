@@ -34,8 +34,8 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
          InstanceMethod<&CopyEngineClass::missing>("missing"), InstanceMethod<&CopyEngineClass::setLog>("setLog"),
          InstanceMethod<&CopyEngineClass::clearLog>("clearLog"),
          InstanceMethod<&CopyEngineClass::skippedPages>("skippedPages"),
-         InstanceMethod<&CopyEngineClass::setPool>("setPool"), InstanceMethod<&CopyEngineClass::faults>("faults"),
-         InstanceMethod<&CopyEngineClass::close>("close")});
+         InstanceMethod<&CopyEngineClass::setPool>("setPool"), InstanceMethod<&CopyEngineClass::setHeader>("setHeader"),
+         InstanceMethod<&CopyEngineClass::faults>("faults"), InstanceMethod<&CopyEngineClass::close>("close")});
   }
 
   explicit CopyEngineClass(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CopyEngineClass>(info) {
@@ -252,6 +252,17 @@ class CopyEngineClass : public Napi::ObjectWrap<CopyEngineClass> {
   Napi::Value skippedPages(const Napi::CallbackInfo& info) {
     const double count = state_ == nullptr ? 0 : static_cast<double>(state_->engine.log().skipped());
     return Napi::Number::New(info.Env(), count);
+  }
+
+  Napi::Value setHeader(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    std::vector<uint64_t> values;
+    if (!readIntegers(info[0], "header", UINT8_MAX, CopyEngine::kHeaderMax, &values) || !requireOpen(env)) {
+      return Napi::Value();
+    }
+    const std::vector<uint8_t> header(values.begin(), values.end());
+    state_->engine.setHeader(header.data(), static_cast<uint32_t>(header.size()));
+    return env.Undefined();
   }
 
   Napi::Value setPool(const Napi::CallbackInfo& info) {

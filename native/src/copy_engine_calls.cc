@@ -72,9 +72,9 @@ struct Call {
   RunState* state = nullptr;
 };
 
-napi_value resultOf(napi_env env, uint32_t failed) {
+napi_value resultOf(napi_env env, uint32_t jobs) {
   napi_value result = nullptr;
-  napi_create_uint32(env, failed, &result);
+  napi_create_uint32(env, jobs, &result);
   return result;
 }
 
@@ -101,15 +101,15 @@ napi_value relayJobs(napi_env env, napi_callback_info info) {
   const Call call(env, info);
   uint32_t count;
   uint32_t skip;
-  uint32_t head;
-  if (!call.count(env, 1, &count) || !call.count(env, 2, &skip) || !call.count(env, 3, &head)) return nullptr;
+  uint32_t peeked;
+  if (!call.count(env, 1, &count) || !call.count(env, 2, &skip) || !call.count(env, 3, &peeked)) return nullptr;
   const std::shared_ptr<RunState> to = State::of(env).engines.find(call.word(env, 0));
   if (to == nullptr || to.get() == call.state) {
     napi_throw_range_error(env, nullptr, "there is no other engine of this number");
     return nullptr;
   }
-  to->refreshPool();
-  return resultOf(env, call.state->engine.relay(to->engine, count, skip, head));
+  call.state->refreshPool();
+  return resultOf(env, call.state->engine.relay(to->engine, count, skip, peeked));
 }
 
 napi_value markDirty(napi_env env, napi_callback_info info) {

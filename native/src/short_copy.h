@@ -80,10 +80,18 @@ inline void copyBytes(uint8_t* to, const uint8_t* from, uint32_t bytes) {
 
 // Whether `bytes` bytes at both addresses are the same.
 inline bool sameBytes(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
-  if (bytes < 16 || bytes > 32) return memcmp(a, b, bytes) == 0;
-  // SAFETY: two words of 8 from the front and two that end where the range does, all inside it.
+  if (bytes < 8 || bytes > 32) return memcmp(a, b, bytes) == 0;
   uint64_t x[4];
   uint64_t y[4];
+  if (bytes < 16) {
+    // SAFETY: a word of 8 from the front and one that ends where the range does, both inside it.
+    __builtin_memcpy(x, a, 8);
+    __builtin_memcpy(y, b, 8);
+    __builtin_memcpy(x + 1, a + bytes - 8, 8);
+    __builtin_memcpy(y + 1, b + bytes - 8, 8);
+    return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+  }
+  // SAFETY: two words of 8 from the front and two that end where the range does, all inside it.
   __builtin_memcpy(x, a, 16);
   __builtin_memcpy(y, b, 16);
   __builtin_memcpy(x + 2, a + bytes - 16, 16);

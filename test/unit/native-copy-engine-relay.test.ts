@@ -87,28 +87,41 @@ test('a peek says which jobs begin as those just before them do', ({ from }) => 
   );
 });
 
-test('packets go to the other guest in the order its jobs say, with their first bytes from the pool', ({
+test('packets go to the other guest in the order its jobs say, with its header and their first bytes from the pool', ({
   from,
   into,
   pool,
 }) => {
-  pool.fill(0xaa, 0, 64);
-  from.job(3, 0x1000, 0, 500, FROM_GUEST);
-  from.job(5, 0x1100, 0, 500, FROM_GUEST);
+  pool.fill(0xaa);
+  into.engine.setHeader([1, 2, 3, 4]);
+  from.job(3, 0x1000, 0, 106, FROM_GUEST);
+  from.job(5, 0x1100, 32, 106, FROM_GUEST);
   into.job(0, 0x8000, 0, 100, TO_GUEST, 5);
-  into.job(1, 0x8200, 32, 100, TO_GUEST, 3);
-  into.job(2, 0x8000 + 2 * PAGE, 32, 100, TO_GUEST, 3);
-  assert.is(from.engine.relay(into.engine.number, 3, 30, 20), 1);
-  assert.equal([into.status(0), into.status(1), into.status(2)], [OK, OK, OUTSIDE_MEMORY]);
-  assert.equal([from.status(3), from.status(5)], [OK, OK]);
+  into.job(1, 0x8200, 0, 200, TO_GUEST, 3);
+  into.job(2, 0x8000 + 2 * PAGE, 0, 100, TO_GUEST, 3);
+  into.job(3, 0x8400, 0, 100, TO_GUEST, 3);
+  assert.is(from.engine.relay(into.engine.number, 4, 10, 20), 2);
+  // Behind what has not arrived nothing is done.
+  assert.equal([into.status(2), into.status(3)], [OUTSIDE_MEMORY, 99]);
+  assert.is(from.status(3), OK);
+  assert.is(into.bytes[0x400], 0x400 % 251);
   for (const [at, source] of [
     [0, 0x100],
     [0x200, 0],
   ] as const) {
-    assert.ok(into.bytes.subarray(at, at + 20).every((byte) => byte === 0xaa));
-    assert.equal(into.bytes.subarray(at + 20, at + 100), from.bytes.subarray(source + 30, source + 110));
+    assert.equal([...into.bytes.subarray(at, at + 4)], [1, 2, 3, 4]);
+    assert.ok(into.bytes.subarray(at + 4, at + 24).every((byte) => byte === 0xaa));
+    assert.equal(into.bytes.subarray(at + 24, at + 100), from.bytes.subarray(source + 30, source + 106));
     assert.is(into.bytes[at + 100], (at + 100) % 251);
   }
+});
+
+test('a header is a list of bytes, 32 at most', ({ into }) => {
+  for (const header of [undefined, 3, 'ab', [256], [-1], [1.5], new Array(33).fill(0)]) {
+    assert.throws(() => Reflect.apply(into.engine.setHeader, into.engine, [header]), /header/);
+  }
+  into.engine.setHeader(new Array(32).fill(255));
+  into.engine.setHeader([]);
 });
 
 test('engines are told apart: one that is closed, or never was, or is the same, takes nothing', ({
@@ -138,14 +151,14 @@ test('engines are told apart: one that is closed, or never was, or is the same, 
     assert.throws(call, TypeError);
   }
   assert.throws(() => Reflect.apply(from.engine.peek, from.engine, [1]), TypeError);
-  // Below 0 is none, and beyond the list is counted as failed.
+  // Below 0 is none, and beyond the list there are none.
   assert.is(from.engine.relay(into.engine.number, -5, -1, -1), 0);
   for (let number = 0; number < 8; number++) into.job(number, 0x8000, 0, 10, TO_GUEST, number);
   for (let number = 0; number < 8; number++) from.job(number, 0x1000, 0, 10, FROM_GUEST);
-  assert.is(from.engine.relay(into.engine.number, 12, 0, 0), 4);
+  assert.is(from.engine.relay(into.engine.number, 12, 0, 0), 8);
   // A closed engine has no memory to read from.
   const { engine } = gone;
-  assert.is(engine.relay(into.engine.number, 1, 0, 0), 1);
+  assert.is(engine.relay(into.engine.number, 1, 0, 0), 0);
 });
 
 test.run();
