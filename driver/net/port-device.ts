@@ -29,6 +29,7 @@ export class PortDevice {
   readonly #ownAddress = randomLocalAddress();
   #queues: PortQueues | undefined;
   #session: PortSession | undefined;
+  #isLive = false;
   #negotiation: Negotiation | undefined;
   #interrupts = NO_INTERRUPTS;
   #macAddress: Uint8Array | undefined;
@@ -45,9 +46,13 @@ export class PortDevice {
     this.#newQueues = () => new PortQueues(rings, queues, ringSize, keepNumBuffers);
   }
 
-  /** The queues, while the device is live. */
+  /** The queues, once they are published and while the device is live. */
   get session(): PortSession | undefined {
     return this.#session;
+  }
+  /** What was negotiated, while the device takes commands. */
+  get live(): Negotiation | undefined {
+    return this.#isLive ? this.#negotiation : undefined;
   }
   get negotiation(): Negotiation | undefined {
     return this.#negotiation;
@@ -66,7 +71,8 @@ export class PortDevice {
   }
 
   /**
-   * Brings the device up, with all of its queues; where that fails, it is reset and has no memory.
+   * Brings the device up, with all of its queues, which nobody has before `publish`; where that fails, it is reset and has
+   * no memory.
    *
    * @param onReset called when the device has been reset, before it has memory
    */
@@ -86,14 +92,19 @@ export class PortDevice {
       await this.#memory.unshare().catch(() => undefined);
       throw error;
     }
-    // Only now: whoever takes a queue up before DRIVER_OK would notify a device that is not live.
-    this.#session = session!;
+    this.#isLive = true;
     return session!;
+  }
+
+  /** Lets everybody have the queues. Before DRIVER_OK nobody may: who takes one up notifies the device. */
+  publish(session: PortSession): void {
+    this.#session = session;
   }
 
   /** Asks nothing more of the device, which is about to be reset. */
   quiesce(): void {
     this.#session = undefined;
+    this.#isLive = false;
     this.closeControl();
   }
 

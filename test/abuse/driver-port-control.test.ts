@@ -2,7 +2,7 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ErrorCode } from '../../driver/errors.js';
+import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { Feature } from '../../driver/spec/features.js';
 import { againstDevice, type Bench, refusal, sendPackets, until } from '../support/driver-abuse.js';
 
@@ -162,6 +162,38 @@ test('settings that a device refuses at the next start fail that start, and it c
     await answer(bench, 0);
     await started;
     assert.is(bench.port.state, 'started');
+    await bench.port.stop();
+  }));
+
+test('a setting that the device has lost: the start says how to forget it, and works without it', () =>
+  againstDevice({ offers }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const [mode, address] = [control.setPromiscuous(true), control.setMacAddress(OTHER)];
+    for (const done of [mode, address]) {
+      await answer(bench, 0);
+      await done;
+    }
+    await bench.port.stop();
+    const failed = bench.port.start().catch((error: VirtioError) => error);
+    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await bench.fn.idle;
+    await answer(bench, 1);
+    const { code, message, advice } = (await failed) as VirtioError;
+    assert.is(code, ErrorCode.REQUEST_REFUSED);
+    assert.match(message, /RX\/PROMISC.*receiveModes/);
+    assert.match(advice!, /control\.forget\('receiveModes'\)/);
+    control.forget('receiveModes');
+    assert.not(control.promiscuous);
+    const started = bench.port.start();
+    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await bench.fn.idle;
+    assert.equal([...(await answer(bench, 0))], [1, 1, ...OTHER], 'the other one is made again');
+    await started;
+    await bench.port.stop();
+    control.forget();
+    await bench.start();
+    assert.equal(bench.device.ring(CONTROL).take(), [], 'nothing is made again');
     await bench.port.stop();
   }));
 

@@ -339,6 +339,26 @@ test('a device with smaller rings than were wanted', () =>
     assert.is(await codeOf(port.start()), ErrorCode.DEVICE_BROKEN);
   }));
 
+test('a control queue of one entry has no place for a command and its ack: the device is broken', async () => {
+  for (const ring of ['split', 'packed'] as const) {
+    await withPort(
+      async (port, transport) => {
+        const { available } = port.pool;
+        transport.features = transport.features.with(Feature.CTRL_VQ, Feature.RING_PACKED);
+        const { queueSizeMax } = transport;
+        transport.queueSizeMax = async (index = 0) => (index === 2 ? 1 : await queueSizeMax.call(transport));
+        assert.is(await codeOf(port.start()), ErrorCode.DEVICE_BROKEN);
+        assert.is(port.state, 'stopped');
+        assert.is(port.pool.available, available);
+        assert.is(transport.sharedRanges, 0);
+        transport.queueSizeMax = async (index = 0) => (index === 2 ? 2 : await queueSizeMax.call(transport));
+        await port.start();
+      },
+      { ring },
+    );
+  }
+});
+
 test('abuse-D19, spec-D37: packets are as long as the MTU allows; one below 68 counts for nothing', () =>
   withPort(async (port, transport) => {
     transport.features = transport.features.with(Feature.MTU);
