@@ -10,6 +10,8 @@ import type { Negotiation } from './negotiation.js';
 export interface CommandedDevice {
   readonly address: string;
   readonly queuePairs: number;
+  /** Pairs that the device has, as it said at the last start. */
+  readonly maxPairs: number;
   /** Of the last start; undefined while the port is not started. */
   readonly live: Negotiation | undefined;
   /** The device's address is another one from here on. */

@@ -8,6 +8,7 @@ import { GuestOffloads } from './control-offloads.js';
 import { checkAddress, isGroup, OwnAddress, ReceiveAddresses, ReceiveModes } from './control-receive.js';
 import type { CoalescingSettings, HashSettings, RssSettings } from './control-requests.js';
 import { type CommandedDevice, ControlSender, checkSetting, type KeptSettings } from './control-sender.js';
+import { type DeviceStatistics, readDeviceStatistics } from './control-statistics.js';
 import { type RssLimits, SteeringSettings } from './control-steering.js';
 import { checkVlan, VlanFilter } from './control-vlans.js';
 
@@ -41,6 +42,7 @@ export type PortSetting =
  */
 export class PortControl {
   readonly #device: CommandedDevice;
+  readonly #sender: ControlSender;
   readonly #modes: ReceiveModes;
   readonly #ownAddress: OwnAddress;
   readonly #addresses: ReceiveAddresses;
@@ -54,6 +56,7 @@ export class PortControl {
   constructor(device: CommandedDevice) {
     const sender = new ControlSender(device);
     this.#device = device;
+    this.#sender = sender;
     this.#modes = new ReceiveModes(sender);
     this.#ownAddress = new OwnAddress(sender);
     this.#addresses = new ReceiveAddresses(sender, this.#modes);
@@ -199,6 +202,11 @@ export class PortControl {
   async coalescing(direction: CoalescedQueues['direction'], pair: number): Promise<CoalescingSettings> {
     this.#coalescing.check({ direction, pair }, { maxPackets: 0, maxMicroseconds: 0 });
     return await this.#device.inTurn(() => this.#coalescing.read(direction, pair));
+  }
+
+  /** Resolves to what the device has counted itself, queue by queue. Needs DEVICE_STATS. @throws VirtioError DEVICE_BROKEN for answers that are none */
+  async deviceStatistics(): Promise<DeviceStatistics> {
+    return await this.#device.inTurn(() => readDeviceStatistics(this.#sender, this.#device.maxPairs));
   }
 
   /**

@@ -6,14 +6,18 @@ import type { Burst } from '../memory/burst.js';
 import { DmaMemory } from '../memory/dma-memory.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import type { FeatureSet } from '../spec/features.js';
+import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import type { InterruptKind, Transport } from '../spec/transport.js';
 import { AttachedPort, type PortHandle } from './attached-port.js';
 import type { CommandedDevice } from './control-sender.js';
 import { createPool } from './create-pool.js';
+import { checkMtu, mtuTooLong } from './device-limits.js';
+import { type ExtendedStatistic, extendedStatistics } from './extended-statistics.js';
 import { inOrder } from './in-order.js';
 import { isolated } from './isolated.js';
 import { type Negotiation, wishes } from './negotiation.js';
 import { OverdueKicks } from './overdue-kicks.js';
+import { createTallies } from './packet-tally.js';
 import { PortControl } from './port-control.js';
 import { PortDevice } from './port-device.js';
 import { PortLifecycle } from './port-lifecycle.js';
@@ -30,7 +34,8 @@ import { PortRecovery } from './port-recovery.js';
 import type { PortRxQueue } from './port-rx-queue.js';
 import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
-import { PortWatch } from './port-watch.js';
+import { type PortLink, PortWatch } from './port-watch.js';
+import type { QueueInfo } from './queue-info.js';
 import { QueueCounters } from './statistics.js';
 import { Turns } from './turns.js';
 
@@ -49,7 +54,9 @@ export class Port extends EventEmitter<PortEvents> {
   readonly #rings: DmaMemory;
   readonly #ownsPool: boolean;
   readonly #resources: readonly AsyncDisposable[];
+  readonly #format: 'split' | 'packed';
   readonly #counters: QueueCounters;
+  readonly #tallies: SharedArrayBuffer | undefined;
   readonly #device: PortDevice;
   readonly #threads: PortThreads;
   readonly #watch: PortWatch;
@@ -67,10 +74,12 @@ export class Port extends EventEmitter<PortEvents> {
     super();
     const { queues = 1, ringSize = 256, ring = 'split', headroom, pages, lock, physical } = options;
     checkOptions(queues, ringSize, ring);
+    if (options.mtu !== undefined) checkMtu(options.mtu);
     checkPool(options.pool, physical ?? false, transport.address);
     this.id = nextPortId++;
     this.#transport = transport;
     this.#queuePairs = queues;
+    this.#format = ring;
     this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock, physical });
     this.#ownsPool = options.pool === undefined;
     this.#resources = options.resources ?? [];
@@ -82,6 +91,7 @@ export class Port extends EventEmitter<PortEvents> {
       throw error;
     }
     this.#counters = QueueCounters.create(2 * queues);
+    if (options.xstats === true) this.#tallies = createTallies(2 * queues);
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
     this.control = new PortControl(this.#commandedDevice());
     this.#threads = new PortThreads(this.pool, queues, ringSize);
@@ -122,6 +132,10 @@ export class Port extends EventEmitter<PortEvents> {
   get linkUp(): boolean {
     return this.#watch.linkUp;
   }
+  /** The link as the device told last. */
+  get link(): PortLink {
+    return this.#watch.link;
+  }
   /** The interrupts that the port has since its last start. */
   get interrupts(): InterruptKind {
     return this.#device.interrupts.kind;
@@ -152,6 +166,24 @@ export class Port extends EventEmitter<PortEvents> {
   /** Longest packet that may be sent, Ethernet header included; undefined while the port is stopped. */
   get maxFrameBytes(): number | undefined {
     return this.#device.session?.tx[0]?.maxFrameBytes;
+  }
+  /** Longest packet that is sent, in bytes behind the Ethernet header; the device's own MTU unless another was set. */
+  get mtu(): number | undefined {
+    return this.#device.mtu ?? this.#device.limits?.maxMtu;
+  }
+  /**
+   * Takes another MTU from the next start on: rings are made for one. The device is not told; its own is the most.
+   *
+   * @throws VirtioError INVALID_ARGUMENT below 68, above 65535 or above the device's; WRONG_STATE while the port is started
+   */
+  setMtu(mtu: number): Promise<void> {
+    return this.#turns.take(async () => {
+      checkMtu(mtu);
+      if (this.#lifecycle.state === 'started') throw this.#wrongState('set the MTU of');
+      const { limits } = this.#device;
+      if (limits !== undefined && mtu > limits.maxMtu) throw mtuTooLong(this.address, mtu, limits.maxMtu);
+      this.#device.mtu = mtu;
+    });
   }
   /** What the packets lie on: `2 MiB hugepages`, `4 KiB pages (…)`, and how much of it there is. */
   get memory(): { readonly kind: string; readonly bytes: number } {
@@ -230,6 +262,27 @@ export class Port extends EventEmitter<PortEvents> {
   }
   resetStatistics(): void {
     this.#counters.reset();
+    if (this.#tallies !== undefined) new Float64Array(this.#tallies).fill(0);
+  }
+  /** All statistics by DPDK's names; of sizes and groups with the option `xstats`. `resetStatistics` resets them. */
+  xstats(): readonly ExtendedStatistic[] {
+    return extendedStatistics(this.statistics(), this.#tallies);
+  }
+
+  /** What a queue of a pair is. @throws VirtioError INVALID_ARGUMENT for a pair that the port has not */
+  queueInfo(direction: 'rx' | 'tx', pair: number): QueueInfo {
+    if (!Number.isInteger(pair) || pair < 0 || pair >= this.#queuePairs) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, { value: pair });
+    }
+    const index = direction === 'rx' ? receiveqIndex(pair) : transmitqIndex(pair);
+    const handle = this.#device.session?.[direction][pair];
+    return {
+      index,
+      size: handle?.ring.size ?? 0,
+      format: this.#format,
+      threadId: this.#threads.threadOf(index),
+      hasInterrupt: handle?.interruptFd !== undefined,
+    };
   }
 
   /** The port as plain data, for `AttachedPort.attach` in another thread; `launch` does it. */
@@ -241,6 +294,7 @@ export class Port extends EventEmitter<PortEvents> {
       poolMemory: this.pool.memory.handle,
       pool: this.pool.handle,
       counters: this.#counters.memory,
+      tallies: this.#tallies,
       claims: this.#threads.claims,
       leftovers: this.#threads.leftovers,
       session: this.#device.session,
@@ -271,6 +325,9 @@ export class Port extends EventEmitter<PortEvents> {
       queuePairs: this.#queuePairs,
       get live() {
         return device.live;
+      },
+      get maxPairs() {
+        return device.limits?.maxPairs ?? 1;
       },
       setMacAddress: (address) => device.setMacAddress(address),
       readConfig: (offset, bytes) => this.#transport.readConfig(offset, bytes),

@@ -142,6 +142,30 @@ test('abuse-D33: no answer: the call ends with TIMEOUT, packets flow meanwhile, 
     assert.is.not(await cut, undefined);
   }));
 
+test('device statistics of another type or queue, or too short, are none', () =>
+  againstDevice({ offers: [...offers, Feature.DEVICE_STATS] }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const basic = (type: number, queue: number, size: number): number[] => [
+      ...[type, 0, queue, 0, 0, 0, size, 0],
+      ...new Array(48).fill(9),
+    ];
+    for (const part of [basic(1, 0, 56), basic(0, 2, 56), basic(0, 0, 55), basic(0, 0, 0)]) {
+      const broken = refusal(control.deviceStatistics(), ErrorCode.DEVICE_BROKEN, /asked for RX_BASIC of queue 0/);
+      // It keeps RX_BASIC alone.
+      await answer(bench, 0, [1, 0, 0, 0, 0, 0, 0, 0]);
+      assert.equal([...(await answer(bench, 0, part))].slice(0, 11), [8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+      await broken;
+    }
+    const read = control.deviceStatistics();
+    await answer(bench, 0, [1, 0, 0, 0, 0, 0, 0, 0]);
+    await answer(bench, 0, basic(0, 0, 64));
+    const { rx, tx, control: commands } = await read;
+    assert.is(rx[0]!['rx_packets'], 0x0909_0909_0909_0909n);
+    assert.equal([tx, commands], [[{}], {}]);
+    await bench.port.stop();
+  }));
+
 test('settings that a device refuses at the next start fail that start, and it can be tried again', () =>
   againstDevice({ offers }, async (bench) => {
     await bench.start();

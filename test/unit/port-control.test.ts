@@ -265,6 +265,7 @@ test('spec-D41: without the feature a call says which, and why it is not there; 
     [Feature.CTRL_GUEST_OFFLOADS, (control) => control.setGuestOffloads([])],
     [Feature.NOTF_COAL, (control) => control.setCoalescing({ direction: 'rx' }, { maxPackets: 1, maxMicroseconds: 1 })],
     [Feature.VQ_NOTF_COAL, (control) => control.coalescing('rx', 0)],
+    [Feature.DEVICE_STATS, (control) => control.deviceStatistics()],
   ];
   await using loop = await Loop.open({}, { without: calls.map(([feature]) => feature) });
   for (const [feature, call] of calls) {
@@ -349,6 +350,7 @@ test('the VLAN filter off and on again, over a start, with VLANs that change mea
   const control = new PortControl({
     address: 'a set',
     queuePairs: 1,
+    maxPairs: 1,
     live: { features: FeatureSet.of(Feature.CTRL_VQ, Feature.CTRL_VLAN), outcomes: [] },
     setMacAddress: () => undefined,
     readConfig: async (_offset, bytes) => new Uint8Array(bytes),
@@ -382,6 +384,19 @@ test('the VLAN filter off and on again, over a start, with VLANs that change mea
   control.forget('vlans');
   await restart();
   assert.is(passed.size, 0);
+});
+
+test("virtio 1.4, device statistics: what the device has counted, by the document's names", async () => {
+  await using loop = await Loop.open();
+  const packet = Uint8Array.from([...OWN, ...new Array(54).fill(0)]);
+  await loop.exchange([packet, packet]);
+  const { rx, tx, control } = await loop.control.deviceStatistics();
+  assert.is(rx.length, PAIRS);
+  // Two packets and the one to everybody, each a byte longer for its number.
+  assert.equal([tx[0]!['tx_packets'], tx[0]!['tx_bytes'], tx[1]!['tx_packets']], [3n, 183n, 0n]);
+  assert.equal([rx[0]!['rx_packets'], rx[0]!['rx_bytes'], rx[0]!['rx_drops']], [3n, 183n, 0n]);
+  assert.equal(Object.keys(control), ['command_num', 'ok_num']);
+  assert.ok(control['command_num']! > 0n);
 });
 
 test('hash reports: a command of their own, which ends RSS, kept over a start', async () => {
