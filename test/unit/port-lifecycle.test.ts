@@ -384,7 +384,8 @@ test('spec-D37: an MTU of the application: no more than the device has, and only
       assert.equal([port.mtu, port.maxFrameBytes], [1000, 1018]);
       assert.is(await codeOf(port.setMtu(900)), ErrorCode.WRONG_STATE);
       await port.stop();
-      for (const mtu of [67, 1501, 65_536, 100.5]) assert.is(await codeOf(port.setMtu(mtu)), ErrorCode.INVALID_ARGUMENT);
+      for (const mtu of [67, 1501, 65_536, 100.5])
+        assert.is(await codeOf(port.setMtu(mtu)), ErrorCode.INVALID_ARGUMENT);
       for (const mtu of [68, 1500]) {
         await port.setMtu(mtu);
         await port.start();
