@@ -1,9 +1,9 @@
 /** Opens a port by its address: the one place that knows every transport. Each is loaded when it is opened. */
 
-import type { NetDevice } from './backend/net-device.js';
 import type { BackendPortSpec } from './backend/ports/backend-port.js';
 import { ErrorCode, VirtioError } from './errors.js';
 import type { IdlePolicy } from './lcore/idle.js';
+import { inOrder } from './net/in-order.js';
 import { Port } from './net/port.js';
 import type { PortOptions } from './net/port-options.js';
 import type { DeviceFacts } from './pci/device-facts.js';
@@ -74,17 +74,31 @@ async function openLoopback(options: OpenPortOptions): Promise<Port> {
   const { cpu, idle, port = echoPort() } = deviceOptions;
   // The module may be one of the user's own.
   const thread = await DeviceThread.start({ cpu, idle, ports: [new URL(port.module)] });
-  let device: NetDevice | undefined;
+  // What stands, the last first.
+  const opened: AsyncDisposable[] = [thread];
   try {
-    device = new NetDevice(thread, { port, queuePairs: options.queues, mtu: deviceOptions.mtu });
+    const device = new NetDevice(thread, { port, queuePairs: options.queues, mtu: deviceOptions.mtu });
+    opened.unshift(device);
     await device.ready();
     const fn = new EmulatedPciFunction(device, { address: 'loopback:' });
     // The function lets go of the device some turns after it was closed.
-    const released: AsyncDisposable = { [Symbol.asyncDispose]: () => fn.closed };
-    return new Port(PciModernTransport.open(fn), { ...options, resources: [released, device, thread] });
+    opened.unshift({ [Symbol.asyncDispose]: () => fn.closed });
+    const transport = openOver(fn, () => PciModernTransport.open(fn));
+    const resources = [...opened];
+    opened.unshift({ [Symbol.asyncDispose]: () => transport.close() });
+    return new Port(transport, { ...options, resources });
   } catch (error) {
-    await device?.close();
-    await thread.stop();
+    await inOrder(opened.map((resource) => () => resource[Symbol.asyncDispose]())).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Opens what stands on a function; where that fails the function is closed. */
+function openOver<T>(fn: PciFunction, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    fn.close();
     throw error;
   }
 }

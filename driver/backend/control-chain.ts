@@ -16,6 +16,8 @@ export class ControlChain implements ControlCommand {
   resultBytes = 0;
   /** First address without a translation that a copy met, or `NOTHING_MISSING`. */
   missing = NOTHING_MISSING;
+  /** What that copy was to do. */
+  missingDirection: CopyDirection = CopyDirection.FROM_GUEST;
   readonly #engine: CopyEngine;
   readonly #scratchAt: number;
   #source: Uint32Array = new Uint32Array(0);
@@ -100,6 +102,7 @@ export class ControlChain implements ControlCommand {
       if (jobs[at + STATUS] !== CopyStatus.NO_TRANSLATION) continue;
       const direction = jobs[at + DIRECTION] as CopyDirection;
       this.missing = engine.missing(jobs[at + GUEST_LOW]!, jobs[at + GUEST_HIGH]!, jobs[at + LENGTH]!, direction);
+      this.missingDirection = direction;
       break;
     }
     return false;

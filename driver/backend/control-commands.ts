@@ -20,7 +20,7 @@ import {
   virtioNetCtrlMq,
   virtioNetCtrlVlan,
 } from '../spec/control.js';
-import { FeatureSet } from '../spec/features.js';
+import { Feature, FeatureSet } from '../spec/features.js';
 import { MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
 import { ADDRESS_TABLE_MOST } from './address-table.js';
 import { CONTROL_SCRATCH_BYTES, type ControlCommand, RESULT_AT } from './control-command.js';
@@ -229,7 +229,9 @@ export class ControlCommands {
     if (what === StatsCommand.QUERY && command.bytes === virtioNetCtrlHdr.bytes) result = answerStatsQuery(command);
     else if (what === StatsCommand.GET) {
       const counts = { all: this.#executed, good: this.#succeeded };
-      result = answerStatsGet(command, counters, queuePairs, counts);
+      // Without MQ and RSS a guest knows of one pair (virtio 1.2 §5.1.2).
+      const knowsOfPairs = this.#features.has(Feature.MQ) || this.#features.has(Feature.RSS);
+      result = answerStatsGet(command, counters, knowsOfPairs ? queuePairs : 1, counts);
     }
     if (result === undefined || result > command.resultRoom) return false;
     command.resultBytes = result;

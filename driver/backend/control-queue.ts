@@ -1,6 +1,6 @@
 /** The device's end of the control queue (virtio 1.2 §5.1.6.5), on the poll thread. */
 
-import type { CopyEngine } from '../../native/index.js';
+import type { CopyDirection, CopyEngine } from '../../native/index.js';
 import type { DeviceRing } from '../ring/ends.js';
 import { ControlAck } from '../spec/control.js';
 import type { Caller } from './caller.js';
@@ -23,6 +23,9 @@ export class ControlQueue {
   readonly #lengths = new Uint32Array(CONTROL_BURST);
   /** First address without a translation that a command waits for, or -1n. */
   missing = NOTHING_MISSING;
+  get missingDirection(): CopyDirection {
+    return this.#chain.missingDirection;
+  }
 
   /** @param scratchAt offset in the engine's pool of `scratch`, the same `CONTROL_SCRATCH_BYTES` bytes */
   constructor(

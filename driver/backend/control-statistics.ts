@@ -38,7 +38,11 @@ export function answerStatsQuery({ scratch }: ControlCommand): number {
   return virtioNetStatsCapabilities.bytes;
 }
 
-/** Writes the statistics that are asked for; returns the bytes of the result, undefined where there are none such. */
+/**
+ * Writes the statistics that are asked for; returns the bytes of the result, undefined where there are none such.
+ *
+ * @param queuePairs as the guest counts them: the control queue is behind the last
+ */
 export function answerStatsGet(
   command: ControlCommand,
   counters: RingCounters,
@@ -53,6 +57,8 @@ export function answerStatsGet(
   const questions = Array.from({ length: asked }, (_, index) =>
     virtioNetCtrlQueueStats.read(viewOf(scratch), index * virtioNetCtrlQueueStats.bytes),
   );
+  // A queue once: asked for again it would tell nothing new, and take its time.
+  if (new Set(questions.map((question) => question.vq_index)).size < asked) return undefined;
   let at = RESULT_AT;
   for (const { vq_index: queue, types_bitmap: types } of questions) {
     const kinds = queue > controlqIndex(queuePairs) ? 0n : typesOf(queue, queuePairs);

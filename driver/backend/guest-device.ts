@@ -1,6 +1,5 @@
 /** One guest's device on a poll thread: its rings, its port, and the packets between them. */
 
-import { CopyDirection } from '../../native/index.js';
 import { Burst } from '../memory/burst.js';
 import { PACKED_START } from '../ring/packed-views.js';
 import { jobsNeeded } from '../ring/split-device-ring.js';
@@ -378,10 +377,10 @@ export class GuestDevice {
 
   #serve(control: ControlQueue): number {
     const answered = control.serve();
-    const { missing } = control;
+    const { missing, missingDirection } = control;
     if (missing >= 0n) {
       const [low, high] = [Number(missing & 0xffff_ffffn), Number(missing >> 32n)];
-      this.#rings.miss(this.#queues.controlIndex, low, high, 1, CopyDirection.FROM_GUEST);
+      this.#rings.miss(this.#queues.controlIndex, low, high, 1, missingDirection);
     }
     return answered;
   }

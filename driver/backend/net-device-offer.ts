@@ -20,11 +20,14 @@ export interface OfferOptions {
 const COMMANDED = [Feature.CTRL_GUEST_OFFLOADS, Feature.HASH_REPORT, Feature.DEVICE_STATS];
 
 /**
- * What a device of these options offers: what the rings and the device can do now, each tested.
+ * What a device of these options offers: what the rings and the device can do now, each tested. No bit is offered without
+ * what it requires (virtio 1.2 §2.2.2), but for those of `features`.
  *
  * @param threads that its pairs are spread over
  */
 export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet {
+  const { without = [] } = options;
+  if (options.features !== undefined) return options.features.without(...without);
   let features = FeatureSet.of(
     Feature.VERSION_1,
     // For a transitional device in the guest that is driven as a legacy one.
@@ -52,9 +55,10 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
   // The guest's table may say any pair for any packet, and a thread has only its own.
   if (queuePairs > 1 && threads === 1) features = features.with(Feature.RSS);
   // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
-  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ, ...COMMANDED);
-  features = dropUnmetRequirements(features).features;
+  if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ);
   if (options.mtu !== undefined) features = features.with(Feature.MTU);
   if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);
-  return (options.features ?? features).without(...(options.without ?? []));
+  features = features.without(...without);
+  if (!features.has(Feature.CTRL_VQ)) features = features.without(...COMMANDED);
+  return dropUnmetRequirements(features).features;
 }

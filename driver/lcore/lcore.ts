@@ -74,11 +74,18 @@ export class Lcore {
       wakeFd: this.#wakeFd,
       port: port2,
     };
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
-      name: options.name,
-      workerData,
-      transferList: [port2],
-    });
+    try {
+      this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
+        name: options.name,
+        workerData,
+        transferList: [port2],
+      });
+    } catch (error) {
+      // What cannot be sent between threads: there is nobody who would close these.
+      native.closeFd(this.#wakeFd);
+      port1.close();
+      throw error;
+    }
     port1.on('message', (reply: LcoreReply) => this.#settle(reply));
     port1.unref();
     this.finished = new Promise((resolve, reject) => {

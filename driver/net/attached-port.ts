@@ -1,16 +1,19 @@
 /** A port on the thread that polls it: its pool and its queues. */
 
+import { threadId } from 'node:worker_threads';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { Burst } from '../memory/burst.js';
 import { DmaMemory, type DmaMemoryHandle } from '../memory/dma-memory.js';
 import { PacketPool, type PacketPoolHandle } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
 import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
+import { talliesOf } from './packet-tally.js';
 import { PortRxQueue } from './port-rx-queue.js';
 import { PortTxQueue } from './port-tx-queue.js';
 import { openRing, type QueueHandle } from './queue-handle.js';
 import { RxQueue } from './rx-queue.js';
 import { QueueCounters } from './statistics.js';
+import { TalliedRxQueue, TalliedTxQueue } from './tallied-queues.js';
 import { TxQueue } from './tx-queue.js';
 
 /** The queues of a port that is started; anew after each start. */
@@ -27,21 +30,26 @@ export interface PortHandle {
   readonly poolMemory: DmaMemoryHandle;
   readonly pool: PacketPoolHandle;
   readonly counters: SharedArrayBuffer;
-  /** One word a queue: a `Claim`. */
+  /** Where packets are counted by size (`createTallies`); undefined where they are not. */
+  readonly tallies: SharedArrayBuffer | undefined;
+  /** One word a queue: a `Claim`, or a thread's. */
   readonly claims: SharedArrayBuffer;
   /** A `SharedStack` of the packets that ended threads left with the device: free when it is reset. */
   readonly leftovers: SharedArrayBuffer;
   readonly session: PortSession | undefined;
 }
 
-/** Who has a queue. */
+/** Who has a queue: one of these, or the thread that polls it, as `claimOf` makes it. */
 export const Claim = {
   FREE: 0,
-  /** A thread polls it. */
-  TAKEN: 1,
   /** The thread that polled it has ended while the device ran: nobody knows the ring any more, until the next start. */
-  LEFT: 2,
+  LEFT: -1,
 } as const;
+
+/** The main thread is number 0. */
+export const claimOf = (thread: number): number => thread + 1;
+/** The thread that polls a queue with this claim, or undefined. */
+export const threadOf = (claim: number): number | undefined => (claim > 0 ? claim - 1 : undefined);
 
 /** What an application on one thread holds of a port. Made by `Port` and by `launch`. */
 export class AttachedPort {
@@ -50,6 +58,7 @@ export class AttachedPort {
   readonly pool: PacketPool;
   readonly #rings: DmaMemory;
   readonly #counters: QueueCounters;
+  readonly #tallies: SharedArrayBuffer | undefined;
   readonly #claims: Int32Array;
   readonly #claimed = new Set<number>();
   readonly #receivers = new Map<number, PortRxQueue>();
@@ -66,6 +75,7 @@ export class AttachedPort {
     this.pool = pool;
     this.#rings = rings;
     this.#counters = new QueueCounters(handle.counters);
+    this.#tallies = handle.tallies;
     this.#claims = new Int32Array(handle.claims);
     this.#leftovers = new SharedStack(handle.leftovers);
     this.#session = handle.session;
@@ -179,23 +189,23 @@ export class AttachedPort {
   #openRx(pair: number, slot: PortRxQueue): void {
     const handle = this.#session?.rx[pair];
     if (handle === undefined) return;
-    slot.current = new RxQueue(
-      this.pool,
-      openRing(this.#rings, this.pool, handle),
-      this.#counters.of(handle.index),
-      handle,
-    );
+    const { index } = handle;
+    const parts = [this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(index), handle] as const;
+    slot.current =
+      this.#tallies === undefined
+        ? new RxQueue(...parts)
+        : new TalliedRxQueue(...parts, talliesOf(this.#tallies, index));
   }
 
   #openTx(pair: number, slot: PortTxQueue): void {
     const handle = this.#session?.tx[pair];
     if (handle === undefined) return;
-    slot.current = new TxQueue(
-      this.pool,
-      openRing(this.#rings, this.pool, handle),
-      this.#counters.of(handle.index),
-      handle,
-    );
+    const { index } = handle;
+    const parts = [this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(index), handle] as const;
+    slot.current =
+      this.#tallies === undefined
+        ? new TxQueue(...parts)
+        : new TalliedTxQueue(...parts, talliesOf(this.#tallies, index));
   }
 
   #claim(pair: number, queue: number): void {
@@ -205,7 +215,7 @@ export class AttachedPort {
         advice: 'open the port with more queues',
       });
     }
-    const claim = Atomics.compareExchange(this.#claims, queue, Claim.FREE, Claim.TAKEN);
+    const claim = Atomics.compareExchange(this.#claims, queue, Claim.FREE, claimOf(threadId));
     if (claim === Claim.LEFT) {
       throw new VirtioError(
         ErrorCode.IN_USE,

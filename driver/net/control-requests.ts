@@ -7,17 +7,22 @@ import {
   virtioNetCtrlGuestOffloads,
   virtioNetCtrlMac,
   virtioNetCtrlVlan,
+  virtioNetHashConfig,
   virtioNetRssConfigHead,
   virtioNetRssConfigTail,
 } from '../spec/control.js';
 import { MAC_BYTES } from '../spec/net-config.js';
 
-/** How packets find their receive queue. */
-export interface RssSettings {
+/** Which packets are hashed, and how. */
+export interface HashSettings {
   /** What the hash is computed with, 40 bytes for every type. */
   readonly key: Uint8Array;
   /** Mask of `HashType`. */
   readonly hashTypes: number;
+}
+
+/** How packets find their receive queue. */
+export interface RssSettings extends HashSettings {
   /** Receive queues, by number of their pair: the hash, masked, chooses an entry. A power of two of them. */
   readonly table: readonly number[];
   /** Where packets without a hash go. Default 0. */
@@ -74,6 +79,12 @@ export function rssData({ key, hashTypes, table, unclassifiedQueue = 0 }: RssSet
     new Uint8Array(view.buffer).set(key, tailAt + virtioNetRssConfigTail.bytes);
   });
 }
+
+export const hashData = ({ key, hashTypes }: HashSettings): Uint8Array =>
+  made(virtioNetHashConfig.bytes + key.length, (view) => {
+    virtioNetHashConfig.write(view, { hash_types: hashTypes, hash_key_length: key.length });
+    new Uint8Array(view.buffer).set(key, virtioNetHashConfig.bytes);
+  });
 
 export const offloadsData = (offloads: bigint): Uint8Array =>
   made(virtioNetCtrlGuestOffloads.bytes, (view) => virtioNetCtrlGuestOffloads.write(view, { offloads }));

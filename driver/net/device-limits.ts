@@ -8,6 +8,7 @@ import { Feature, type FeatureSet } from '../spec/features.js';
 import {
   controlqIndex,
   MAC_BYTES,
+  MTU_MAX,
   MTU_MIN,
   QUEUE_PAIRS_MAX,
   QUEUE_PAIRS_MIN,
@@ -30,10 +31,12 @@ const guestSegmentation = [
 
 /** What a port goes by until its next start. */
 export interface DeviceLimits {
-  /** `max_virtqueue_pairs`, which decides where the control queue is; 1 without MQ. */
+  /** `max_virtqueue_pairs`, which decides where the control queue is; 1 without MQ and RSS. */
   readonly maxPairs: number;
   /** Longest packet that may be sent, Ethernet header included. */
   readonly maxFrameBytes: number;
+  /** The device's MTU; `MTU_MAX` where it has none, or one that cannot be. */
+  readonly maxMtu: number;
   /** The address in the configuration; undefined without MAC. */
   readonly macAddress: Uint8Array | undefined;
   /** What the device says that cannot be, and what was done instead. */
@@ -51,6 +54,7 @@ export function randomLocalAddress(): Uint8Array {
  * Reads and checks.
  *
  * @param ownAddress taken where the device's MAC address is none
+ * @param wantedMtu longest packet that the application wants to send, in bytes behind the Ethernet header
  * @throws VirtioError DEVICE_BROKEN, FEATURE_MISSING, INVALID_ARGUMENT for buffers that are too small
  */
 export async function readDeviceLimits(
@@ -59,13 +63,16 @@ export async function readDeviceLimits(
   queuePairs: number,
   pool: PacketPool,
   ownAddress: Uint8Array,
+  wantedMtu?: number,
 ): Promise<DeviceLimits> {
   const warnings: string[] = [];
   const receiveBytes = checkReceiveBuffers(pool, features);
   const macAddress = await soundMacAddress(transport, features, ownAddress, warnings);
   const maxPairs = await readMaxPairs(transport, features, queuePairs);
-  const maxFrameBytes = await frameLimit(transport, features, receiveBytes, warnings);
-  return { maxPairs, maxFrameBytes, macAddress, warnings };
+  const maxMtu = (await readMtu(transport, features, warnings)) ?? MTU_MAX;
+  if (wantedMtu !== undefined && wantedMtu > maxMtu) throw mtuTooLong(transport.address, wantedMtu, maxMtu);
+  const maxFrameBytes = frameLimit(wantedMtu ?? maxMtu, features, receiveBytes, warnings);
+  return { maxPairs, maxFrameBytes, maxMtu, macAddress, warnings };
 }
 
 /**
@@ -114,7 +121,9 @@ const colons = (address: Uint8Array): string =>
   Array.from(address, (byte) => byte.toString(16).padStart(2, '0')).join(':');
 
 async function readMaxPairs(transport: Transport, features: FeatureSet, wanted: number): Promise<number> {
-  const maxPairs = features.has(Feature.MQ) ? await readWord(transport, virtioNetConfig.fields.max_virtqueue_pairs) : 1;
+  // "max_virtqueue_pairs … only exists if VIRTIO_NET_F_MQ or VIRTIO_NET_F_RSS is set" (virtio 1.2 §5.1.4).
+  const hasPairs = features.has(Feature.MQ) || features.has(Feature.RSS);
+  const maxPairs = hasPairs ? await readWord(transport, virtioNetConfig.fields.max_virtqueue_pairs) : 1;
   // "The device MUST set max_virtqueue_pairs to between 1 and 0x8000 inclusive" (virtio 1.2 §5.1.4.1).
   if (maxPairs < QUEUE_PAIRS_MIN || maxPairs > QUEUE_PAIRS_MAX) {
     throw broken(transport, `max_virtqueue_pairs is ${maxPairs}`, 'virtio 1.2 §5.1.4.1', maxPairs);
@@ -139,27 +148,43 @@ async function readMaxPairs(transport: Transport, features: FeatureSet, wanted: 
   return maxPairs;
 }
 
-/** Longest frame the device takes: its MTU with Ethernet header and one VLAN tag (virtio 1.2 §5.1.4.2). */
-async function frameLimit(
-  transport: Transport,
-  features: FeatureSet,
-  receiveBytes: number,
-  warnings: string[],
-): Promise<number> {
-  if (!features.has(Feature.MTU)) return MAX_PACKET_BYTES;
+/** The device's MTU; undefined where it has none. */
+async function readMtu(transport: Transport, features: FeatureSet, warnings: string[]): Promise<number | undefined> {
+  if (!features.has(Feature.MTU)) return undefined;
   const mtu = await readWord(transport, virtioNetConfig.fields.mtu);
   // "The device MUST set mtu to between 68 and 65535 inclusive": what does not is no limit (virtio 1.2 §5.1.4.1).
-  if (mtu < MTU_MIN) {
-    warnings.push(`the device's MTU ${mtu} is below ${MTU_MIN}: it is ignored`);
-    return MAX_PACKET_BYTES;
-  }
+  if (mtu >= MTU_MIN) return mtu;
+  warnings.push(`the device's MTU ${mtu} is below ${MTU_MIN}: it is ignored`);
+  return undefined;
+}
+
+/** Longest frame that may be sent: an MTU with Ethernet header and one VLAN tag (virtio 1.2 §5.1.4.2). */
+function frameLimit(mtu: number, features: FeatureSet, receiveBytes: number, warnings: string[]): number {
+  if (mtu === MTU_MAX) return MAX_PACKET_BYTES;
   const frame = mtu + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
   if (features.has(Feature.MRG_RXBUF) || mtu + ETHERNET_HEADER_BYTES <= receiveBytes) return frame;
   warnings.push(
-    `the device's MTU ${mtu} is more than receive buffers of ${receiveBytes} bytes take without MRG_RXBUF: frames are limited to that`,
+    `the MTU ${mtu} is more than receive buffers of ${receiveBytes} bytes take without MRG_RXBUF: frames are limited to that`,
   );
   return receiveBytes;
 }
+
+/** @throws VirtioError INVALID_ARGUMENT for what is no MTU */
+export function checkMtu(mtu: number): void {
+  if (Number.isInteger(mtu) && mtu >= MTU_MIN && mtu <= MTU_MAX) return;
+  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `an MTU is from ${MTU_MIN} to ${MTU_MAX}, not ${mtu}`, {
+    value: mtu,
+    requirement: 'virtio 1.2 §5.1.4.1',
+    advice: 'count the bytes behind the Ethernet header',
+  });
+}
+
+export const mtuTooLong = (address: string, mtu: number, most: number): VirtioError =>
+  new VirtioError(ErrorCode.INVALID_ARGUMENT, `the device at ${address} has an MTU of ${most}, not ${mtu}`, {
+    value: mtu,
+    requirement: 'virtio 1.2 §5.1.4.2',
+    advice: `set an MTU of ${most} or less`,
+  });
 
 async function readWord(
   transport: Transport,

@@ -52,7 +52,8 @@ export class Launched {
  * Each thread gets the ports, and takes the queues it wants; `context.stop.requested` tells it when to end.
  * The threads follow stops and starts of the ports: while a port is stopped its queues move nothing.
  *
- * @param ports with a promise of them the threads come up while the ports do; when it rejects, so does this, without threads
+ * @param ports with a promise of them the threads come up while the ports do; when it rejects, or a thread dies first, so does
+ * this, without threads
  */
 export async function launch(
   ports: Port | readonly Port[] | Promise<Port | readonly Port[]>,
@@ -66,7 +67,9 @@ export async function launch(
   // Awaited below, when the ports are there.
   for (const thread of threads) thread.catch(() => undefined);
   try {
-    const given = await ports;
+    // A thread that dies meanwhile is told of at once, however long the ports take.
+    const ended = Promise.all(threads.map((thread) => thread.then((lcore) => lcore.finished)));
+    const given = await Promise.race([ports, ended.then(() => ports)]);
     const list = 'handle' in given ? [given] : given;
     for (const thread of threads) handOver(list, thread);
     return new Launched(await Promise.all(threads));

@@ -67,6 +67,7 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
     { feature: Feature.MAC, reason: 'to know the address of the port' },
     { feature: Feature.STATUS, reason: 'to see the link go up and down' },
     { feature: Feature.MTU, reason: 'to keep to the longest packet the network takes' },
+    { feature: Feature.SPEED_DUPLEX, reason: 'to know how fast the link is' },
   ];
   if (mergeable) list.push({ feature: Feature.MRG_RXBUF, reason: 'to receive packets longer than a buffer' });
   if (indirect) list.push({ feature: Feature.INDIRECT_DESC, reason: 'to send scattered packets with one descriptor' });
@@ -87,6 +88,7 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   list.push({ feature: Feature.CTRL_GUEST_OFFLOADS, reason: 'to turn offloads on and off' });
   list.push({ feature: Feature.NOTF_COAL, reason: 'to be told of packets less often' });
   list.push({ feature: Feature.VQ_NOTF_COAL, reason: 'to be told of packets less often, queue by queue' });
+  list.push({ feature: Feature.DEVICE_STATS, reason: 'to ask what the device has counted' });
   if (choices.vlanFilter === true)
     list.push({ feature: Feature.CTRL_VLAN, reason: 'to get packets of some VLANs alone' });
   if (queuePairs > 1) {

@@ -9,7 +9,7 @@ import type { InterruptPlan, Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
 import { bringUp } from './bring-up.js';
 import type { ControlAnswer } from './control-queue.js';
-import { randomLocalAddress, readDeviceLimits } from './device-limits.js';
+import { type DeviceLimits, randomLocalAddress, readDeviceLimits } from './device-limits.js';
 import type { Negotiation, Wish } from './negotiation.js';
 import type { PortInterrupts, PortOptions } from './port-options.js';
 import { PortQueues } from './port-queues.js';
@@ -18,6 +18,8 @@ import { SharedMemory } from './shared-memory.js';
 const NO_INTERRUPTS: InterruptPlan = { kind: 'none', tellsOfConfig: false };
 
 export class PortDevice {
+  /** The application's, from the next start on; the device's where it has none. */
+  mtu: number | undefined;
   readonly #transport: Transport;
   readonly #rings: DmaMemory;
   readonly #pool: PacketPool;
@@ -29,13 +31,15 @@ export class PortDevice {
   readonly #ownAddress = randomLocalAddress();
   #queues: PortQueues | undefined;
   #session: PortSession | undefined;
+  #isLive = false;
   #negotiation: Negotiation | undefined;
   #interrupts = NO_INTERRUPTS;
   #macAddress: Uint8Array | undefined;
-  #warnings: readonly string[] = [];
+  #limits: DeviceLimits | undefined;
 
   constructor(transport: Transport, rings: DmaMemory, pool: PacketPool, options: PortOptions) {
-    const { queues = 1, ringSize = 256, keepNumBuffers = false, interrupts = 'link' } = options;
+    const { queues = 1, ringSize = 256, keepNumBuffers = false, interrupts = 'link', mtu } = options;
+    this.mtu = mtu;
     this.#transport = transport;
     this.#rings = rings;
     this.#pool = pool;
@@ -45,9 +49,13 @@ export class PortDevice {
     this.#newQueues = () => new PortQueues(rings, queues, ringSize, keepNumBuffers);
   }
 
-  /** The queues, while the device is live. */
+  /** The queues, once they are published and while the device is live. */
   get session(): PortSession | undefined {
     return this.#session;
+  }
+  /** What was negotiated, while the device takes commands. */
+  get live(): Negotiation | undefined {
+    return this.#isLive ? this.#negotiation : undefined;
   }
   get negotiation(): Negotiation | undefined {
     return this.#negotiation;
@@ -61,12 +69,17 @@ export class PortDevice {
   get macAddress(): Uint8Array | undefined {
     return this.#macAddress;
   }
+  /** What the device can do, as it said at the last start. */
+  get limits(): DeviceLimits | undefined {
+    return this.#limits;
+  }
   get warnings(): readonly string[] {
-    return this.#warnings;
+    return this.#limits?.warnings ?? [];
   }
 
   /**
-   * Brings the device up, with all of its queues; where that fails, it is reset and has no memory.
+   * Brings the device up, with all of its queues, which nobody has before `publish`; where that fails, it is reset and has
+   * no memory.
    *
    * @param onReset called when the device has been reset, before it has memory
    */
@@ -86,14 +99,19 @@ export class PortDevice {
       await this.#memory.unshare().catch(() => undefined);
       throw error;
     }
-    // Only now: whoever takes a queue up before DRIVER_OK would notify a device that is not live.
-    this.#session = session!;
+    this.#isLive = true;
     return session!;
+  }
+
+  /** Lets everybody have the queues. Before DRIVER_OK nobody may: who takes one up notifies the device. */
+  publish(session: PortSession): void {
+    this.#session = session;
   }
 
   /** Asks nothing more of the device, which is about to be reset. */
   quiesce(): void {
     this.#session = undefined;
+    this.#isLive = false;
     this.closeControl();
   }
 
@@ -126,9 +144,10 @@ export class PortDevice {
   async #setUp(queues: PortQueues, features: FeatureSet): Promise<PortSession> {
     const transport = this.#transport;
     this.#interrupts = await this.#requestInterrupts();
-    const limits = await readDeviceLimits(transport, features, this.#queuePairs, this.#pool, this.#ownAddress);
+    const [pairs, pool, own] = [this.#queuePairs, this.#pool, this.#ownAddress];
+    const limits = await readDeviceLimits(transport, features, pairs, pool, own, this.mtu);
     this.#macAddress = limits.macAddress;
-    this.#warnings = limits.warnings;
+    this.#limits = limits;
     // Packets first: a device that looks regions up one by one then finds them at the first.
     for (const memory of [this.#pool.memory, this.#rings]) await this.#memory.share(memory);
     return await queues.setUp(transport, features, limits, this.#wantedInterrupts === 'receive');

@@ -18,6 +18,11 @@ export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
   readonly queues?: number | undefined;
   /** Entries of each ring, from 4 to 32768, a power of two unless it is packed; fewer where the device has less. Default 256. */
   readonly ringSize?: number | undefined;
+  /**
+   * Longest packet that is sent, in bytes behind the Ethernet header; 68 or more, and no more than the device's MTU, which it
+   * is when not given. `setMtu` changes it.
+   */
+  readonly mtu?: number | undefined;
   /** Pool for the packets, shared with other ports; one of the port's own when not given. */
   readonly pool?: PacketPool | undefined;
   /** Bytes kept free before the data of each packet of the port's own pool. Default `DEFAULT_HEADROOM`. */
@@ -43,6 +48,11 @@ export interface PortOptions extends Omit<FeatureChoices, 'queuePairs'> {
    * it is a fault. A device that asks again and again is one all the same.
    */
   readonly recover?: boolean | undefined;
+  /**
+   * Count packets by size and by whom they are for, in `xstats()`. Default false: it takes 4 ns a packet and direction, and
+   * more where the application does not look at the packet's first bytes anyway.
+   */
+  readonly xstats?: boolean | undefined;
   /** Default `link`. Where the device has no interrupts, it is looked at ten times a second, and queues every millisecond. */
   readonly interrupts?: PortInterrupts | undefined;
 }

@@ -23,6 +23,8 @@ import {
 /** Room for the control queues there are: a legacy device's cannot be made smaller. */
 const CONTROL_RING_SIZE = 1024;
 const PAGE = 4096;
+/** Descriptors of a command. */
+const CONTROL_CHAIN = 2;
 
 /** Bytes of ring memory that a port needs. */
 export const ringMemoryBytes = (queuePairs: number, ringSize: number): number =>
@@ -85,6 +87,7 @@ export class PortQueues {
         features,
         maxFrameBytes,
       );
+      checkControlRing(transport, handle.ring.size);
       this.#control = new ControlQueue(this.#memory, handle.ring, this.#controlBuffer, handle.doorbell);
     }
     return { rx, tx };
@@ -189,4 +192,18 @@ export class PortQueues {
       doorbell,
     };
   }
+}
+
+/** A command is a chain of two: what the device reads, and the ack that it writes (virtio 1.2 §5.1.6.5, §2.7.4.2). */
+function checkControlRing({ address }: Transport, size: number): void {
+  if (size >= CONTROL_CHAIN) return;
+  throw new VirtioError(
+    ErrorCode.DEVICE_BROKEN,
+    `the control queue of the device at ${address} has ${size} entry, and a command takes ${CONTROL_CHAIN}`,
+    {
+      value: size,
+      requirement: 'virtio 1.2 §5.1.6.5',
+      advice: 'use another device, or have this one offer no CTRL_VQ',
+    },
+  );
 }

@@ -4,6 +4,7 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { WakeSource } from '../lcore/interrupt-idle.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketWait, type PacketWaitOptions } from './packet-wait.js';
+import type { DescriptorStatus } from './queue-info.js';
 import type { RxQueue } from './rx-queue.js';
 
 /** It stays the same over stops and starts of the port. */
@@ -14,6 +15,18 @@ export class PortRxQueue implements WakeSource {
   /** Adds received packets to the burst until it is full or none is left; returns how many. */
   receive(burst: Burst): number {
     return this.current === undefined ? 0 : this.current.receive(burst);
+  }
+  /** Received buffers that wait; a packet has several where it is longer than one. Not for packet paths. */
+  get waiting(): number {
+    return this.current?.waiting ?? 0;
+  }
+  /**
+   * What the ring's entry is that is `entry` behind the next packet to be received; undefined while the port is stopped.
+   *
+   * @throws VirtioError INVALID_ARGUMENT beyond the ring
+   */
+  descriptorStatus(entry: number): DescriptorStatus | undefined {
+    return this.current?.descriptorStatus(entry);
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {

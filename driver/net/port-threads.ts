@@ -2,7 +2,7 @@
 
 import type { PacketPool } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
-import { type AttachedPort, Claim, type PortSession } from './attached-port.js';
+import { type AttachedPort, Claim, type PortSession, threadOf } from './attached-port.js';
 
 /** Another thread's share of a port, as the port sees it. */
 export interface RemotePort {
@@ -16,7 +16,7 @@ export interface RemotePort {
 }
 
 export class PortThreads {
-  /** One word a queue: a `Claim`. */
+  /** One word a queue: a `Claim`, or a thread's. */
   readonly claims: SharedArrayBuffer;
   /** The thread of the control plane, when it polls too. */
   local: AttachedPort | undefined;
@@ -39,6 +39,11 @@ export class PortThreads {
   add(remote: RemotePort): () => void {
     this.#remotes.add(remote);
     return () => this.#remotes.delete(remote);
+  }
+
+  /** The thread that polls a queue, or undefined. */
+  threadOf(queue: number): number | undefined {
+    return threadOf(Atomics.load(new Int32Array(this.claims), queue));
   }
 
   async resume(session: PortSession): Promise<void> {

@@ -1,6 +1,7 @@
 /** The transmit queue that an application holds. */
 
 import type { Burst } from '../memory/burst.js';
+import type { DescriptorStatus } from './queue-info.js';
 import type { TxQueue } from './tx-queue.js';
 
 /** It stays the same over stops and starts of the port. */
@@ -11,9 +12,9 @@ export class PortTxQueue {
   send(burst: Burst): number {
     return this.current === undefined ? 0 : this.current.send(burst);
   }
-  /** Gives packets that the device has sent back to the pool. `send` does it when needed. */
-  reclaim(): number {
-    return this.current === undefined ? 0 : this.current.reclaim();
+  /** Gives packets that the device has sent back to the pool, all or `most` of them. `send` does it when needed. */
+  reclaim(most?: number): number {
+    return this.current === undefined ? 0 : this.current.reclaim(most);
   }
   /** Packets that the device has not sent yet. */
   get inFlight(): number {
@@ -22,6 +23,14 @@ export class PortTxQueue {
   /** Packets of one segment that fit the ring now. */
   get room(): number {
     return this.current?.room ?? 0;
+  }
+  /**
+   * What the ring's entry is that is `entry` behind the place of the next packet; undefined while the port is stopped.
+   *
+   * @throws VirtioError INVALID_ARGUMENT beyond the ring
+   */
+  descriptorStatus(entry: number): DescriptorStatus | undefined {
+    return this.current?.descriptorStatus(entry);
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {

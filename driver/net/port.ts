@@ -1,23 +1,26 @@
 /** A network port: what an application opens, starts, polls, stops and closes. */
 
 import { EventEmitter } from 'node:events';
-import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
 import type { Burst } from '../memory/burst.js';
 import { DmaMemory } from '../memory/dma-memory.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import type { FeatureSet } from '../spec/features.js';
-import { describeStatus, Status } from '../spec/status.js';
-import type { InterruptKind, Transport, TransportEvent } from '../spec/transport.js';
+import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
+import type { InterruptKind, Transport } from '../spec/transport.js';
 import { AttachedPort, type PortHandle } from './attached-port.js';
+import type { CommandedDevice } from './control-sender.js';
 import { createPool } from './create-pool.js';
+import { checkMtu, mtuTooLong } from './device-limits.js';
+import { type ExtendedStatistic, extendedStatistics } from './extended-statistics.js';
 import { inOrder } from './in-order.js';
 import { isolated } from './isolated.js';
-import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
+import { type Negotiation, wishes } from './negotiation.js';
 import { OverdueKicks } from './overdue-kicks.js';
-import { type CommandedDevice, PortControl } from './port-control.js';
+import { createTallies } from './packet-tally.js';
+import { PortControl } from './port-control.js';
 import { PortDevice } from './port-device.js';
-import { asFault, isAway, isGone, withQuarantine } from './port-faults.js';
+import { PortLifecycle } from './port-lifecycle.js';
 import {
   checkOptions,
   checkPool,
@@ -27,12 +30,14 @@ import {
   type PortStatistics,
 } from './port-options.js';
 import { ringMemoryBytes } from './port-queues.js';
+import { PortRecovery } from './port-recovery.js';
 import type { PortRxQueue } from './port-rx-queue.js';
 import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
-import { PortWatch } from './port-watch.js';
-import { RecoveryLimit } from './recovery-limit.js';
+import { type PortLink, PortWatch } from './port-watch.js';
+import type { QueueInfo } from './queue-info.js';
 import { QueueCounters } from './statistics.js';
+import { Turns } from './turns.js';
 
 /** Buffers beside those that the rings hold: bursts under way and the caches of the threads. */
 export const SPARE_BUFFERS = 2048;
@@ -45,24 +50,20 @@ export class Port extends EventEmitter<PortEvents> {
   /** What the port asks of its device while it runs: receive modes, addresses, VLANs, RSS, offloads, coalescing. */
   readonly control: PortControl;
   readonly #transport: Transport;
-  readonly #choices: FeatureChoices;
-  readonly #reconnect: boolean;
-  readonly #recover: boolean;
+  readonly #queuePairs: number;
   readonly #rings: DmaMemory;
   readonly #ownsPool: boolean;
   readonly #resources: readonly AsyncDisposable[];
+  readonly #format: 'split' | 'packed';
   readonly #counters: QueueCounters;
-  readonly #kicks: OverdueKicks;
+  readonly #tallies: SharedArrayBuffer | undefined;
   readonly #device: PortDevice;
   readonly #threads: PortThreads;
   readonly #watch: PortWatch;
-  readonly #recoveries = new RecoveryLimit();
-  #state: PortState = 'stopped';
-  /** Why there is no device any more, ever. */
-  #unplugged: VirtioError | undefined;
-  #isConfigPending = false;
+  readonly #lifecycle: PortLifecycle;
+  readonly #recovery: PortRecovery;
   /** Start, stop and the transport's events, one after the other. */
-  #work: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   /**
    * Makes a port over a transport, which it owns from here on; nothing reaches the device before `start`.
@@ -73,12 +74,12 @@ export class Port extends EventEmitter<PortEvents> {
     super();
     const { queues = 1, ringSize = 256, ring = 'split', headroom, pages, lock, physical } = options;
     checkOptions(queues, ringSize, ring);
+    if (options.mtu !== undefined) checkMtu(options.mtu);
     checkPool(options.pool, physical ?? false, transport.address);
     this.id = nextPortId++;
     this.#transport = transport;
-    this.#choices = { ...options, queuePairs: queues };
-    this.#reconnect = options.reconnect ?? false;
-    this.#recover = options.recover ?? false;
+    this.#queuePairs = queues;
+    this.#format = ring;
     this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock, physical });
     this.#ownsPool = options.pool === undefined;
     this.#resources = options.resources ?? [];
@@ -90,16 +91,32 @@ export class Port extends EventEmitter<PortEvents> {
       throw error;
     }
     this.#counters = QueueCounters.create(2 * queues);
-    this.#kicks = new OverdueKicks(this.#counters);
+    if (options.xstats === true) this.#tallies = createTallies(2 * queues);
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
     this.control = new PortControl(this.#commandedDevice());
     this.#threads = new PortThreads(this.pool, queues, ringSize);
     this.#watch = new PortWatch(transport, {
       link: (up) => isolated(() => this.emit('link', up)),
       announce: () => this.#announce(),
-      gone: (reason) => this.#onTransportEvent({ type: 'gone', reason }),
+      gone: (reason) => this.#recovery.onEvent({ type: 'gone', reason }),
     });
-    transport.onEvent = (event) => this.#onTransportEvent(event);
+    const parts = { transport, device: this.#device, threads: this.#threads, watch: this.#watch };
+    this.#lifecycle = new PortLifecycle({
+      ...parts,
+      kicks: new OverdueKicks(this.#counters),
+      wanted: () => wishes({ ...options, queuePairs: queues }, transport.kind === 'pci-legacy'),
+      restore: () => this.control.restore(),
+    });
+    this.#recovery = new PortRecovery(
+      { ...parts, turns: this.#turns, lifecycle: this.#lifecycle },
+      {
+        reconnect: options.reconnect ?? false,
+        recover: options.recover ?? false,
+        tell: (event) => isolated(() => this.emit(event)),
+        tellFault: (error) => isolated(() => this.emit('fault', error)),
+      },
+    );
+    transport.onEvent = (event) => this.#recovery.onEvent(event);
   }
 
   get address(): string {
@@ -109,11 +126,15 @@ export class Port extends EventEmitter<PortEvents> {
     return this.#transport.kind;
   }
   get state(): PortState {
-    return this.#state;
+    return this.#lifecycle.state;
   }
   /** Whether the port is started, and the device's link is up. */
   get linkUp(): boolean {
     return this.#watch.linkUp;
+  }
+  /** The link as the device told last. */
+  get link(): PortLink {
+    return this.#watch.link;
   }
   /** The interrupts that the port has since its last start. */
   get interrupts(): InterruptKind {
@@ -121,7 +142,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
   /** How often the device was reset because it asked for it. */
   get recoveries(): number {
-    return this.#recoveries.count;
+    return this.#recovery.count;
   }
   /** What was negotiated at the last start, bit by bit. */
   get negotiation(): Negotiation | undefined {
@@ -146,6 +167,24 @@ export class Port extends EventEmitter<PortEvents> {
   get maxFrameBytes(): number | undefined {
     return this.#device.session?.tx[0]?.maxFrameBytes;
   }
+  /** Longest packet that is sent, in bytes behind the Ethernet header; the device's own MTU unless another was set. */
+  get mtu(): number | undefined {
+    return this.#device.mtu ?? this.#device.limits?.maxMtu;
+  }
+  /**
+   * Takes another MTU from the next start on: rings are made for one. The device is not told; its own is the most.
+   *
+   * @throws VirtioError INVALID_ARGUMENT below 68, above 65535 or above the device's; WRONG_STATE while the port is started
+   */
+  setMtu(mtu: number): Promise<void> {
+    return this.#turns.take(async () => {
+      checkMtu(mtu);
+      if (this.#lifecycle.state === 'started') throw this.#wrongState('set the MTU of');
+      const { limits } = this.#device;
+      if (limits !== undefined && mtu > limits.maxMtu) throw mtuTooLong(this.address, mtu, limits.maxMtu);
+      this.#device.mtu = mtu;
+    });
+  }
   /** What the packets lie on: `2 MiB hugepages`, `4 KiB pages (…)`, and how much of it there is. */
   get memory(): { readonly kind: string; readonly bytes: number } {
     return { kind: this.pool.memory.kind, bytes: this.pool.memory.bytes + this.#rings.bytes };
@@ -153,20 +192,20 @@ export class Port extends EventEmitter<PortEvents> {
 
   /** Brings the device up and lets packets flow. @throws VirtioError why it does not work; the device is reset then */
   start(): Promise<void> {
-    return this.#inTurn(async () => {
-      if (this.#state === 'started') throw this.#wrongState('start');
-      if (this.#state === 'closed') throw this.#wrongState('start');
-      if (this.#unplugged !== undefined) throw this.#unplugged;
-      await this.#start();
+    return this.#turns.take(async () => {
+      const { state } = this.#lifecycle;
+      if (state === 'started' || state === 'closed') throw this.#wrongState('start');
+      if (this.#recovery.unplugged !== undefined) throw this.#recovery.unplugged;
+      await this.#recovery.start();
     });
   }
 
   /** Resets the device; packets in flight are lost and counted. The port can be started again. */
   stop(): Promise<void> {
-    return this.#inTurn(async () => {
-      if (this.#state === 'closed') throw this.#wrongState('stop');
-      if (this.#state === 'started') await this.#stop('stopped');
-      else if (this.#state !== 'stopped') this.#state = 'stopped';
+    return this.#turns.take(async () => {
+      if (this.#lifecycle.state === 'closed') throw this.#wrongState('stop');
+      if (this.#lifecycle.state === 'started') await this.#lifecycle.stop('stopped');
+      else if (this.#lifecycle.state !== 'stopped') this.#lifecycle.state = 'stopped';
     });
   }
 
@@ -174,17 +213,17 @@ export class Port extends EventEmitter<PortEvents> {
   close(): Promise<void> {
     // A command that waits for its answer waits no longer.
     this.#device.closeControl();
-    return this.#inTurn(async () => {
-      if (this.#state === 'closed') return;
-      const isStarted = this.#state === 'started';
+    return this.#turns.take(async () => {
+      if (this.#lifecycle.state === 'closed') return;
+      const isStarted = this.#lifecycle.state === 'started';
       this.#transport.onEvent = undefined;
       // Each is let go of whatever the ones before it say; the first failure is the one that counts.
       await inOrder([
         async () => {
-          if (isStarted) await this.#stop('stopped');
+          if (isStarted) await this.#lifecycle.stop('stopped');
         },
         () => {
-          this.#state = 'closed';
+          this.#lifecycle.state = 'closed';
         },
         () => this.#transport.close(),
         ...this.#resources.map((resource) => () => resource[Symbol.asyncDispose]()),
@@ -215,7 +254,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   statistics(): PortStatistics {
-    const pairs = Array.from({ length: this.#choices.queuePairs }, (_, pair) => pair);
+    const pairs = Array.from({ length: this.#queuePairs }, (_, pair) => pair);
     return {
       rx: pairs.map((pair) => this.#counters.read(2 * pair)),
       tx: pairs.map((pair) => this.#counters.read(2 * pair + 1)),
@@ -223,6 +262,27 @@ export class Port extends EventEmitter<PortEvents> {
   }
   resetStatistics(): void {
     this.#counters.reset();
+    if (this.#tallies !== undefined) new Float64Array(this.#tallies).fill(0);
+  }
+  /** All statistics by DPDK's names; of sizes and groups with the option `xstats`. `resetStatistics` resets them. */
+  xstats(): readonly ExtendedStatistic[] {
+    return extendedStatistics(this.statistics(), this.#tallies);
+  }
+
+  /** What a queue of a pair is. @throws VirtioError INVALID_ARGUMENT for a pair that the port has not */
+  queueInfo(direction: 'rx' | 'tx', pair: number): QueueInfo {
+    if (!Number.isInteger(pair) || pair < 0 || pair >= this.#queuePairs) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, { value: pair });
+    }
+    const index = direction === 'rx' ? receiveqIndex(pair) : transmitqIndex(pair);
+    const handle = this.#device.session?.[direction][pair];
+    return {
+      index,
+      size: handle?.ring.size ?? 0,
+      format: this.#format,
+      threadId: this.#threads.threadOf(index),
+      hasInterrupt: handle?.interruptFd !== undefined,
+    };
   }
 
   /** The port as plain data, for `AttachedPort.attach` in another thread; `launch` does it. */
@@ -234,6 +294,7 @@ export class Port extends EventEmitter<PortEvents> {
       poolMemory: this.pool.memory.handle,
       pool: this.pool.handle,
       counters: this.#counters.memory,
+      tallies: this.#tallies,
       claims: this.#threads.claims,
       leftovers: this.#threads.leftovers,
       session: this.#device.session,
@@ -243,85 +304,6 @@ export class Port extends EventEmitter<PortEvents> {
   /** Has another thread follow the port's stops and starts; returns how to end that. */
   addRemote(remote: RemotePort): () => void {
     return this.#threads.add(remote);
-  }
-
-  async #start(): Promise<void> {
-    const wanted = wishes(this.#choices, this.#transport.kind === 'pci-legacy');
-    // The device was reset: what an earlier one could not end has ended then.
-    const session = await this.#device.start(wanted, () => this.#threads.takeLeftovers());
-    this.#state = 'started';
-    try {
-      await this.control.restore();
-      await this.#threads.resume(session);
-    } catch (error) {
-      // The device runs, and some threads poll it: it is let go of before anybody is told.
-      await this.#letGo('stopped');
-      throw error;
-    }
-    this.#kicks.start([...session.rx, ...session.tx]);
-    await this.#unlessGone(() => this.#watch.start(this.#device.features, this.#device.interrupts.tellsOfConfig));
-  }
-
-  async #stop(next: PortState): Promise<void> {
-    this.#state = next;
-    await this.#quiesceAll();
-    try {
-      await this.#takeBack();
-    } finally {
-      this.#watch.linkLost();
-      await this.#device.unshareMemory();
-    }
-  }
-
-  /**
-   * Resets the device, after which the threads take their buffers back.
-   *
-   * One that does not reset may still write: what it has stays out of the pool until a later start has reset it.
-   */
-  async #takeBack(): Promise<void> {
-    try {
-      await this.#transport.reset();
-    } catch (error) {
-      // Who is gone, or was given back, reaches no memory.
-      if (isAway(error)) await this.#threads.release();
-      else await this.#threads.leave();
-      throw isAway(error) ? error : withQuarantine(error, this.#threads.left);
-    }
-    await this.#threads.release();
-  }
-
-  async #quiesceAll(): Promise<void> {
-    this.#watch.stop();
-    this.#kicks.stop();
-    this.#device.quiesce();
-    await this.#threads.quiesce();
-  }
-
-  #onTransportEvent(event: TransportEvent): void {
-    if (event.type === 'gone') void this.#inTurn(() => this.#onGone(event.reason));
-    else if (event.type === 'back') void this.#inTurn(() => this.#onBack());
-    else if (event.type === 'unplug') void this.#inTurn(() => this.#onUnplug());
-    else if (event.type === 'needs-reset') void this.#inTurn(() => this.#onNeedsReset());
-    else this.#onConfig();
-  }
-
-  /** However often the device says so, one reading at a time is asked for. */
-  #onConfig(): void {
-    if (this.#isConfigPending) return;
-    this.#isConfigPending = true;
-    void this.#inTurn(async () => {
-      this.#isConfigPending = false;
-      if (this.#state === 'started') await this.#unlessGone(() => this.#watch.configChanged());
-    });
-  }
-
-  /** Looks at the device; where it turns out to be gone, that is dealt with. A reading that fails otherwise tells nothing. */
-  async #unlessGone(look: () => Promise<void>): Promise<void> {
-    try {
-      await look();
-    } catch (error) {
-      if (isGone(error)) await this.#onGone(asFault(error).message);
-    }
   }
 
   /** Tells the application, then the device that it was told; whether the device took it. */
@@ -336,136 +318,38 @@ export class Port extends EventEmitter<PortEvents> {
     }
   }
 
-  async #onNeedsReset(): Promise<void> {
-    if (this.#state !== 'started') return;
-    isolated(() => this.emit('needs-reset'));
-    const pause = this.#recover ? this.#recoveries.next() : undefined;
-    if (pause === undefined) {
-      const again = this.#recover ? ' again and again' : '';
-      const advice = this.#recover ? 'look at the log of the host' : 'stop and start the port, or open it with recover';
-      await this.#fail(
-        new VirtioError(ErrorCode.DEVICE_BROKEN, `the device at ${this.address} asks for a reset${again}`, {
-          value: describeStatus(Status.DEVICE_NEEDS_RESET),
-          requirement: 'virtio 1.2 §2.1.2',
-          advice,
-        }),
-      );
-      return;
-    }
-    try {
-      await this.#stop('recovering');
-      if (pause > 0) await delay(pause);
-      await this.#start();
-    } catch (error) {
-      await this.#failOrWait(error);
-      return;
-    }
-    // It may have gone away in the meantime, which is dealt with.
-    if (this.#state === 'started') isolated(() => this.emit('recovered'));
-  }
-
-  async #onGone(reason: string): Promise<void> {
-    if (this.#state !== 'started') return;
-    if (!this.#reconnect) {
-      await this.#fail(
-        new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} went away: ${reason}`, {
-          value: reason,
-          requirement: 'virtio 1.2 §2.1',
-          advice: 'look whether it is still there, then start the port again or close it',
-        }),
-      );
-      return;
-    }
-    await this.#disconnect();
-  }
-
-  /** Holds nothing of the device, which is gone, until it is back. */
-  async #disconnect(): Promise<void> {
-    this.#state = 'disconnected';
-    await this.#quiesceAll();
-    await this.#threads.release();
-    await this.#device.unshareMemory().catch(() => undefined);
-    this.#watch.linkLost();
-  }
-
-  /** A bring-up by the port itself has failed. One that ended because the device went away is tried again when it is back. */
-  async #failOrWait(error: unknown): Promise<void> {
-    if (this.#reconnect && isGone(error)) await this.#disconnect();
-    else await this.#fail(asFault(error));
-  }
-
-  async #onBack(): Promise<void> {
-    if (this.#state !== 'disconnected') return;
-    try {
-      await this.#start();
-    } catch (error) {
-      await this.#failOrWait(error);
-    }
-  }
-
-  /** The machine waits for the device: the port gives it back at once, and keeps its own memory until it is closed. */
-  async #onUnplug(): Promise<void> {
-    if (this.#state === 'closed' || this.#unplugged !== undefined) return;
-    this.#unplugged = new VirtioError(ErrorCode.PEER_GONE, `the device at ${this.address} is being unplugged`, {
-      advice: 'close the port; open it again when the device is plugged in again',
-    });
-    await this.#letGo('failed');
-    await this.#transport.close().catch(() => undefined);
-    this.#tellFault(this.#unplugged);
-  }
-
-  async #fail(error: VirtioError): Promise<void> {
-    if (this.#state === 'closed') return;
-    await this.#letGo('failed');
-    const left = this.#threads.left;
-    this.#tellFault(left === 0 ? error : withQuarantine(error, left));
-  }
-
-  #tellFault(error: VirtioError): void {
-    isolated(() => this.emit('fault', error));
-  }
-
-  /** Takes everything from the device, whatever fails. */
-  async #letGo(next: PortState): Promise<void> {
-    this.#state = next;
-    await this.#quiesceAll();
-    await this.#takeBack().catch(() => undefined);
-    await this.#device.unshareMemory().catch(() => undefined);
-    this.#watch.linkLost();
-  }
-
   #commandedDevice(): CommandedDevice {
-    const isStarted = (): boolean => this.#state === 'started';
     const device = this.#device;
     return {
       address: this.address,
-      queuePairs: this.#choices.queuePairs,
+      queuePairs: this.#queuePairs,
       get live() {
-        return isStarted() ? device.negotiation : undefined;
+        return device.live;
+      },
+      get maxPairs() {
+        return device.limits?.maxPairs ?? 1;
       },
       setMacAddress: (address) => device.setMacAddress(address),
       readConfig: (offset, bytes) => this.#transport.readConfig(offset, bytes),
       command: (...args) => device.exchange(...args),
-      inTurn: (work) => this.#inTurn(work),
+      inTurn: (work) => this.#turns.take(work),
     };
   }
 
   #attached(): AttachedPort {
-    if (this.#state === 'closed') throw this.#wrongState('use');
+    if (this.#lifecycle.state === 'closed') throw this.#wrongState('use');
     // The memory is this thread's already; the port closes it.
     this.#threads.local ??= new AttachedPort(this.handle(), this.#rings, this.pool, () => undefined);
     return this.#threads.local;
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#work.then(work);
-    this.#work = result.catch(() => undefined);
-    return result;
-  }
-
   #wrongState(what: string): VirtioError {
-    return new VirtioError(ErrorCode.WRONG_STATE, `cannot ${what} the port ${this.address}: it is ${this.#state}`, {
-      value: this.#state,
-    });
+    return new VirtioError(
+      ErrorCode.WRONG_STATE,
+      `cannot ${what} the port ${this.address}: it is ${this.#lifecycle.state}`,
+      {
+        value: this.#lifecycle.state,
+      },
+    );
   }
 }

@@ -9,6 +9,7 @@ import type { DriverRing } from '../ring/ends.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
+import { type DescriptorStatus, rxDescriptorStatus } from './queue-info.js';
 import { type RxPackets, rxPackets } from './rx-packets.js';
 import { QueueCounter } from './statistics.js';
 
@@ -59,6 +60,15 @@ export class RxQueue {
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {
     return this.#ring.broken;
+  }
+
+  /** Packets that wait to be received. */
+  get waiting(): number {
+    return this.#ring.usedCount();
+  }
+  /** What the ring's entry is that is so many behind the next packet. */
+  descriptorStatus(entry: number): DescriptorStatus {
+    return rxDescriptorStatus(this.#ring, entry);
   }
 
   /** Adds received packets to the burst until it is full or none is left; returns how many. */

@@ -6,6 +6,7 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
+import { type DescriptorStatus, txDescriptorStatus } from './queue-info.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
@@ -45,6 +46,10 @@ export class TxQueue {
   /** Packets that fit the ring now, when each is one segment. */
   get room(): number {
     return this.#ring.free;
+  }
+  /** What the ring's entry is that is so many behind where the next packet goes. */
+  descriptorStatus(entry: number): DescriptorStatus {
+    return txDescriptorStatus(this.#ring, entry);
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {
@@ -90,19 +95,24 @@ export class TxQueue {
   /** Posts packets from `start` on and drops those that can never be sent; returns how many were taken. */
   #post(burst: Burst, start: number): number {
     const ring = this.#ring;
-    let taken = ring.postPackets(burst.handles, start, burst.count - start);
-    this.#bytes += ring.postedBytes;
+    let taken = this.postTo(burst, start);
     while (ring.unsendable) {
       this.#drop(burst, start + taken);
-      taken += ring.postPackets(burst.handles, start + taken, burst.count - start - taken);
-      this.#bytes += ring.postedBytes;
+      taken += this.postTo(burst, start + taken);
     }
     return taken;
   }
 
-  /** Gives packets that the device has sent back to the pool; returns how many. `send` does it when needed. */
-  reclaim(): number {
-    const count = this.#ring.reclaimSent(this.#handles, this.#handles.length);
+  /** Posts packets from `start` on, as far as they go; returns how many were taken. */
+  protected postTo(burst: Burst, start: number): number {
+    const taken = this.#ring.postPackets(burst.handles, start, burst.count - start);
+    this.#bytes += this.#ring.postedBytes;
+    return taken;
+  }
+
+  /** Gives packets that the device has sent back to the pool, `most` of them; returns how many. `send` does it when needed. */
+  reclaim(most = this.#handles.length): number {
+    const count = this.#ring.reclaimSent(this.#handles, Math.min(most, this.#handles.length));
     if (count > 0) this.#pool.free(this.#handles, 0, count);
     return count;
   }

@@ -33,6 +33,8 @@ export interface DriverRing {
   readonly position: number;
   /** Whether the device has used chains that were not reclaimed. */
   hasUsed(): boolean;
+  /** Chains that the device has used and that were not reclaimed; 0 on a broken ring. Not for packet paths. */
+  usedCount(): number;
   /** Asks the device for notifications from the next used chain on; false when chains are waiting already. */
   enableCalls(): boolean;
   disableCalls(): void;

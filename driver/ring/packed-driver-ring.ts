@@ -89,6 +89,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     reclaimAll,
     needsKick,
     hasUsed,
+    usedCount,
     enableCalls,
     disableCalls,
   };
@@ -353,6 +354,24 @@ export const packedDriverRing = specialize(function packedDriverRing(
   function hasUsed(): boolean {
     if (ring.broken !== undefined) return false;
     return (Atomics.load(desc, (usedSlot << PACKED_DESC_WORDS_SHIFT) + 3) & PACKED_MARKS) === doneMarks;
+  }
+
+  function usedCount(): number {
+    if (ring.broken !== undefined) return 0;
+    let slot = usedSlot;
+    let slotMarks = doneMarks;
+    for (let count = 0; ; count++) {
+      const word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
+      const id = word & PACKED_ID_MASK;
+      const chain = id < size ? chains[id]! : 0;
+      // Those that are no chain of ours break the ring when they are reclaimed.
+      if (count === ring.inFlight || (word & PACKED_MARKS) !== slotMarks || chain === 0) return count;
+      slot += chain < CHAINED ? 1 : chainLength[id]!;
+      if (slot >= size) {
+        slot -= size;
+        slotMarks ^= PACKED_MARKS;
+      }
+    }
   }
 
   /**

@@ -97,6 +97,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
     reclaimAll,
     needsKick,
     hasUsed,
+    usedCount,
     enableCalls,
     disableCalls,
   };
@@ -275,6 +276,11 @@ export const splitDriverRing = specialize(function splitDriverRing(
 
   function hasUsed(): boolean {
     return ring.broken === undefined && Atomics.load(used, USED_INDEX) !== usedIndex;
+  }
+
+  function usedCount(): number {
+    const waiting = (Atomics.load(used, USED_INDEX) - usedIndex) & 0xffff;
+    return ring.broken === undefined && waiting <= ring.inFlight ? waiting : 0;
   }
 
   function enableCalls(): boolean {

@@ -34,6 +34,9 @@ export const virtioNetStatsCvq = layout('virtio_net_stats_cvq', 24, {
   ok_num: le64,
 });
 
+/** What each part of the answer begins with, whatever its type. */
+export const virtioNetStatsReplyHdr = layout('virtio_net_stats_reply_hdr', 8, replyHeader);
+
 export const virtioNetStatsRxBasic = layout('virtio_net_stats_rx_basic', 56, {
   ...replyHeader,
   rx_notifications: le64,
@@ -53,3 +56,60 @@ export const virtioNetStatsTxBasic = layout('virtio_net_stats_tx_basic', 56, {
   tx_drops: le64,
   tx_drop_malformed: le64,
 });
+
+export const virtioNetStatsRxCsum = layout('virtio_net_stats_rx_csum', 40, {
+  ...replyHeader,
+  rx_csum_valid: le64,
+  rx_needs_csum: le64,
+  rx_csum_none: le64,
+  rx_csum_bad: le64,
+});
+
+export const virtioNetStatsTxCsum = layout('virtio_net_stats_tx_csum', 24, {
+  ...replyHeader,
+  tx_csum_none: le64,
+  tx_needs_csum: le64,
+});
+
+export const virtioNetStatsRxGso = layout('virtio_net_stats_rx_gso', 40, {
+  ...replyHeader,
+  rx_gso_packets: le64,
+  rx_gso_bytes: le64,
+  rx_gso_packets_coalesced: le64,
+  rx_gso_bytes_coalesced: le64,
+});
+
+export const virtioNetStatsTxGso = layout('virtio_net_stats_tx_gso', 56, {
+  ...replyHeader,
+  tx_gso_packets: le64,
+  tx_gso_bytes: le64,
+  tx_gso_segments: le64,
+  tx_gso_segments_bytes: le64,
+  tx_gso_packets_noseg: le64,
+  tx_gso_bytes_noseg: le64,
+});
+
+export const virtioNetStatsRxSpeed = layout('virtio_net_stats_rx_speed', 24, {
+  ...replyHeader,
+  rx_ratelimit_packets: le64,
+  rx_ratelimit_bytes: le64,
+});
+
+export const virtioNetStatsTxSpeed = layout('virtio_net_stats_tx_speed', 24, {
+  ...replyHeader,
+  tx_ratelimit_packets: le64,
+  tx_ratelimit_bytes: le64,
+});
+
+/** The part of the answer that each type is. */
+export const netStatsLayouts = {
+  RX_BASIC: virtioNetStatsRxBasic,
+  RX_CSUM: virtioNetStatsRxCsum,
+  RX_GSO: virtioNetStatsRxGso,
+  RX_SPEED: virtioNetStatsRxSpeed,
+  TX_BASIC: virtioNetStatsTxBasic,
+  TX_CSUM: virtioNetStatsTxCsum,
+  TX_GSO: virtioNetStatsTxGso,
+  TX_SPEED: virtioNetStatsTxSpeed,
+  CVQ: virtioNetStatsCvq,
+} as const satisfies Record<keyof typeof NetStatsType, unknown>;

@@ -1,5 +1,6 @@
 /** One connection to a vhost-user back-end, from its handshake to its end. */
 
+import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import { Feature, FeatureSet } from '../spec/features.js';
@@ -8,12 +9,16 @@ import type { MemoryRange } from '../spec/pci-function.js';
 import type { QueueAddresses } from '../spec/transport.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { WaitOptions } from '../wire/bounded.js';
-import type { OwnedFd } from '../wire/owned-fd.js';
+import { closeAll, OwnedFd } from '../wire/owned-fd.js';
 import { RequestChannel } from '../wire/request-channel.js';
 import { VhostUserSocket } from '../wire/vhost-user-socket.js';
+import { ConfigChanges } from './vhost-user-changes.js';
 
+const { MQ, REPLY_ACK, CONFIG, STATUS, BACKEND_REQ } = ProtocolFeature;
 /** Protocol features that this front-end has a use for. */
-const WANTED = [ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.CONFIG, ProtocolFeature.STATUS];
+const WANTED = [MQ, REPLY_ACK, CONFIG, STATUS];
+/** Of BACKEND_REQ that the configuration changes: no use without CONFIG. */
+const WANTED_WITH_CONFIG = [...WANTED, BACKEND_REQ];
 
 /** Bytes of configuration that hold the MTU and what stands before it. */
 const CONFIG_BYTES = virtioNetConfig.fields.mtu.offset + virtioNetConfig.fields.mtu.bytes;
@@ -36,19 +41,39 @@ export interface RingFds {
 export class VhostUserSession {
   readonly #channel: RequestChannel;
   readonly #protocol: bigint;
+  readonly #changes: ConfigChanges | undefined;
   /** What the back-end offers. */
   readonly features: FeatureSet;
   /** Pairs of queues that both sides have. */
   readonly queuePairs: number;
-  /** The back-end's MTU, where it has one. */
-  readonly mtu: number | undefined;
+  /** The configuration at the beginning, where the back-end has one. */
+  readonly config: BackendConfig | undefined;
 
   private constructor(channel: RequestChannel, handshake: Handshake) {
     this.#channel = channel;
     this.#protocol = handshake.protocol;
     this.features = handshake.features;
     this.queuePairs = handshake.queuePairs;
-    this.mtu = handshake.mtu;
+    this.config = handshake.config;
+    this.#changes = handshake.changes;
+  }
+
+  /** The back-end's MTU, where it has one. */
+  get mtu(): number | undefined {
+    return this.config?.mtu;
+  }
+
+  /** Whether the back-end tells of changes of its configuration. */
+  get tellsOfChanges(): boolean {
+    return this.#changes !== undefined;
+  }
+  /** Called whenever it does. */
+  set onConfigChange(listener: () => void) {
+    if (this.#changes !== undefined) this.#changes.onChange = listener;
+  }
+  /** Resolves to the configuration as it is now; undefined where the back-end will not say. */
+  readConfig(): Promise<BackendConfig | undefined> {
+    return askConfig(this.#channel, this.features, {});
   }
 
   /**
@@ -144,15 +169,24 @@ export class VhostUserSession {
 
   /** Idempotent. */
   close(): void {
+    this.#changes?.close();
     this.#channel.close();
   }
+}
+
+/** What a front-end believes of a back-end's configuration: the rest is its own. */
+export interface BackendConfig {
+  /** Mask of `NetStatus`. */
+  readonly status: number;
+  readonly mtu: number | undefined;
 }
 
 interface Handshake {
   readonly features: FeatureSet;
   readonly protocol: bigint;
   readonly queuePairs: number;
-  readonly mtu: number | undefined;
+  readonly config: BackendConfig | undefined;
+  readonly changes: ConfigChanges | undefined;
 }
 
 const hasBit = (bits: bigint, number: number): boolean => ((bits >> BigInt(number)) & 1n) === 1n;
@@ -168,14 +202,14 @@ async function shakeHands(channel: RequestChannel, queuePairs: number, wait: Wai
   let protocol = 0n;
   if (features.has(Feature.PROTOCOL_FEATURES)) {
     const offered = (await channel.call('GET_PROTOCOL_FEATURES', undefined, wait)).u64;
-    protocol = WANTED.filter((bit) => hasBit(offered, bit)).reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
+    const wanted = hasBit(offered, CONFIG) ? WANTED_WITH_CONFIG : WANTED;
+    protocol = wanted.filter((bit) => hasBit(offered, bit)).reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
     await channel.call('SET_PROTOCOL_FEATURES', { u64: protocol }, wait);
-    channel.hasReplyAck = hasBit(protocol, ProtocolFeature.REPLY_ACK);
+    channel.hasReplyAck = hasBit(protocol, REPLY_ACK);
   }
 
   // 4. Queue pairs: "Front-end should stop when the number of requested queues is bigger than that."
-  const most =
-    hasBit(protocol, ProtocolFeature.MQ) && features.has(Feature.MQ) ? await askQueuePairs(channel, wait) : 1;
+  const most = hasBit(protocol, MQ) && features.has(Feature.MQ) ? await askQueuePairs(channel, wait) : 1;
   if (queuePairs > most) {
     throw new VirtioError(
       ErrorCode.FEATURE_MISSING,
@@ -184,9 +218,29 @@ async function shakeHands(channel: RequestChannel, queuePairs: number, wait: Wai
     );
   }
 
-  // 5. The MTU, where the back-end can say it.
-  const hasMtu = hasBit(protocol, ProtocolFeature.CONFIG) && features.has(Feature.MTU);
-  return { features, protocol, queuePairs, mtu: hasMtu ? await askMtu(channel, wait) : undefined };
+  // 5. The configuration, where the back-end has something to say: an MTU, or that it has changed.
+  const hears = hasBit(protocol, BACKEND_REQ);
+  const isAsked = hasBit(protocol, CONFIG) && (hears || features.has(Feature.MTU));
+  const config = isAsked ? await askConfig(channel, features, wait) : undefined;
+
+  // 6. A channel for what it tells by itself.
+  const changes = hears ? await openChanges(channel, wait) : undefined;
+  return { features, protocol, queuePairs, config, changes };
+}
+
+/** Hands one end of a new socket to the back-end; the other one is read. */
+async function openChanges(channel: RequestChannel, wait: WaitOptions): Promise<ConfigChanges | undefined> {
+  const [ours, theirs] = native.socketPair().map((fd) => new OwnedFd(fd)) as [OwnedFd, OwnedFd];
+  try {
+    await channel.call('SET_BACKEND_REQ_FD', undefined, { ...wait, fds: [theirs.fd] });
+    return new ConfigChanges(ours);
+  } catch (error) {
+    // One that will not have it tells of nothing.
+    if (error instanceof VirtioError && error.code === ErrorCode.REQUEST_REFUSED) return undefined;
+    throw error;
+  } finally {
+    closeAll([ours, theirs]);
+  }
 }
 
 async function askQueuePairs(channel: RequestChannel, wait: WaitOptions): Promise<number> {
@@ -194,15 +248,19 @@ async function askQueuePairs(channel: RequestChannel, wait: WaitOptions): Promis
   return u64 > BigInt(caps.queuePairs) ? caps.queuePairs : Number(u64);
 }
 
-async function askMtu(channel: RequestChannel, wait: WaitOptions): Promise<number | undefined> {
+async function askConfig(
+  channel: RequestChannel,
+  features: FeatureSet,
+  wait: WaitOptions,
+): Promise<BackendConfig | undefined> {
   const request = { offset: 0, flags: 0, bytes: new Uint8Array(CONFIG_BYTES) };
   try {
     const { bytes } = await channel.call('GET_CONFIG', request, wait);
     if (bytes.length !== CONFIG_BYTES) return undefined;
-    const { mtu } = virtioNetConfig.read(paddedView(bytes));
-    return mtu >= MTU_MIN ? mtu : undefined;
+    const { status, mtu } = virtioNetConfig.read(paddedView(bytes));
+    return { status, mtu: features.has(Feature.MTU) && mtu >= MTU_MIN ? mtu : undefined };
   } catch (error) {
-    // A back-end that will not say its MTU has none for us.
+    // A back-end that will not say has nothing for us.
     if (error instanceof VirtioError && error.code === ErrorCode.REQUEST_REFUSED) return undefined;
     throw error;
   }

@@ -3,16 +3,17 @@
 import { type FdPoll, native, PollEvent } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
-import { ControlAck, ControlClass, MacCommand, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
+import { AnnounceCommand, ControlAck, ControlClass, MacCommand, MqCommand, virtioNetCtrlMq } from '../spec/control.js';
 import { Feature, FeatureSet } from '../spec/features.js';
-import { NetStatus, virtioNetConfig } from '../spec/net-config.js';
+import { NetStatus } from '../spec/net-config.js';
 import type { Doorbell, MemoryRange } from '../spec/pci-function.js';
 import { Status } from '../spec/status.js';
 import type { InterruptPlan, OfferedFeatures, QueueAddresses, Transport, TransportEvent } from '../spec/transport.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { Iova } from '../units.js';
 import { closeAll, OwnedFd } from '../wire/owned-fd.js';
-import { checkOffered, readOwnConfig } from './front-end.js';
+import { checkOffered } from './front-end.js';
+import { keepsStatus, VhostUserConfig } from './vhost-user-config.js';
 import { ANNOUNCED_FEATURES, BACKEND_FEATURES, FRONTEND_FEATURES } from './vhost-user-features.js';
 import { VhostUserLink } from './vhost-user-link.js';
 import { checkOptions, isUnicastMac, randomMac, type VhostUserTransportOptions } from './vhost-user-options.js';
@@ -39,7 +40,7 @@ export class VhostUserTransport implements Transport {
   readonly #options: VhostUserTransportOptions;
   readonly #link: VhostUserLink;
   readonly #stop = new AbortController();
-  readonly #config = new Uint8Array(virtioNetConfig.bytes);
+  readonly #config: VhostUserConfig;
   /** Signalled by the back-end when a ring is broken; one for all rings, because the answer is a reset anyway. */
   readonly #err: OwnedFd;
   readonly #errPoll: FdPoll;
@@ -62,7 +63,7 @@ export class VhostUserTransport implements Transport {
     this.address = `vhost-user:${path}`;
     this.#options = options;
     this.#link = link;
-    this.#config.set(options.macAddress ?? randomMac());
+    this.#config = new VhostUserConfig(options.macAddress ?? randomMac());
     this.#err = new OwnedFd(native.createEventFd(0));
     this.#errPoll = native.pollFd(this.#err.fd, PollEvent.READABLE, () => {
       native.drainEventFd(this.#err.fd);
@@ -127,9 +128,10 @@ export class VhostUserTransport implements Transport {
   async offered(): Promise<OfferedFeatures> {
     const session = this.#live();
     const mtu = session.mtu === undefined ? FeatureSet.EMPTY : FeatureSet.of(Feature.MTU);
+    const announce = this.#hearsAnnouncements(session) ? FeatureSet.of(Feature.GUEST_ANNOUNCE) : FeatureSet.EMPTY;
     const mq = session.queuePairs > 1 ? FeatureSet.of(Feature.MQ) : FeatureSet.EMPTY;
     return {
-      device: session.features.intersection(BACKEND_FEATURES).union(mtu),
+      device: session.features.intersection(BACKEND_FEATURES).union(mtu).union(announce),
       transport: FRONTEND_FEATURES.union(mq),
     };
   }
@@ -145,7 +147,7 @@ export class VhostUserTransport implements Transport {
 
   async readConfig(offset: number, bytes: number): Promise<Uint8Array> {
     this.#live();
-    return readOwnConfig(this.#config, offset, bytes);
+    return this.#config.read(offset, bytes);
   }
 
   async queueCount(): Promise<number> {
@@ -187,7 +189,7 @@ export class VhostUserTransport implements Transport {
     return this.#rings.get(index)?.call.fd;
   }
 
-  /** Queues have eventfds anyway. Configuration is the front-end's own, and changes by nobody's hand. */
+  /** Queues have eventfds anyway. Configuration is the front-end's own, and changes when the back-end says so. */
   async requestInterrupts(): Promise<InterruptPlan> {
     return { kind: 'eventfd', tellsOfConfig: true };
   }
@@ -230,13 +232,22 @@ export class VhostUserTransport implements Transport {
     this.#accepted = FeatureSet.EMPTY;
     this.#status = 0;
     session.onGone = (reason) => this.#lost(session, reason);
-    virtioNetConfig.write(new DataView(this.#config.buffer), {
-      status: NetStatus.LINK_UP,
-      max_virtqueue_pairs: session.queuePairs,
-      mtu: session.mtu ?? 0,
-    });
+    session.onConfigChange = () => this.#configChanged(session);
+    this.#config.adopt(session);
     const { gone } = session;
     if (gone !== undefined) setImmediate(() => this.#lost(session, gone));
+  }
+
+  #configChanged(session: VhostUserSession): void {
+    const { LINK_UP, ANNOUNCE } = NetStatus;
+    const used = (): number => (this.#accepted.has(Feature.GUEST_ANNOUNCE) ? LINK_UP | ANNOUNCE : LINK_UP);
+    void this.#config.refresh(session, used, () => {
+      if (this.#session === session) this.#emit({ type: 'config' });
+    });
+  }
+
+  #hearsAnnouncements(session: VhostUserSession): boolean {
+    return session.tellsOfChanges && keepsStatus(session) && session.features.has(Feature.GUEST_ANNOUNCE);
   }
 
   #lost(session: VhostUserSession, reason: VirtioError): void {
@@ -325,7 +336,14 @@ export class VhostUserTransport implements Transport {
     this.#live();
     if (commandClass === ControlClass.MQ && command === MqCommand.VQ_PAIRS_SET) return this.#setPairs(data);
     if (commandClass === ControlClass.MAC && command === MacCommand.ADDR_SET) return this.#setMac(data);
+    if (commandClass === ControlClass.ANNOUNCE && command === AnnounceCommand.ACK) return this.#endAnnouncement();
     return ControlAck.ERR;
+  }
+
+  #endAnnouncement(): number {
+    if (!this.#accepted.has(Feature.GUEST_ANNOUNCE)) return ControlAck.ERR;
+    this.#config.endAnnouncement();
+    return ControlAck.OK;
   }
 
   async #setPairs(data: Uint8Array): Promise<number> {
@@ -344,7 +362,7 @@ export class VhostUserTransport implements Transport {
 
   #setMac(data: Uint8Array): number {
     if (!this.#accepted.has(Feature.CTRL_MAC_ADDR) || !isUnicastMac(data)) return ControlAck.ERR;
-    this.#config.set(data);
+    this.#config.setMacAddress(data);
     return ControlAck.OK;
   }
 }

@@ -3,7 +3,9 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
+import { ControlAck, ControlClass, RxCommand } from '../../driver/spec/control.js';
 import { Feature } from '../../driver/spec/features.js';
+import { controlqIndex } from '../../driver/spec/net-config.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { native } from '../../native/index.js';
 import {
@@ -393,6 +395,30 @@ test('abuse-B50: a guest of ever new addresses, never answered or always: one mi
   }
   assert.is(ring.takeUsed().length, 256);
   witness.forward();
+});
+
+test('what a command is answered with is asked for as what is written', () => {
+  using thread = new HandThread();
+  const features = FEATURES.with(Feature.CTRL_VQ, Feature.CTRL_RX);
+  using guest = new HandGuest(thread, { features });
+  const control = controlqIndex(1);
+  const ring = newRing(guest, control, 16);
+  startTranslated(guest, control, ring);
+  misses(guest);
+  guest.write(REGION_B, [ControlClass.RX, RxCommand.PROMISC, 1]);
+  ring.describe(0, IOVA_B, 3, NEXT, 1);
+  ring.describe(1, IOVA_B + PAGE, 1, WRITE);
+  ring.offer(0);
+  for (const [access, iova] of [
+    ['read', IOVA_B],
+    ['write', IOVA_B + PAGE],
+  ] as const) {
+    guest.poll(2);
+    assert.equal(misses(guest), [miss(access, iova)]);
+    map(guest, iova, PAGE, access === 'read' ? 'r' : 'w');
+  }
+  guest.poll(2);
+  assert.equal([...guest.read(REGION_B + PAGE, 1)], [ControlAck.OK]);
 });
 
 test('a log and an IOMMU together: pages of the guest are marked, not addresses of the driver', () => {

@@ -2,7 +2,7 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ErrorCode } from '../../driver/errors.js';
+import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { Feature } from '../../driver/spec/features.js';
 import { againstDevice, type Bench, refusal, sendPackets, until } from '../support/driver-abuse.js';
 
@@ -142,6 +142,30 @@ test('abuse-D33: no answer: the call ends with TIMEOUT, packets flow meanwhile, 
     assert.is.not(await cut, undefined);
   }));
 
+test('device statistics of another type or queue, or too short, are none', () =>
+  againstDevice({ offers: [...offers, Feature.DEVICE_STATS] }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const basic = (type: number, queue: number, size: number): number[] => [
+      ...[type, 0, queue, 0, 0, 0, size, 0],
+      ...new Array(48).fill(9),
+    ];
+    for (const part of [basic(1, 0, 56), basic(0, 2, 56), basic(0, 0, 55), basic(0, 0, 0)]) {
+      const broken = refusal(control.deviceStatistics(), ErrorCode.DEVICE_BROKEN, /asked for RX_BASIC of queue 0/);
+      // It keeps RX_BASIC alone.
+      await answer(bench, 0, [1, 0, 0, 0, 0, 0, 0, 0]);
+      assert.equal([...(await answer(bench, 0, part))].slice(0, 11), [8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+      await broken;
+    }
+    const read = control.deviceStatistics();
+    await answer(bench, 0, [1, 0, 0, 0, 0, 0, 0, 0]);
+    await answer(bench, 0, basic(0, 0, 64));
+    const { rx, tx, control: commands } = await read;
+    assert.is(rx[0]!['rx_packets'], 0x0909_0909_0909_0909n);
+    assert.equal([tx, commands], [[{}], {}]);
+    await bench.port.stop();
+  }));
+
 test('settings that a device refuses at the next start fail that start, and it can be tried again', () =>
   againstDevice({ offers }, async (bench) => {
     await bench.start();
@@ -162,6 +186,38 @@ test('settings that a device refuses at the next start fail that start, and it c
     await answer(bench, 0);
     await started;
     assert.is(bench.port.state, 'started');
+    await bench.port.stop();
+  }));
+
+test('a setting that the device has lost: the start says how to forget it, and works without it', () =>
+  againstDevice({ offers }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const [mode, address] = [control.setPromiscuous(true), control.setMacAddress(OTHER)];
+    for (const done of [mode, address]) {
+      await answer(bench, 0);
+      await done;
+    }
+    await bench.port.stop();
+    const failed = bench.port.start().catch((error: VirtioError) => error);
+    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await bench.fn.idle;
+    await answer(bench, 1);
+    const { code, message, advice } = (await failed) as VirtioError;
+    assert.is(code, ErrorCode.REQUEST_REFUSED);
+    assert.match(message, /RX\/PROMISC.*receiveModes/);
+    assert.match(advice!, /control\.forget\('receiveModes'\)/);
+    control.forget('receiveModes');
+    assert.not(control.promiscuous);
+    const started = bench.port.start();
+    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await bench.fn.idle;
+    assert.equal([...(await answer(bench, 0))], [1, 1, ...OTHER], 'the other one is made again');
+    await started;
+    await bench.port.stop();
+    control.forget();
+    await bench.start();
+    assert.equal(bench.device.ring(CONTROL).take(), [], 'nothing is made again');
     await bench.port.stop();
   }));
 

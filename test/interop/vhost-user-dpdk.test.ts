@@ -10,6 +10,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { ServerEvent } from '../../driver/backend/vhost-user-events.js';
 import { VhostUserServer, type VhostUserServerOptions } from '../../driver/backend/vhost-user-server.js';
+import { extendedStatistics } from '../../driver/net/extended-statistics.js';
+import { createTallies } from '../../driver/net/packet-tally.js';
+import { QueueCounters } from '../../driver/net/statistics.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import type { TransportEvent } from '../../driver/spec/transport.js';
 import { VhostUserTransport } from '../../driver/transport/vhost-user.js';
@@ -189,6 +192,24 @@ test('back-end with net_virtio_user as client: two pairs run and are enabled; st
     assert.is(device.running.size, 0, 'DPDK stops its rings before it leaves');
     assert.ok(events.some((event) => event.type === 'disconnected'));
     assertSound({ devices, events, options });
+  }));
+
+test("a port's statistics have the names of net_virtio_user's, in their order", () =>
+  withPath(async (path, _memory, ending) => {
+    const server = await VhostUserServer.listen(path, host().options);
+    ending.push(() => server.close());
+    const vdevs = [`net_virtio_user0,path=${path},queues=2`];
+    const testpmd = await Testpmd.start({ vdevs, options: ['--rxq=2', '--txq=2'] });
+    ending.push(() => testpmd.quit());
+    const from = testpmd.output.length;
+    await testpmd.command('show port xstats 0', /tx_q1_size_1519_max_packets: \d+/);
+    const theirs = [...testpmd.output.slice(from).matchAll(/^(?:testpmd> )?([rt]x_\w+): \d+/gm)].map(
+      ([, name]) => name,
+    );
+    const counters = QueueCounters.create(4);
+    const statistics = { rx: [counters.read(0), counters.read(2)], tx: [counters.read(1), counters.read(3)] };
+    const ours = extendedStatistics(statistics, createTallies(4)).map(({ name }) => name);
+    assert.equal(ours, theirs);
   }));
 
 test('back-end with net_virtio_user as server: connects when it is there, again after a restart of ours', () =>

@@ -99,6 +99,7 @@ export class PackedDriverModel {
   reclaim(most: number, sent = false): number {
     const { driver } = this.#ring;
     assert.is(driver.hasUsed(), this.used.length > 0, 'used chains wait');
+    assert.is(driver.usedCount(), this.used.length);
     const expected = this.used.splice(0, most);
     const count = sent ? driver.reclaimSent(out, most) : driver.reclaim(out, lengths, 0, most);
     assert.is(count, expected.length, 'chains reclaimed');

@@ -86,7 +86,7 @@ export class ScriptedTransport implements Transport {
   async queueCount(): Promise<number> {
     return 9;
   }
-  async queueSizeMax(): Promise<number> {
+  async queueSizeMax(_index?: number): Promise<number> {
     return this.queueSize;
   }
   async shareMemory(address: Iova, range: MemoryRange): Promise<void> {

@@ -142,7 +142,8 @@ export class FakeBackend {
         break;
       default:
     }
-    const arity = [Id.SET_VRING_CALL, Id.SET_VRING_KICK, Id.SET_VRING_ERR].includes(request as 12 | 13 | 14) ? 1 : 0;
+    const carriers: readonly number[] = [Id.SET_VRING_CALL, Id.SET_VRING_KICK, Id.SET_VRING_ERR, Id.SET_BACKEND_REQ_FD];
+    const arity = carriers.includes(request) ? 1 : 0;
     if (request !== Id.SET_MEM_TABLE) insist(fds.length === arity, `has ${fds.length} descriptors`);
   }
 

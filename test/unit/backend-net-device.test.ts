@@ -6,12 +6,13 @@ import * as assert from 'uvu/assert';
 import { DeviceThread } from '../../driver/backend/device-thread.js';
 import { EmulatedPciFunction } from '../../driver/backend/emulated-pci-function.js';
 import { NetDevice, type NetDeviceOptions } from '../../driver/backend/net-device.js';
+import { offeredFeatures } from '../../driver/backend/net-device-offer.js';
 import type { BackendPortSpec } from '../../driver/backend/ports/backend-port.js';
 import { echoPort, icmpEchoPort, sinkPort, sourcePort } from '../../driver/backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { Port } from '../../driver/net/port.js';
-import { Feature, FeatureSet } from '../../driver/spec/features.js';
+import { dropUnmetRequirements, Feature, FeatureSet } from '../../driver/spec/features.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import { iova } from '../../driver/units.js';
 import type { FailingPortOptions } from '../support/failing-port.js';
@@ -301,5 +302,17 @@ test('packets that a port makes hold nothing of other guests', () =>
       });
     }
   }));
+
+test('spec-E2: what is left out takes with it what requires it', () => {
+  const { CTRL_VQ, CTRL_RX, MQ, RSS, HASH_REPORT, DEVICE_STATS, MAC } = Feature;
+  const all = offeredFeatures({ queuePairs: 2 });
+  for (const feature of [CTRL_VQ, CTRL_RX, MQ, RSS, HASH_REPORT, DEVICE_STATS]) assert.ok(all.has(feature));
+  const offered = offeredFeatures({ queuePairs: 2, without: [CTRL_VQ] });
+  assert.equal(dropUnmetRequirements(offered).features.bits, offered.bits);
+  for (const feature of [CTRL_VQ, CTRL_RX, MQ, RSS, HASH_REPORT, DEVICE_STATS]) assert.not(offered.has(feature));
+  assert.ok(offered.has(MAC));
+  const exact = FeatureSet.of(Feature.VERSION_1, MQ);
+  assert.equal(offeredFeatures({ features: exact }).bits, exact.bits, 'what is said in so many words is offered');
+});
 
 test.run();

@@ -1,5 +1,6 @@
 /** Poll threads: start, requests between turns, errors on their way back, and every way in which a thread can end. */
 
+import { readdirSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -155,6 +156,24 @@ test('a module that is not there, or has no lcoreMain, fails the start', async (
     const error = await failure(Lcore.start({ entry: url, name: 'test', data: undefined }));
     assert.match(error.message, module.slice(module.lastIndexOf('/') + 1));
   }
+});
+
+test('a thread that cannot be made leaves no descriptor', async () => {
+  const descriptors = (): number => readdirSync('/proc/self/fd').length;
+  const before = descriptors();
+  // Far more than the threads of the tests before still had open.
+  for (let round = 0; round < 100; round++) {
+    // A function cannot be sent to a thread.
+    const starting = Lcore.start({ entry, name: 'test', data: () => undefined });
+    assert.match(
+      await starting.then(
+        () => 'started',
+        (error) => String(error),
+      ),
+      /DataCloneError/,
+    );
+  }
+  assert.ok(descriptors() <= before, `${before} descriptors before, ${descriptors()} now`);
 });
 
 test('a thread that hangs answers nothing, and is ended in the end', async () => {

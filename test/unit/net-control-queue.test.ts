@@ -17,9 +17,12 @@ import { PlainPackedDevice } from '../support/plain-packed-device.js';
 const test = suite('control queue of the driver');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
 
-async function withQueue(body: (queue: ControlQueue, ring: HandRing, kick: number) => Promise<void>): Promise<void> {
-  using memory = DmaMemory.allocate({ bytes: ringBytes(4, false) + CONTROL_BUFFER_BYTES + 4096, pages: '4K' });
-  const place = placeRing(memory, 4, false);
+async function withQueue(
+  body: (queue: ControlQueue, ring: HandRing, kick: number) => Promise<void>,
+  size = 4,
+): Promise<void> {
+  using memory = DmaMemory.allocate({ bytes: ringBytes(size, false) + CONTROL_BUFFER_BYTES + 4096, pages: '4K' });
+  const place = placeRing(memory, size, false);
   const kick = native.createEventFd(0);
   const queue = new ControlQueue(memory, place, memory.take(CONTROL_BUFFER_BYTES, 64), { kind: 'eventfd', fd: kick });
   try {
@@ -46,19 +49,22 @@ function take(ring: HandRing): { readonly bytes: Uint8Array; readonly ack: Uint8
   return { bytes: ring.buffer(0), ack: ring.buffer(1) };
 }
 
-test('commands one after the other, over the wrap of a small ring', () =>
-  withQueue(async (queue, ring, kick) => {
-    for (let number = 0; number < 10; number++) {
-      const answer = queue.command(4, number, Uint8Array.of(1, 2, number));
-      const { bytes, ack } = take(ring);
-      assert.equal([...bytes], [4, number, 1, 2, number]);
-      assert.is(native.drainEventFd(kick), 1n);
-      ack[0] = number % 2 === 0 ? ControlAck.OK : ControlAck.ERR;
-      ring.use(0, 1);
-      ring.publish();
-      assert.is(await answer, number % 2);
-    }
-  }));
+async function commandsInARow(queue: ControlQueue, ring: HandRing, kick: number): Promise<void> {
+  for (let number = 0; number < 10; number++) {
+    const answer = queue.command(4, number, Uint8Array.of(1, 2, number));
+    const { bytes, ack } = take(ring);
+    assert.equal([...bytes], [4, number, 1, 2, number]);
+    assert.is(native.drainEventFd(kick), 1n);
+    ack[0] = number % 2 === 0 ? ControlAck.OK : ControlAck.ERR;
+    ring.use(0, 1);
+    ring.publish();
+    assert.is(await answer, number % 2);
+  }
+}
+
+test('commands one after the other, over the wrap of small rings', async () => {
+  for (const size of [2, 4]) await withQueue(commandsInARow, size);
+});
 
 test('abuse-D33: an ack that was not written is neither OK nor ERR', () =>
   withQueue(async (queue, ring) => {

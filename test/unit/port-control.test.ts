@@ -13,9 +13,10 @@ import { echoPort } from '../../driver/backend/ports/built-in.js';
 import { ErrorCode } from '../../driver/errors.js';
 import type { RssSettings } from '../../driver/net/control-requests.js';
 import { Port } from '../../driver/net/port.js';
-import type { PortControl } from '../../driver/net/port-control.js';
+import { PortControl } from '../../driver/net/port-control.js';
 import type { PortOptions } from '../../driver/net/port-options.js';
-import { Feature } from '../../driver/spec/features.js';
+import { ControlAck, VlanCommand } from '../../driver/spec/control.js';
+import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { HashType } from '../../driver/spec/net-config.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import { refusal } from '../support/driver-abuse.js';
@@ -260,9 +261,11 @@ test('spec-D41: without the feature a call says which, and why it is not there; 
     [Feature.CTRL_MAC_ADDR, (control) => control.setMacAddress(OTHER)],
     [Feature.RSS, (control) => control.setRss({ key: HASH_KEY, hashTypes: TYPES, table: [0] })],
     [Feature.RSS, (control) => control.rssLimits()],
+    [Feature.HASH_REPORT, (control) => control.setHashReports({ key: HASH_KEY, hashTypes: TYPES })],
     [Feature.CTRL_GUEST_OFFLOADS, (control) => control.setGuestOffloads([])],
     [Feature.NOTF_COAL, (control) => control.setCoalescing({ direction: 'rx' }, { maxPackets: 1, maxMicroseconds: 1 })],
     [Feature.VQ_NOTF_COAL, (control) => control.coalescing('rx', 0)],
+    [Feature.DEVICE_STATS, (control) => control.deviceStatistics()],
   ];
   await using loop = await Loop.open({}, { without: calls.map(([feature]) => feature) });
   for (const [feature, call] of calls) {
@@ -291,6 +294,126 @@ test('a port that is not started says so, and addresses that are none are refuse
   await refusal(control.rssLimits(), ErrorCode.WRONG_STATE);
   await port.start();
   assert.not(control.promiscuous, 'what failed is not made up for');
+});
+
+test('threads that come up while settings are made again get the queues once', async () => {
+  await using loop = await Loop.open();
+  const { control, port } = loop;
+  await control.setPromiscuous(false);
+  await control.setAllMulticast(true);
+  await port.stop();
+  let isStarted = false;
+  const starting = port.start().then(() => {
+    isStarted = true;
+  });
+  // As `launch` does: the port as it is, and what becomes of it.
+  const got: number[] = [];
+  const nothing = async (): Promise<void> => undefined;
+  while (!isStarted) {
+    const number = got.push(port.handle().session === undefined ? 0 : 1) - 1;
+    port.addRemote({
+      quiesce: nothing,
+      release: nothing,
+      leave: nothing,
+      resume: async () => {
+        got[number]! += 1;
+      },
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await starting;
+  assert.ok(got.length > 1);
+  assert.equal(
+    got.filter((count) => count !== 1),
+    [],
+  );
+});
+
+test('groups are replaced as a whole, and addresses of stations stay', async () => {
+  await using loop = await Loop.open();
+  const { control } = loop;
+  const group = (last: number): Uint8Array => Uint8Array.of(1, 0, 0x5e, 0, 0, last);
+  await control.setPromiscuous(false);
+  await control.addMacAddress(OTHER);
+  await control.setMulticastAddresses([group(1), group(2)]);
+  assert.ok(await loop.comesBack(group(2)));
+  await control.setMulticastAddresses([group(1), GROUP]);
+  assert.equal([await loop.comesBack(group(1)), await loop.comesBack(group(2))], [true, false]);
+  assert.ok(await loop.comesBack(OTHER));
+  assert.equal(control.multicastAddresses, [group(1), GROUP]);
+  assert.equal(control.macAddresses, [OTHER, group(1), GROUP]);
+  await refusal(control.setMulticastAddresses([OTHER]), ErrorCode.INVALID_ARGUMENT);
+});
+
+test('the VLAN filter off and on again, over a start, with VLANs that change meanwhile', async () => {
+  const passed = new Set<number>();
+  const control = new PortControl({
+    address: 'a set',
+    queuePairs: 1,
+    maxPairs: 1,
+    live: { features: FeatureSet.of(Feature.CTRL_VQ, Feature.CTRL_VLAN), outcomes: [] },
+    setMacAddress: () => undefined,
+    readConfig: async (_offset, bytes) => new Uint8Array(bytes),
+    command: async (_class, command, data) => {
+      const identifier = data[0]! | (data[1]! << 8);
+      if (command === VlanCommand.ADD) passed.add(identifier);
+      else passed.delete(identifier);
+      return { ack: ControlAck.OK, result: new Uint8Array(0) };
+    },
+    inTurn: (work) => work(),
+  });
+  const restart = async (): Promise<void> => {
+    passed.clear();
+    await control.restore();
+  };
+  await control.setVlan(5, true);
+  await control.setVlan(6, true);
+  await control.setVlanFilter(false);
+  assert.not(control.vlanFilter);
+  assert.is(passed.size, 4096);
+  await control.setVlan(6, false);
+  await control.setVlan(7, true);
+  assert.is(passed.size, 4096);
+  await restart();
+  assert.is(passed.size, 4096);
+  await control.setVlanFilter(true);
+  assert.equal([...passed].sort(), [5, 7]);
+  await restart();
+  assert.equal([...passed], [5, 7]);
+  assert.equal(control.vlans, [5, 7]);
+  control.forget('vlans');
+  await restart();
+  assert.is(passed.size, 0);
+});
+
+test("virtio 1.4, device statistics: what the device has counted, by the document's names", async () => {
+  await using loop = await Loop.open();
+  const packet = Uint8Array.from([...OWN, ...new Array(54).fill(0)]);
+  await loop.exchange([packet, packet]);
+  const { rx, tx, control } = await loop.control.deviceStatistics();
+  assert.is(rx.length, PAIRS);
+  // Two packets and the one to everybody, each a byte longer for its number.
+  assert.equal([tx[0]!['tx_packets'], tx[0]!['tx_bytes'], tx[1]!['tx_packets']], [3n, 183n, 0n]);
+  assert.equal([rx[0]!['rx_packets'], rx[0]!['rx_bytes'], rx[0]!['rx_drops']], [3n, 183n, 0n]);
+  assert.equal(Object.keys(control), ['command_num', 'ok_num']);
+  assert.ok(control['command_num']! > 0n);
+});
+
+test('hash reports: a command of their own, which ends RSS, kept over a start', async () => {
+  const features = [Feature.HASH_REPORT];
+  await using loop = await Loop.open({ demand: features });
+  const { control, port } = loop;
+  await control.setRss({ key: HASH_KEY, hashTypes: TYPES, table: [1] });
+  await control.setHashReports({ key: HASH_KEY, hashTypes: TYPES });
+  for (let round = 0; round < 2; round++) {
+    assert.is(control.rss, undefined);
+    assert.equal(control.hashReports, { key: HASH_KEY, hashTypes: TYPES });
+    assert.equal(await loop.exchange([ipv4(address4('10.0.0.1'), address4('10.0.0.2'), tcp(1, 2))]), [0]);
+    await port.stop();
+    await port.start();
+  }
+  await refusal(control.setHashReports({ key: HASH_KEY, hashTypes: 0x8000_0000 }), ErrorCode.INVALID_ARGUMENT);
+  await refusal(control.setHashReports({ key: new Uint8Array(256), hashTypes: TYPES }), ErrorCode.INVALID_ARGUMENT);
 });
 
 test.run();

@@ -339,6 +339,26 @@ test('a device with smaller rings than were wanted', () =>
     assert.is(await codeOf(port.start()), ErrorCode.DEVICE_BROKEN);
   }));
 
+test('a control queue of one entry has no place for a command and its ack: the device is broken', async () => {
+  for (const ring of ['split', 'packed'] as const) {
+    await withPort(
+      async (port, transport) => {
+        const { available } = port.pool;
+        transport.features = transport.features.with(Feature.CTRL_VQ, Feature.RING_PACKED);
+        const { queueSizeMax } = transport;
+        transport.queueSizeMax = async (index = 0) => (index === 2 ? 1 : await queueSizeMax.call(transport));
+        assert.is(await codeOf(port.start()), ErrorCode.DEVICE_BROKEN);
+        assert.is(port.state, 'stopped');
+        assert.is(port.pool.available, available);
+        assert.is(transport.sharedRanges, 0);
+        transport.queueSizeMax = async (index = 0) => (index === 2 ? 2 : await queueSizeMax.call(transport));
+        await port.start();
+      },
+      { ring },
+    );
+  }
+});
+
 test('abuse-D19, spec-D37: packets are as long as the MTU allows; one below 68 counts for nothing', () =>
   withPort(async (port, transport) => {
     transport.features = transport.features.with(Feature.MTU);
@@ -355,6 +375,66 @@ test('abuse-D19, spec-D37: packets are as long as the MTU allows; one below 68 c
       await port.stop();
     }
   }));
+
+test('spec-D37: an MTU of the application: no more than the device has, and only while the port is stopped', () =>
+  withPort(
+    async (port, transport) => {
+      transport.features = transport.features.with(Feature.MTU);
+      await port.start();
+      assert.equal([port.mtu, port.maxFrameBytes], [1000, 1018]);
+      assert.is(await codeOf(port.setMtu(900)), ErrorCode.WRONG_STATE);
+      await port.stop();
+      for (const mtu of [67, 1501, 65_536, 100.5])
+        assert.is(await codeOf(port.setMtu(mtu)), ErrorCode.INVALID_ARGUMENT);
+      for (const mtu of [68, 1500]) {
+        await port.setMtu(mtu);
+        await port.start();
+        assert.equal([port.mtu, port.maxFrameBytes], [mtu, mtu + 18]);
+        await port.stop();
+      }
+      // A device that has a smaller one now.
+      virtioNetConfig.write(new DataView(transport.config.buffer), { mtu: 1400 });
+      assert.is(await codeOf(port.start()), ErrorCode.INVALID_ARGUMENT);
+      assert.throws(() => new Port(transport, { mtu: 67 }), /from 68 to 65535/);
+    },
+    { mtu: 1000 },
+  ));
+
+test('spec-D38: speed and duplex of the link, and values that are none; read again when the configuration changes', () =>
+  withPort(async (port, transport) => {
+    const view = new DataView(transport.config.buffer);
+    transport.features = transport.features.with(Feature.SPEED_DUPLEX);
+    assert.equal(port.link, { up: false, speed: undefined, duplex: undefined });
+    virtioNetConfig.write(view, { speed: 25_000, duplex: 1 });
+    await port.start();
+    assert.equal(port.link, { up: true, speed: 25_000, duplex: 'full' });
+    for (const [speed, duplex, told] of [
+      [0, 0, { speed: 0, duplex: 'half' }],
+      [0x7fff_ffff, 1, { speed: 0x7fff_ffff, duplex: 'full' }],
+      [0x8000_0000, 2, { speed: undefined, duplex: undefined }],
+      [0xffff_ffff, 0xff, { speed: undefined, duplex: undefined }],
+    ] as const) {
+      virtioNetConfig.write(view, { speed, duplex });
+      transport.onEvent?.({ type: 'config' });
+      const deadline = Date.now() + 20_000;
+      while (port.link.speed !== told.speed || port.link.duplex !== told.duplex) {
+        assert.ok(Date.now() < deadline, JSON.stringify(port.link));
+        await new Promise((resolve) => setTimeout(resolve, 2));
+      }
+    }
+    await port.stop();
+    assert.equal(port.link, { up: false, speed: undefined, duplex: undefined });
+  }));
+
+test('virtio 1.2 §5.1.2: with RSS and without MQ the control queue is behind the last pair that the device has', () =>
+  withPort(
+    async (port, transport) => {
+      transport.features = transport.features.with(Feature.CTRL_VQ, Feature.RSS);
+      await port.start();
+      assert.equal([...transport.queues.keys()], [0, 1, 8]);
+    },
+    { demand: [Feature.RSS] },
+  ));
 
 test('two ports share a pool, and neither takes it down', async () => {
   const transports = [new ScriptedTransport(), new ScriptedTransport()] as const;

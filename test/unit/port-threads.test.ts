@@ -301,6 +301,16 @@ test('a port that cannot be opened: launch fails as that did, and leaves no thre
   assert.is(threads(), before);
 });
 
+test('a thread that dies while its port is still being opened: launch tells of it at once, and leaves no other', async () => {
+  const never = new Promise<Port>(() => undefined);
+  const threads = (): number => readdirSync('/proc/self/task').length;
+  const before = threads();
+  const missing = new URL('./no-such-module.js', worker);
+  const told = launch(never, missing, { threads: 2 }).catch((error) => String(error));
+  assert.match(String(await Promise.race([told, delay(20_000, 'late')])), /no-such-module/);
+  assert.ok(threads() <= before, 'no thread is left');
+});
+
 test('events of a thread arrive with its number', () =>
   withPort(async (port) => {
     await port.start();

@@ -169,6 +169,7 @@ test('packets whose memory goes while they are on their way are dropped and coun
     // The packet of `worldOf` is counted, too.
     assert.is(counted.packets, expected.length + 1);
     assert.is(counted.bytes, 200 * (expected.length + 1));
+    assert.is(sender.count('received'), expected.length + 1, 'what was lost is not received');
     assert.is(receiver.count('sent'), expected.length);
     // The first of them ends what goes directly; those behind it go the other way.
     assert.is(receiver.count('direct'), extra.length === 0 ? isGone[0]! : 0);

@@ -16,7 +16,7 @@ import { NO_IDENTITY, SwitchMember, type SwitchMemberOptions, TRUNK } from './sw
 import { addVlanTag, stripVlanTag, VLAN_ID_MAX } from './vlan-tag.js';
 
 const { FLAGS, WORDS_SHIFT } = PacketField;
-const { FLOODED, STATIONS } = SwitchCounter;
+const { FLOODED, RECEIVED, STATIONS } = SwitchCounter;
 const { DROP_FILTERED, DROP_VLAN, DROP_NOT_TAKEN, DROP_NO_BUFFER, DROP_OFFLOAD, DROP_BETWEEN_THREADS } = SwitchCounter;
 
 /** Packets taken from another thread in a turn. */
@@ -160,6 +160,12 @@ export class LearningSwitch {
 
   /** Takes all packets of a burst that were peeked at: those that can go from guest to guest do. */
   route(packets: PeekedPackets, member: SwitchMember): void {
+    this.#routeAll(packets, member);
+    // They were counted when they were looked at, and did not arrive.
+    if (packets.lost > 0) member.counters[RECEIVED]! -= packets.lost;
+  }
+
+  #routeAll(packets: PeekedPackets, member: SwitchMember): void {
     const { handles } = packets;
     const remaining = packets.isRun ? this.#routeRun(packets, member) : this.#routeEach(packets, member);
     if (remaining === 0) return;

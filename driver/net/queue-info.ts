@@ -1,0 +1,45 @@
+/** What a queue is, and what its entries are: as rte_eth_rx_queue_info, rte_eth_rx_descriptor_status and the like tell. */
+
+import { ErrorCode, VirtioError } from '../errors.js';
+import type { DriverRing } from '../ring/ends.js';
+
+/** A queue of a port. */
+export interface QueueInfo {
+  /** Index of the virtqueue (virtio 1.2 §5.1.2). */
+  readonly index: number;
+  /** Entries of its ring; 0 while the port is stopped. */
+  readonly size: number;
+  readonly format: 'split' | 'packed';
+  /** `threadId` of the thread that polls it, as `node:worker_threads` counts them; undefined where none does. */
+  readonly threadId: number | undefined;
+  /** Whether the device interrupts for it, when it is asked to. */
+  readonly hasInterrupt: boolean;
+}
+
+/**
+ * An entry of a ring. `free`: nobody's. `in-use`: the device has it, an empty buffer or a packet to send. `done`: the device
+ * is done with it: a packet that was received, or a buffer that was sent.
+ */
+export type DescriptorStatus = 'free' | 'in-use' | 'done';
+
+/** Of the receive ring's entry `entry`, counted from the next packet to be received. */
+export function rxDescriptorStatus(ring: DriverRing, entry: number): DescriptorStatus {
+  checkEntry(ring, entry);
+  if (entry < ring.usedCount()) return 'done';
+  return entry < ring.inFlight ? 'in-use' : 'free';
+}
+
+/** Of the transmit ring's entry `entry`, counted from where the next packet goes; behind the free ones are the oldest. */
+export function txDescriptorStatus(ring: DriverRing, entry: number): DescriptorStatus {
+  checkEntry(ring, entry);
+  if (entry < ring.free) return 'free';
+  return entry < ring.free + ring.usedCount() ? 'done' : 'in-use';
+}
+
+function checkEntry({ size }: DriverRing, entry: number): void {
+  if (Number.isInteger(entry) && entry >= 0 && entry < size) return;
+  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `the ring has entries 0 to ${size - 1}, not ${entry}`, {
+    value: entry,
+    advice: 'look at the size that the queue has since the last start',
+  });
+}

@@ -1,0 +1,185 @@
+/** A back-end that tells of a new configuration (vhost-user CONFIG_CHANGE_MSG): link, MTU and announcements reach the port. */
+
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { DeviceThread } from '../../driver/backend/device-thread.js';
+import { NetDevice } from '../../driver/backend/net-device.js';
+import { sinkPort } from '../../driver/backend/ports/built-in.js';
+import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
+import type { Port } from '../../driver/net/port.js';
+import { openPort } from '../../driver/open.js';
+import { NetStatus, virtioNetConfig } from '../../driver/spec/net-config.js';
+import type { TransportEvent } from '../../driver/spec/transport.js';
+import { VhostUserTransport } from '../../driver/transport/vhost-user.js';
+import { FakeBackendListener, type FakeBackendOptions } from '../support/vhost-user-backend.js';
+import { assertNoFdLeak, Id, NEED_REPLY, RawPeer, REPLY, u64s, until, VERSION } from '../support/vhost-user-raw.js';
+
+const test = suite('vhost-user: changes of the configuration');
+const CONFIG_CHANGE = 2;
+/** The usual ones with MTU, and MQ, REPLY_ACK, BACKEND_REQ, CONFIG, STATUS. */
+const FEATURES = 0x1_7042_800bn;
+const PROTOCOL = 0x1_8229n;
+
+async function withFolder(body: (path: string) => Promise<void>): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'changes-'));
+  try {
+    await body(join(folder, 'socket'));
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+/** A port over our own back-end. */
+const withPort = (body: (port: Port, device: NetDevice) => Promise<void>): Promise<void> =>
+  withFolder(async (path) => {
+    const thread = await DeviceThread.start();
+    const device = new NetDevice(thread, { port: sinkPort(), mtu: 9000 });
+    const server = await VhostUserServer.listen(path, { createDevice: () => device });
+    const port = await openPort(`vhost-user:${path}`, { ringSize: 64, pages: '4K' });
+    try {
+      await port.start();
+      await body(port, device);
+    } finally {
+      await port.close();
+      await server.close();
+      await thread.stop();
+    }
+  });
+
+function change(device: NetDevice, values: Parameters<typeof virtioNetConfig.write>[1]): void {
+  virtioNetConfig.write(new DataView(device.config.buffer), values);
+  device.onEvent?.({ type: 'config-changed' });
+}
+
+test('link down and up, as our back-end says', () =>
+  withPort(async (port, device) => {
+    assert.ok(port.linkUp);
+    for (const up of [false, true, false]) {
+      const told = once(port, 'link');
+      change(device, { status: up ? NetStatus.LINK_UP : 0 });
+      assert.equal(await told, [up]);
+    }
+    // A new start is told what holds then.
+    await port.stop();
+    change(device, { status: NetStatus.LINK_UP });
+    await port.start();
+    assert.ok(port.linkUp);
+  }));
+
+test('another MTU counts from the next start on', () =>
+  withPort(async (port, device) => {
+    assert.equal([port.mtu, port.maxFrameBytes], [9000, 9018]);
+    const told = once(port, 'link');
+    change(device, { mtu: 1400, status: 0 });
+    await told;
+    await port.stop();
+    await port.start();
+    assert.equal([port.mtu, port.maxFrameBytes], [1400, 1418]);
+  }));
+
+test('a device that wants to be announced is, each time', () =>
+  withPort(async (port, device) => {
+    for (let round = 0; round < 3; round++) {
+      const told = once(port, 'announce');
+      assert.ok(device.announce());
+      await told;
+      await delay(5);
+    }
+  }));
+
+/** A transport over a scripted back-end, and the channel that it was given. */
+const withChannel = (
+  body: (transport: VhostUserTransport, channel: RawPeer, listener: FakeBackendListener) => Promise<void>,
+  options: FakeBackendOptions = {},
+): Promise<void> =>
+  assertNoFdLeak(() =>
+    withFolder(async (path) => {
+      const listener = new FakeBackendListener(path, { features: FEATURES, protocol: PROTOCOL, mtu: 1500, ...options });
+      const transport = await VhostUserTransport.open(path, { queuePairs: 1, timeoutMs: 5000 });
+      const [fd] = listener.last.last(Id.SET_BACKEND_REQ_FD).fds.splice(0);
+      const channel = new RawPeer(fd!);
+      try {
+        await body(transport, channel, listener);
+      } finally {
+        await transport.close();
+        channel.close();
+        await listener.close();
+      }
+      assert.equal(listener.violations, []);
+    }),
+  );
+
+test('a request is answered where that is asked for, and read anew; another one is refused', () =>
+  withChannel(async (transport, channel, listener) => {
+    const events: TransportEvent[] = [];
+    transport.onEvent = (event) => events.push(event);
+    listener.last.takeLog();
+    await channel.send(CONFIG_CHANGE);
+    await until(() => events.length === 1, 'the change');
+    await channel.send(CONFIG_CHANGE, undefined, { flags: VERSION | NEED_REPLY });
+    assert.equal((await channel.expect(CONFIG_CHANGE, VERSION | REPLY)).payload, u64s(0n));
+    await until(() => events.length === 2, 'the other one');
+    assert.equal(listener.last.takeLog(), ['GET_CONFIG', 'GET_CONFIG']);
+    await channel.send(1, Buffer.alloc(32), { flags: VERSION | NEED_REPLY });
+    assert.equal((await channel.expect(1, VERSION | REPLY)).payload, u64s(1n));
+    assert.equal(
+      events.map(({ type }) => type),
+      ['config', 'config'],
+    );
+    // Its status was 0 from the beginning: it does not keep one.
+    assert.equal([...(await transport.readConfig(6, 2))], [NetStatus.LINK_UP, 0]);
+  }));
+
+test('abuse: a flood of changes is one reading at a time, and few of them', () =>
+  withChannel(async (transport, channel, listener) => {
+    let told = 0;
+    transport.onEvent = () => told++;
+    listener.last.takeLog();
+    const count = 2000;
+    for (let sent = 0; sent < count; sent++) await channel.send(CONFIG_CHANGE);
+    await until(() => told > 0, 'a change');
+    await delay(100);
+    const asked = listener.last.takeLog().length;
+    assert.is(asked, told);
+    assert.ok(asked < count, `${asked} readings for ${count} messages`);
+    assert.is(await transport.status(), 0, 'the connection works');
+  }));
+
+test('abuse: answers to nothing, payloads and descriptors that do not belong there end the channel, not the connection', async () => {
+  const attacks: readonly ((channel: RawPeer) => Promise<void>)[] = [
+    (channel) => channel.send(CONFIG_CHANGE, u64s(0n), { flags: VERSION | REPLY }),
+    (channel) => channel.send(CONFIG_CHANGE, u64s(0n)),
+    (channel) => channel.send(CONFIG_CHANGE, undefined, { fds: [channel.fd] }),
+    (channel) => channel.sendBytes(Buffer.alloc(12, 0xff)),
+  ];
+  for (const attack of attacks) {
+    await withChannel(async (transport, channel) => {
+      const events: TransportEvent[] = [];
+      transport.onEvent = (event) => events.push(event);
+      await attack(channel);
+      assert.is(await channel.receive(), undefined, 'the channel is closed');
+      assert.is(await transport.status(), 0);
+      assert.equal(events, []);
+    });
+  }
+});
+
+test('a back-end that will not have the channel is used without it', () =>
+  withFolder(async (path) => {
+    const refuse = [Id.SET_BACKEND_REQ_FD];
+    const listener = new FakeBackendListener(path, { features: FEATURES, protocol: PROTOCOL, mtu: 1500, refuse });
+    try {
+      const transport = await VhostUserTransport.open(path, { queuePairs: 1, timeoutMs: 5000 });
+      assert.equal([...(await transport.readConfig(10, 2))], [0xdc, 0x05]);
+      await transport.close();
+    } finally {
+      await listener.close();
+    }
+  }));
+
+test.run();
