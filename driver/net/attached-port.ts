@@ -9,6 +9,7 @@ import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { PortRxQueue } from './port-rx-queue.js';
 import { PortTxQueue } from './port-tx-queue.js';
 import { openRing, type QueueHandle } from './queue-handle.js';
+import { queueWork } from './queue-work.js';
 import { RxQueue } from './rx-queue.js';
 import { QueueCounters } from './statistics.js';
 import { TxQueue } from './tx-queue.js';
@@ -31,6 +32,8 @@ export interface PortHandle {
   readonly claims: SharedArrayBuffer;
   /** A `SharedStack` of the packets that ended threads left with the device: free when it is reset. */
   readonly leftovers: SharedArrayBuffer;
+  /** Queues do more than move packets: a thread calls `loadQueueWork` before it takes any. */
+  readonly hasOffloads: boolean;
   readonly session: PortSession | undefined;
 }
 
@@ -179,23 +182,18 @@ export class AttachedPort {
   #openRx(pair: number, slot: PortRxQueue): void {
     const handle = this.#session?.rx[pair];
     if (handle === undefined) return;
-    slot.current = new RxQueue(
-      this.pool,
-      openRing(this.#rings, this.pool, handle),
-      this.#counters.of(handle.index),
-      handle,
-    );
+    const ring = openRing(this.#rings, this.pool, handle);
+    const counters = this.#counters.of(handle.index);
+    const work = handle.offloads && queueWork().rxWork(this.pool, handle, counters);
+    slot.current = new RxQueue(this.pool, ring, counters, handle, work);
   }
 
   #openTx(pair: number, slot: PortTxQueue): void {
     const handle = this.#session?.tx[pair];
     if (handle === undefined) return;
-    slot.current = new TxQueue(
-      this.pool,
-      openRing(this.#rings, this.pool, handle),
-      this.#counters.of(handle.index),
-      handle,
-    );
+    const work = handle.offloads && queueWork().txWork(this.pool, handle);
+    const ring = openRing(this.#rings, this.pool, handle, undefined, work?.writeHeader);
+    slot.current = new TxQueue(this.pool, ring, this.#counters.of(handle.index), handle, work);
   }
 
   #claim(pair: number, queue: number): void {

@@ -35,14 +35,14 @@ export class PortDevice {
   #warnings: readonly string[] = [];
 
   constructor(transport: Transport, rings: DmaMemory, pool: PacketPool, options: PortOptions) {
-    const { queues = 1, ringSize = 256, keepNumBuffers = false, interrupts = 'link' } = options;
+    const { queues = 1, ringSize = 256, interrupts = 'link' } = options;
     this.#transport = transport;
     this.#rings = rings;
     this.#pool = pool;
     this.#queuePairs = queues;
     this.#wantedInterrupts = interrupts;
     this.#memory = new SharedMemory(transport);
-    this.#newQueues = () => new PortQueues(rings, queues, ringSize, keepNumBuffers);
+    this.#newQueues = () => new PortQueues(rings, queues, ringSize, options);
   }
 
   /** The queues, while the device is live. */

@@ -18,6 +18,7 @@ import { OverdueKicks } from './overdue-kicks.js';
 import { type CommandedDevice, PortControl } from './port-control.js';
 import { PortDevice } from './port-device.js';
 import { asFault, isAway, isGone, withQuarantine } from './port-faults.js';
+import { hasOffloads, type OffloadOutcome, offloadOutcomes } from './port-offloads.js';
 import {
   checkOptions,
   checkPool,
@@ -31,6 +32,7 @@ import type { PortRxQueue } from './port-rx-queue.js';
 import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
 import { PortWatch } from './port-watch.js';
+import { loadQueueWork } from './queue-work.js';
 import { RecoveryLimit } from './recovery-limit.js';
 import { QueueCounters } from './statistics.js';
 
@@ -129,6 +131,11 @@ export class Port extends EventEmitter<PortEvents> {
   }
   get features(): FeatureSet | undefined {
     return this.#device.negotiation?.features;
+  }
+  /** Who does what to packets beside moving them, and what that needs; empty before the first start. */
+  get offloads(): readonly OffloadOutcome[] {
+    const { features } = this;
+    return features === undefined ? [] : offloadOutcomes(this.#choices.offloads ?? {}, features);
   }
   /** The MAC address, where the device has one. */
   get macAddress(): Uint8Array | undefined {
@@ -236,6 +243,7 @@ export class Port extends EventEmitter<PortEvents> {
       counters: this.#counters.memory,
       claims: this.#threads.claims,
       leftovers: this.#threads.leftovers,
+      hasOffloads: hasOffloads(this.#choices.offloads),
       session: this.#device.session,
     };
   }
@@ -246,6 +254,7 @@ export class Port extends EventEmitter<PortEvents> {
   }
 
   async #start(): Promise<void> {
+    if (hasOffloads(this.#choices.offloads)) await loadQueueWork();
     const wanted = wishes(this.#choices, this.#transport.kind === 'pci-legacy');
     // The device was reset: what an earlier one could not end has ended then.
     const session = await this.#device.start(wanted, () => this.#threads.takeLeftovers());

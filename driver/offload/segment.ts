@@ -20,6 +20,8 @@ const LAST_FLAGS = TcpFlag.FIN | TcpFlag.PSH;
 
 /** Cuts one packet after the other; allocates nothing but buffers of the pool. */
 export class Segmenter {
+  /** Bytes of the longest segment of the packet last planned. */
+  longest = 0;
   readonly #pool: PacketPool;
   readonly #isPartial: boolean;
   readonly #whole: PacketBytes;
@@ -51,6 +53,7 @@ export class Segmenter {
     if (this.#segmentBytes === 0 || !isOfKind(layers, flags)) return 0;
     const count = Math.ceil((whole.length - layers.payload) / this.#segmentBytes);
     if (count <= MAX_SEGMENTS) this.#count = Math.max(1, count);
+    this.longest = Math.min(whole.length, layers.payload + this.#segmentBytes);
     return this.#count;
   }
 
