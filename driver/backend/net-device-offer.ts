@@ -75,7 +75,8 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
   if (queuePairs > 1 && threads === 1) features = features.with(Feature.RSS);
   // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
   if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ, ...COMMANDED);
-  features = dropUnmetRequirements(features).features;
+  // With a bit go those that need it.
+  features = dropUnmetRequirements(features.without(...(options.without ?? []))).features;
   if (options.mtu !== undefined) features = features.with(Feature.MTU);
   if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);
   return (options.features ?? features).without(...(options.without ?? []));
