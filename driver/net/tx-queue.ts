@@ -99,7 +99,7 @@ export class TxQueue {
     while (ring.unsendable || ring.unprepared) {
       if (ring.unsendable) this.#drop(burst, start + taken);
       else {
-        const preparation = this.#prepare(burst.handles[start + taken]!);
+        const preparation = this.#work!.prepare(burst.handles[start + taken]!, ring.free, ring.size);
         if (preparation === Preparation.LATER) break;
         if (preparation === Preparation.IMPOSSIBLE) this.#take(burst, start + taken, DROP_OFFLOAD);
         else if (preparation === Preparation.CUT) taken += this.#sendSegments(burst.handles, start + taken);
@@ -108,12 +108,6 @@ export class TxQueue {
       this.#bytes += ring.postedBytes;
     }
     return taken;
-  }
-
-  /** A queue without offloads does nothing to packets: what asks for something cannot be sent. */
-  #prepare(handle: number): Preparation {
-    const ring = this.#ring;
-    return this.#work === undefined ? Preparation.IMPOSSIBLE : this.#work.prepare(handle, ring.free, ring.size);
   }
 
   /** Sends what packet `index` was cut into, for which there is room; returns how many packets that were: one. */

@@ -1,6 +1,5 @@
 /** What the driver's ends of both ring formats are made with, and what they keep of chains in flight. */
 
-import { OVERSIZE_FLAGS, PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 
 /** Tables for indirect descriptors in DMA memory: table `i` belongs to descriptor `i` (virtio 1.2 §2.7.5.3, §2.8.7). */
@@ -22,7 +21,7 @@ export interface DriverRingOptions {
   readonly eventIndex: boolean;
   /**
    * Writes the header of a packet that has flags at an offset of the pool's bytes; returns false, whatever it has written,
-   * where something must be done to the packet first. Without it packets with `WORK_FLAGS` are not posted.
+   * where something must be done to the packet first. Without it flags are not looked at.
    */
   readonly writeHeader?: ((handle: number, start: number) => boolean) | undefined;
   /** What `num_buffers` holds in the header of a posted packet stays. */
@@ -35,15 +34,6 @@ export interface DriverRingOptions {
    */
   readonly base?: number | undefined;
 }
-
-/** Flags that ask for something that a plain header does not tell of. */
-const WORK_FLAGS = OVERSIZE_FLAGS | PacketFlag.NEEDS_CHECKSUM | PacketFlag.VLAN;
-
-/** `writeHeader` of a ring that has none: packets that ask for nothing keep the plain header that they have. */
-export const plainHeaders = ({ fields }: PacketPool): NonNullable<DriverRingOptions['writeHeader']> => {
-  const { FLAGS, WORDS } = PacketField;
-  return (handle) => (fields[handle * WORDS + FLAGS]! & WORK_FLAGS) === 0;
-};
 
 /** The length `reclaim` gives for a chain whose device claims to have written more than it could. */
 export const OVERLONG = 0xffff_ffff;

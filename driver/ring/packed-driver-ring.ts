@@ -12,7 +12,6 @@ import {
   type DriverRingOptions,
   HANDLE_MASK,
   OVERLONG,
-  plainHeaders,
   takeAllChains,
   WRITABLE,
 } from './driver-ring-options.js';
@@ -52,7 +51,6 @@ const scope = {
   usedMarks,
   passedPackedEvent,
   writePlainHeader,
-  plainHeaders,
   OVERSIZE_FLAGS,
   MAX_PACKET_BYTES,
 };
@@ -71,7 +69,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Signed, so that a word with its highest bit set, as the marks of every second round are, is no number on the heap. */
   const desc = new Int32Array(views.desc.buffer, views.desc.byteOffset, views.desc.length);
   const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect } = options;
-  const { base = PACKED_START, writeHeader = plainHeaders(pool) } = options;
+  const { base = PACKED_START, writeHeader } = options;
+  /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
+  const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
   /** Bytes of a posted buffer, header included. */
@@ -166,7 +166,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       const at = slot << PACKED_DESC_WORDS_SHIFT;
       const id = freeIds[(firstId + taken) & idMask]!;
       let word = slotMarks | id;
-      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0) {
+      if ((fields[field + NEXT]! | fields[field + flagsOrNext]!) === 0) {
         desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
         desc[at + 1] = lookUpHigh ? iovas[(handle << 1) + 1]! : highWord;
         desc[at + 2] = length + headerBytes;
@@ -178,7 +178,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
           slotMarks ^= PACKED_MARKS;
         }
       } else {
-        if (fields[field + FLAGS] !== 0 && !writeHeader(handle, header)) {
+        if (writeHeader !== undefined && fields[field + FLAGS] !== 0 && !writeHeader(handle, header)) {
           ring.unprepared = true;
           break;
         }
@@ -381,7 +381,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
 
   /** Bytes that a packet may have: a frame's, unless it is to be cut. */
   function longest(field: number): number {
-    return (fields[field + FLAGS]! & OVERSIZE_FLAGS) === 0 ? maxFrameBytes : MAX_PACKET_BYTES;
+    const isOversize = writeHeader !== undefined && (fields[field + FLAGS]! & OVERSIZE_FLAGS) !== 0;
+    return isOversize ? MAX_PACKET_BYTES : maxFrameBytes;
   }
 
   /**

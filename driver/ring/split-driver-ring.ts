@@ -13,7 +13,6 @@ import {
   HANDLE_MASK,
   ID_UNKNOWN,
   OVERLONG,
-  plainHeaders,
   takeAllChains,
   WRITABLE,
 } from './driver-ring-options.js';
@@ -53,7 +52,6 @@ const scope = {
   PLAIN_HEADER_BYTES,
   passedEvent,
   writePlainHeader,
-  plainHeaders,
   OVERSIZE_FLAGS,
   MAX_PACKET_BYTES,
 };
@@ -70,7 +68,9 @@ export const splitDriverRing = specialize(function splitDriverRing(
 ): DriverRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
   const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect, base = 0 } = options;
-  const { writeHeader = plainHeaders(pool) } = options;
+  const { writeHeader } = options;
+  /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
+  const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
   const mask = size - 1;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
@@ -152,7 +152,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
       } else {
         writePlainHeader(pool, header, headerBytes, 0);
       }
-      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0) {
+      if ((fields[field + NEXT]! | fields[field + flagsOrNext]!) === 0) {
         freeHead = (freeHead + 1) & 0xffff;
         ring.free--;
         const at = id << DESC_WORDS_SHIFT;
@@ -163,7 +163,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
         chains[id] = handle + 1;
         bytes += length;
       } else {
-        if (fields[field + FLAGS] !== 0 && !writeHeader(handle, header)) {
+        if (writeHeader !== undefined && fields[field + FLAGS] !== 0 && !writeHeader(handle, header)) {
           ring.unprepared = true;
           break;
         }
@@ -346,7 +346,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
 
   /** Bytes that a packet may have: a frame's, unless it is to be cut. */
   function longest(field: number): number {
-    return (fields[field + FLAGS]! & OVERSIZE_FLAGS) === 0 ? maxFrameBytes : MAX_PACKET_BYTES;
+    const isOversize = writeHeader !== undefined && (fields[field + FLAGS]! & OVERSIZE_FLAGS) !== 0;
+    return isOversize ? MAX_PACKET_BYTES : maxFrameBytes;
   }
 
   /** Fills the descriptors of a packet of several segments, or with flags; returns the head's id, or ID_UNKNOWN without room. */
