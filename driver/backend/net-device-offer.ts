@@ -22,7 +22,7 @@ export interface OfferOptions {
  * Not UFO, for nobody here cuts fragments, and not RSC_EXT: packets that are longer than a frame are as their sender made
  * them, none was joined here.
  */
-const OFFLOADS = [
+export const OFFLOADS = FeatureSet.of(
   Feature.CSUM,
   Feature.HOST_TSO4,
   Feature.HOST_TSO6,
@@ -35,7 +35,7 @@ const OFFLOADS = [
   Feature.GUEST_USO4,
   Feature.GUEST_USO6,
   Feature.GUEST_HDRLEN,
-];
+);
 
 /** Features that are nothing without commands, though they do not require CTRL_VQ by name. */
 const COMMANDED = [Feature.CTRL_GUEST_OFFLOADS, Feature.HASH_REPORT, Feature.DEVICE_STATS];
@@ -52,7 +52,7 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
     Feature.ANY_LAYOUT,
     Feature.MAC,
     Feature.STATUS,
-    ...OFFLOADS,
+    ...OFFLOADS.bits,
     Feature.MRG_RXBUF,
     Feature.INDIRECT_DESC,
     Feature.EVENT_IDX,
