@@ -142,6 +142,16 @@ test('without the features the driver does it all, and tshark finds every checks
     }),
   ));
 
+test('long packets end when the port turns them off by command, and begin again (§5.1.6.5.8)', () =>
+  withTap([], 'split', async (port, space) => {
+    await port.control.setGuestOffloads([Feature.GUEST_CSUM]);
+    const { arrivals } = await converse(port, space, 4);
+    assert.equal([arrivals.long, arrivals.checked], [0, arrivals.packets]);
+    await port.control.setGuestOffloads([Feature.GUEST_CSUM, Feature.GUEST_TSO4, Feature.GUEST_TSO6]);
+    const again = await converse(port, space, 6);
+    assert.ok(again.arrivals.long > 0, JSON.stringify(again.arrivals));
+  }));
+
 test('with CSUM alone the driver cuts, and leaves the checksums of its segments to the device', () =>
   withTap(SEGMENTATION, 'split', async (port, space) => {
     assert.equal(
