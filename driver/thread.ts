@@ -20,5 +20,6 @@ export type { LaunchContext } from './net/launch-worker.js';
 export type { PacketWaitOptions } from './net/packet-wait.js';
 export type { PortRxQueue } from './net/port-rx-queue.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
+export { OffloadRequests } from './offload/request.js';
 export { PcapReader } from './pcap/pcap-reader.js';
 export { PcapWriter } from './pcap/pcap-writer.js';

@@ -77,7 +77,7 @@ export const TapBuffer = {
 export const TAP_REFUSED = 0x1_0000;
 
 /** What the reader of a tap does for the kernel (TUN_F_*). */
-export const TapOffload = { CHECKSUM: 1, TSO4: 2, TSO6: 4, TSO_ECN: 8 } as const;
+export const TapOffload = { CHECKSUM: 1, TSO4: 2, TSO6: 4, TSO_ECN: 8, USO4: 0x20, USO6: 0x40 } as const;
 
 /** A region of another address space, mapped by this thread. */
 export interface RegionOptions {

@@ -118,7 +118,7 @@ function writePart(
       tx_bytes: moved[1],
       tx_interrupts: moved[2],
       tx_drops: all,
-      tx_drop_malformed: BigInt(drops.runt + drops.tooLong + drops.direction + drops.address),
+      tx_drop_malformed: BigInt(drops.runt + drops.tooLong + drops.direction + drops.address + drops.offload),
     },
     at,
   );

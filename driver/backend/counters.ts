@@ -35,6 +35,8 @@ export const RingCounter = {
   DROP_FILTER_VLAN: 17,
   /** Dropped: longer than the MTU. */
   DROP_ABOVE_MTU: 18,
+  /** Dropped: the work that is left on the packet (checksum, segments) cannot be done as its header has it. */
+  DROP_OFFLOAD: 19,
   COUNT: 24,
 } as const;
 
@@ -51,6 +53,7 @@ export const ringDropReasons = {
   filterBroadcast: RingCounter.DROP_FILTER_BROADCAST,
   filterVlan: RingCounter.DROP_FILTER_VLAN,
   aboveMtu: RingCounter.DROP_ABOVE_MTU,
+  offload: RingCounter.DROP_OFFLOAD,
 } as const;
 export type RingDropReason = keyof typeof ringDropReasons;
 

@@ -7,6 +7,7 @@ import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
 import { PeekedPackets } from './peeked-packets.js';
+import { RequestedWork } from './requested-work.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
@@ -34,6 +35,8 @@ export class FromGuestQueue {
   readonly peeked: PeekedPackets;
   readonly #context: RingContext;
   readonly #jobs: BurstJobs;
+  /** Of a guest that may ask for something. */
+  readonly #requested: RequestedWork | undefined;
   readonly #handles = new Uint32Array(DEVICE_BURST);
   /** Bytes of the packet that is in each chain; 0 drops it. */
   readonly #lengths = new Uint32Array(DEVICE_BURST);
@@ -44,6 +47,7 @@ export class FromGuestQueue {
   constructor(context: RingContext) {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
+    this.#requested = context.requests === 0 ? undefined : new RequestedWork(context);
     this.peeked = new PeekedPackets(context, this.#lengths);
   }
 
@@ -125,12 +129,20 @@ export class FromGuestQueue {
       }
       return this.#finish(burst, this.#standing(popped, popped));
     }
+    const start = burst.count;
     burst.count += popped;
     counters[PACKETS]! += popped;
     counters[BYTES]! += bytes;
+    this.#readRequests(burst, start);
     ring.returnEmpty(popped);
     this.#context.caller.call(ring);
     return popped;
+  }
+
+  /** Looks at the headers of packets `start` on, where the guest may ask for something in them. */
+  #readRequests(burst: Burst, start: number): void {
+    if (this.#requested === undefined || this.#jobs.asksNothing(burst.handles, start, burst.count - start)) return;
+    this.#requested.read(burst, start);
   }
 
   /** Consumes and drops what is there: a ring that is started and not enabled (vhost-user, "Ring states"). */
@@ -268,7 +280,9 @@ export class FromGuestQueue {
       counters[PACKETS]! += 1;
       counters[BYTES]! += length;
     }
+    const start = burst.count;
     burst.count = to;
+    this.#readRequests(burst, start);
     ring.returnEmpty(taken);
     this.#context.caller.call(ring);
     return taken;

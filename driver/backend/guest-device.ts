@@ -19,7 +19,8 @@ import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
 import { deviceFailure, GuestRings } from './guest-rings.js';
 import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
-import { type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
+import { workFromGuest } from './offload-work.js';
+import { freePackets, type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
 import { poolReserve } from './pool-reserve.js';
 import type { BackendPort } from './ports/backend-port.js';
 import { isRouting, type RoutingPort } from './ports/routing-port.js';
@@ -54,6 +55,10 @@ export class GuestDevice {
   readonly #bounces: boolean;
   readonly #router: RoutingPort | undefined;
   readonly #polls: boolean;
+  /** Work that the guest may ask for and the port does not do. */
+  #served = 0;
+  /** What the port was told of the guest. */
+  #guestWork = -1;
   readonly #queuePairs: number;
   readonly #burst: Burst;
   readonly #reserve: number;
@@ -124,6 +129,7 @@ export class GuestDevice {
       shared: this.#shared,
       commands: this.#commands,
       steering: this.#steering,
+      filter: this.#filter,
       coalescing: this.#coalescing,
       queuePairs,
       pairs: options.pairs ?? Array.from({ length: queuePairs }, (_, pair) => pair),
@@ -141,6 +147,7 @@ export class GuestDevice {
     this.#commands.setFeatures(features);
     this.#offloads = guestOffloadsOf(features);
     this.#shared.guestOffloads = this.#offloads;
+    this.#served = workFromGuest(features) & ~(this.#port.takesWork ?? 0);
     this.#hasPackedRings = features.has(Feature.RING_PACKED);
     // A driver that gives no commands is not bound by those of the one before it.
     if (!features.has(Feature.CTRL_VQ)) {
@@ -194,20 +201,25 @@ export class GuestDevice {
     const receive = this.#rings.release(receiveqIndex(number));
     const transmit = this.#rings.release(transmitqIndex(number));
     const waiting = packPackets(pair.waiting);
-    pair.waiting.free();
+    const completed = packPackets(pair.completed.burst);
+    const requested = packPackets(pair.requested);
+    pair.counters[RingCounter.DROP_NOT_TAKEN]! +=
+      freePackets(pair) - waiting.length - completed.length - requested.length;
     this.#queues.remove(pair);
-    return { receive, transmit, waiting, port: this.#port.releasePair?.(number) };
+    return { receive, transmit, waiting, completed, requested, port: this.#port.releasePair?.(number) };
   }
 
   /** Goes on with a pair. @throws VirtioError NO_RESOURCES without buffers for the packets that wait; nothing is taken then */
-  adoptPair(number: number, { receive, transmit, waiting, port }: PairOnTheMove): void {
+  adoptPair(number: number, { receive, transmit, waiting, completed, requested, port }: PairOnTheMove): void {
     const pair = this.#queues.newPair(number);
-    unpackPackets(waiting, pair.waiting);
-    this.#queues.add(pair);
     try {
+      unpackPackets(waiting, pair.waiting);
+      unpackPackets(completed, pair.completed.burst);
+      unpackPackets(requested, pair.requested);
+      this.#queues.add(pair);
       this.#port.adoptPair?.(number, port);
     } catch (error) {
-      pair.waiting.free();
+      freePackets(pair);
       this.#queues.remove(pair);
       throw error;
     }
@@ -220,7 +232,7 @@ export class GuestDevice {
     this.#shared.activePairs = this.#queuePairs;
     this.#forgetCommands();
     this.#announcements.length = 0;
-    for (const { waiting } of this.#queues.pairs) waiting.free();
+    for (const pair of this.#queues.pairs) freePackets(pair);
   }
 
   close(): void {
@@ -243,6 +255,7 @@ export class GuestDevice {
   }
 
   #turn(): number {
+    if (this.#shared.guestWork !== this.#guestWork) this.#tellPort();
     let moved = this.#polls ? this.#port.poll!() : 0;
     const { pairs, control } = this.#queues;
     this.#coalescing.poll();
@@ -257,6 +270,12 @@ export class GuestDevice {
     return moved;
   }
 
+  /** The guest's commands may come on another thread. */
+  #tellPort(): void {
+    this.#guestWork = this.#shared.guestWork;
+    this.#port.guestTakes?.(this.#guestWork);
+  }
+
   #pollPair(pair: Pair): number {
     const { number, transmit, receive, waiting } = pair;
     let moved = 0;
@@ -266,6 +285,7 @@ export class GuestDevice {
       // A buffer without a translation waits in the guest: no burst of such a guest is begun and not ended.
       else if (this.#router !== undefined && !this.#memory.isTranslated)
         moved += this.#route(number, transmit, this.#router);
+      else if (this.#served !== 0) moved += this.#takeAwayServed(pair, transmit);
       else moved += this.#takeAway(number, transmit);
     }
     // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
@@ -276,15 +296,16 @@ export class GuestDevice {
         this.#port.toGuest(waiting, number);
         if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
       }
-      if (waiting.count > 0) moved += receive.give(waiting);
+      if (waiting.count > 0 || pair.completed.isWaiting) moved += receive.give(waiting);
     }
     // The host's buffers are for all guests: what one does not take goes when they run low.
-    if (waiting.count > 0 && this.#resources.pool.available < this.#reserve) this.#dropWaiting(pair);
+    const isHolding = waiting.count > 0 || pair.completed.isWaiting;
+    if (isHolding && this.#resources.pool.available < this.#reserve) this.#dropWaiting(pair);
     return moved;
   }
 
-  #dropWaiting({ counters, waiting }: Pair): void {
-    counters[RingCounter.DROP_NOT_TAKEN]! += waiting.count;
+  #dropWaiting({ counters, completed, waiting }: Pair): void {
+    counters[RingCounter.DROP_NOT_TAKEN]! += completed.free() + waiting.count;
     waiting.free();
   }
 
@@ -373,6 +394,20 @@ export class GuestDevice {
     // What the port left there is lost, or the burst would not hold the next one.
     if (burst.count > 0) burst.free();
     return taken;
+  }
+
+  /** Takes packets for a port that does none of the work they ask for: the host does it before. */
+  #takeAwayServed({ number, requested, served }: Pair, transmit: FromGuestQueue): number {
+    const room = this.#port.room(number);
+    if (room === 0) return 0;
+    const taken = requested.count > 0 || served.isWaiting ? 0 : transmit.take(requested, DEVICE_BURST);
+    served.takeFrom(requested, this.#served, room < DEVICE_BURST ? room : DEVICE_BURST);
+    const { burst } = served;
+    const given = burst.count;
+    if (given > 0) this.#port.fromGuest(burst, number);
+    // As in `#takeAway`.
+    if (burst.count > 0) burst.free();
+    return taken > given ? taken : given;
   }
 
   #serve(control: ControlQueue): number {

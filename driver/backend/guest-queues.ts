@@ -7,10 +7,11 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { TableScratch } from '../ring/indirect-tables.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
-import { controlqIndex, receiveqIndex } from '../spec/net-config.js';
+import { controlqIndex, receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { type Caller, callerFor } from './caller.js';
+import { CompletedPackets } from './completed-packets.js';
 import { CONTROL_SCRATCH_BYTES } from './control-command.js';
 import type { ControlCommands } from './control-commands.js';
 import { ControlQueue } from './control-queue.js';
@@ -20,7 +21,9 @@ import { FromGuestQueue } from './from-guest-queue.js';
 import type { GuestMemory } from './guest-memory.js';
 import type { RingHost } from './guest-rings.js';
 import type { NotificationCoalescing } from './notification-coalescing.js';
+import { workFromGuest } from './offload-work.js';
 import type { Pair } from './pair.js';
+import type { ReceiveFilter } from './receive-filter.js';
 import type { ReceiveSteering } from './receive-steering.js';
 import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
 import type { SharedState } from './shared-state.js';
@@ -44,6 +47,7 @@ export interface GuestQueuesOptions {
   readonly shared: SharedState;
   readonly commands: ControlCommands;
   readonly steering: ReceiveSteering;
+  readonly filter: ReceiveFilter;
   readonly coalescing: NotificationCoalescing;
   /** Queue pairs of the device. */
   readonly queuePairs: number;
@@ -78,14 +82,19 @@ export class GuestQueues implements RingHost {
 
   /** A pair that is not polled yet. */
   newPair(number: number): Pair {
+    const { pool } = this.#options.resources;
+    const [receive, transmit] = [receiveqIndex(number), transmitqIndex(number)];
     return {
       number,
       receive: undefined,
       transmit: undefined,
       parkedReceive: undefined,
       parkedTransmit: undefined,
-      waiting: new Burst(this.#options.resources.pool, DEVICE_BURST),
-      counters: this.#options.counters.of(receiveqIndex(number)),
+      waiting: new Burst(pool, DEVICE_BURST),
+      completed: new CompletedPackets(pool, this.#options.counters.of(receive), this.#options.filter),
+      requested: new Burst(pool, DEVICE_BURST),
+      served: new CompletedPackets(pool, this.#options.counters.of(transmit)),
+      counters: this.#options.counters.of(receive),
     };
   }
 
@@ -110,7 +119,7 @@ export class GuestQueues implements RingHost {
   }
 
   opened(index: number, ring: DeviceRing, setup: RingSetup, features: FeatureSet): void {
-    const { resources, memory, counters, commands, steering, miss } = this.#options;
+    const { resources, memory, counters, shared, commands, steering, miss } = this.#options;
     const { pool, scratch } = resources;
     const caller = this.#callerFor(index, setup, features);
     if (index === this.controlIndex) {
@@ -121,6 +130,7 @@ export class GuestQueues implements RingHost {
       return;
     }
     this.reportsHashes = features.has(Feature.HASH_REPORT);
+    const pair = this.pair(index >>> 1);
     const context: RingContext = {
       ring,
       engine: memory.engine,
@@ -129,11 +139,13 @@ export class GuestQueues implements RingHost {
       caller,
       headerBytes: netHeaderBytes(features),
       mergeable: features.has(Feature.MRG_RXBUF),
+      requests: workFromGuest(features),
+      shared,
+      completed: pair.completed,
       hashes: this.reportsHashes ? steering : undefined,
       onMiss: (low, high, bytes, direction) => miss(index, low, high, bytes, direction),
       snapshot: this.#snapshot,
     };
-    const pair = this.pair(index >>> 1);
     if ((index & 1) === 0) {
       pair.parkedReceive = undefined;
       pair.receive = new ToGuestQueue(context);

@@ -31,6 +31,7 @@ export class GuestReceiver implements DirectReceiver {
     if (pair?.receive === undefined) return false;
     return (
       pair.waiting.count === 0 &&
+      !pair.completed.isWaiting &&
       pair.receive.relay.isUsual &&
       rings.isEnabled(2 * number) &&
       number < shared.activePairs &&

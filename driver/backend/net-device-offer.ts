@@ -16,6 +16,27 @@ export interface OfferOptions {
   readonly mtu?: number | undefined;
 }
 
+/**
+ * Checksums and segmentation, for whatever port: what a receiver does not do, the host does (`CompletedPackets`).
+ *
+ * Not UFO, for nobody here cuts fragments, and not RSC_EXT: packets that are longer than a frame are as their sender made
+ * them, none was joined here.
+ */
+export const OFFLOADS = FeatureSet.of(
+  Feature.CSUM,
+  Feature.HOST_TSO4,
+  Feature.HOST_TSO6,
+  Feature.HOST_ECN,
+  Feature.HOST_USO,
+  Feature.GUEST_CSUM,
+  Feature.GUEST_TSO4,
+  Feature.GUEST_TSO6,
+  Feature.GUEST_ECN,
+  Feature.GUEST_USO4,
+  Feature.GUEST_USO6,
+  Feature.GUEST_HDRLEN,
+);
+
 /** Features that are nothing without commands, though they do not require CTRL_VQ by name. */
 const COMMANDED = [Feature.CTRL_GUEST_OFFLOADS, Feature.HASH_REPORT, Feature.DEVICE_STATS];
 
@@ -34,6 +55,7 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
     Feature.ANY_LAYOUT,
     Feature.MAC,
     Feature.STATUS,
+    ...OFFLOADS.bits,
     Feature.MRG_RXBUF,
     Feature.INDIRECT_DESC,
     Feature.EVENT_IDX,

@@ -4,6 +4,7 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { PacketView } from '../memory/packet-view.js';
+import type { CompletedPackets } from './completed-packets.js';
 import type { FromGuestQueue } from './from-guest-queue.js';
 import type { RingOnTheMove } from './guest-rings.js';
 import type { ToGuestQueue } from './to-guest-queue.js';
@@ -18,6 +19,11 @@ export interface Pair {
   parkedTransmit: FromGuestQueue | undefined;
   /** Packets on their way to the guest that it has no buffers for yet. */
   readonly waiting: Burst;
+  /** Those before them that the host has worked on in place of the guest. */
+  readonly completed: CompletedPackets;
+  /** Packets of the guest on their way to a port that does none of the work they ask for, and those where it is done. */
+  readonly requested: Burst;
+  readonly served: CompletedPackets;
   /** Of the receiveq. */
   readonly counters: Float64Array;
 }
@@ -34,12 +40,23 @@ export interface PairOnTheMove {
   readonly receive: RingOnTheMove;
   readonly transmit: RingOnTheMove;
   readonly waiting: readonly PacketOnTheMove[];
+  /** Of `Pair.completed` and `Pair.requested`; segments behind a burst of them are lost. */
+  readonly completed: readonly PacketOnTheMove[];
+  readonly requested: readonly PacketOnTheMove[];
   /** What the port of the old thread tells that of the new one. */
   readonly port: unknown;
 }
 
 const { FLAGS, VLAN_AND_PORT, HASH, CHECKSUM, DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
 const FIELDS = [FLAGS, VLAN_AND_PORT, HASH, CHECKSUM] as const;
+
+/** Frees all packets that wait for either side of a pair; returns how many there were. */
+export function freePackets({ waiting, completed, requested, served }: Pair): number {
+  const count = waiting.count + requested.count;
+  waiting.free();
+  requested.free();
+  return count + completed.free() + served.free();
+}
 
 /** Copies the packets of a burst, which keeps them. */
 export function packPackets(burst: Burst): PacketOnTheMove[] {

@@ -4,7 +4,7 @@
  */
 
 import type { Burst } from '../memory/burst.js';
-import { PacketField, PacketFlag } from '../memory/packet-fields.js';
+import { OVERSIZE_FLAGS, PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { RxCommand } from '../spec/control.js';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
@@ -24,8 +24,6 @@ export const VLAN_IDENTIFIERS = 4096;
 const VLAN_MASK = VLAN_IDENTIFIERS - 1;
 /** EtherType of a tag (IEEE 802.1Q), as two bytes. */
 const TAG = [0x81, 0x00] as const;
-/** Flags of packets that others cut into ones of the right length. */
-const SEGMENTS = PacketFlag.SEGMENT_TCP4 | PacketFlag.SEGMENT_TCP6 | PacketFlag.SEGMENT_UDP;
 /** Bytes that are looked at: addresses, EtherType, and the identifier behind it. */
 const LOOKED_AT = ETHERNET_HEADER_BYTES + 2;
 
@@ -179,15 +177,18 @@ export class ReceiveFilter {
 
   /** Drops the packets from `start` on that the guest does not want, or that are too long, and counts them by reason. */
   apply(burst: Burst, start: number, counters: Float64Array): void {
-    if ((this.#words[ACTIVE]! & LIMITED) !== 0) this.#limit(burst, start, counters);
+    this.limit(burst, start, counters);
     if ((this.#words[ACTIVE]! & SAID) !== 0) this.#filter(burst, start, counters);
   }
 
   /**
+   * Drops the packets from `start` on that are too long, where there is an MTU.
+   *
    * "The device MUST NOT pass received packets that exceed mtu (plus low level ethernet header length) size with gso_type
    * NONE or ECN" (virtio 1.2 §5.1.4.1); a tag belongs to that header.
    */
-  #limit(burst: Burst, start: number, counters: Float64Array): void {
+  limit(burst: Burst, start: number, counters: Float64Array): void {
+    if ((this.#words[ACTIVE]! & LIMITED) === 0) return;
     const { handles, count } = burst;
     const most = this.#words[LIMIT]!;
     let to = start;
@@ -207,7 +208,7 @@ export class ReceiveFilter {
     const { fields } = this.#pool;
     const field = handle << WORDS_SHIFT;
     const length = fields[field + PACKET_LENGTH]!;
-    if (length <= most || (fields[field + FLAGS]! & SEGMENTS) !== 0) return false;
+    if (length <= most || (fields[field + FLAGS]! & OVERSIZE_FLAGS) !== 0) return false;
     return length > most + this.#tagBytes(handle);
   }
 

@@ -6,7 +6,9 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { MissListener } from '../ring/indirect-tables.js';
 import type { Caller } from './caller.js';
+import type { CompletedPackets } from './completed-packets.js';
 import type { ReceiveSteering } from './receive-steering.js';
+import type { SharedState } from './shared-state.js';
 
 /** Packets a turn moves for one ring at most. */
 export const DEVICE_BURST = 64;
@@ -22,6 +24,12 @@ export interface RingContext {
   readonly caller: Caller;
   readonly headerBytes: number;
   readonly mergeable: boolean;
+  /** Of a transmitq: what the guest's packets may ask for, as `PacketFlag`s; with 0 nobody looks. */
+  readonly requests: number;
+  /** Of a receiveq: what the guest's packets may ask of it. */
+  readonly shared: SharedState;
+  /** Of a receiveq: packets that ask for more, once that is done. */
+  readonly completed: CompletedPackets;
   /** With HASH_REPORT: writes the hash of a packet into its header. */
   readonly hashes?: ReceiveSteering | undefined;
   /** Told of a buffer without a translation: its chain, and those behind it, wait. */

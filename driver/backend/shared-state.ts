@@ -1,11 +1,15 @@
 /** What the poll threads of one device and its control plane share. */
 
+import { workToGuest } from './offload-work.js';
+
 /** Pairs that the driver has turned on. */
 const ACTIVE_PAIRS = 0;
 /** Bits of `GuestOffloadBit` that are on, in two words. */
 const GUEST_OFFLOADS = 1;
+/** The same as `PacketFlag`s. */
+const GUEST_WORK = 3;
 /** From here on a word a ring: whether a call in band was reported and not handled yet. */
-const PENDING_CALLS = 3;
+const PENDING_CALLS = 4;
 
 /** A few words in shared memory; every thread has an object of its own over them. */
 export class SharedState {
@@ -37,6 +41,11 @@ export class SharedState {
   set guestOffloads(offloads: bigint) {
     for (const word of [0, 1])
       this.words[GUEST_OFFLOADS + word] = Number(BigInt.asIntN(32, offloads >> BigInt(32 * word)));
+    Atomics.store(this.words, GUEST_WORK, workToGuest(offloads));
+  }
+  /** What packets for the guest may leave to it, as `PacketFlag`s. */
+  get guestWork(): number {
+    return this.words[GUEST_WORK]!;
   }
 
   /** Notes that a call of this ring is on its way; false when one is already. */

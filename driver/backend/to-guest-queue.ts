@@ -2,15 +2,18 @@
 
 import { CopyDirection, CopyJob, CopyStatus } from '../../native/index.js';
 import type { Burst } from '../memory/burst.js';
-import { PacketField } from '../memory/packet-fields.js';
+import { PacketField, PacketFlag } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
+import { NetHeaderWriter } from '../offload/header.js';
 import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
+import { ALL_WORK } from './offload-work.js';
 import { RelayToGuest } from './relay-to-guest.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
+const { NEEDS_CHECKSUM, CHECKSUM_VALID } = PacketFlag;
 const {
   GUEST_LOW,
   GUEST_HIGH,
@@ -33,6 +36,7 @@ export class ToGuestQueue {
   readonly relay: RelayToGuest;
   readonly #context: RingContext;
   readonly #jobs: BurstJobs;
+  readonly #headers: NetHeaderWriter;
   readonly #lengths = new Uint32Array(MAX_CHAINS);
   /** Bytes that each chain takes: sums of 32-bit lengths, exact. */
   readonly #capacities = new Float64Array(MAX_CHAINS);
@@ -42,6 +46,7 @@ export class ToGuestQueue {
   constructor(context: RingContext) {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes, context.hashes);
+    this.#headers = new NetHeaderWriter(context.pool, context.headerBytes, ALL_WORK | CHECKSUM_VALID);
     this.relay = new RelayToGuest(context, this.#jobs);
   }
 
@@ -55,8 +60,9 @@ export class ToGuestQueue {
    * Returns how many left the burst. Those that can never be delivered are dropped and counted.
    */
   give(burst: Burst): number {
+    const { ring, engine, pool, counters, completed } = this.#context;
+    if (completed.isWaiting) return this.#giveCompleted(burst);
     if (burst.count === 0) return 0;
-    const { ring, engine, pool, counters } = this.#context;
     counters[POLLS]! += 1;
     const wanted = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
     const popped = ring.pop(wanted);
@@ -66,12 +72,12 @@ export class ToGuestQueue {
     }
     // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
     this.relay.isUsual = ring.allWritable;
-    if (!ring.allWritable) return this.#giveScattered(burst);
+    if (!ring.allWritable) return this.#giveUnusual(burst);
     const { handles } = burst;
     const { jobs } = engine;
     const lengths = this.#lengths;
     const bytes = this.#jobs.deliver(handles, lengths, popped);
-    if (bytes < 0) return this.#giveScattered(burst);
+    if (bytes < 0) return this.#giveUnusual(burst);
     if (engine.run(popped) > 0) {
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
@@ -90,9 +96,30 @@ export class ToGuestQueue {
     return popped;
   }
 
+  /** The general case, and before it what the guest leaves to the host. */
+  #giveUnusual(burst: Burst): number {
+    const refused = ALL_WORK & ~this.#context.shared.guestWork;
+    for (let index = 0; index < burst.count; index++) {
+      if ((this.#flagsOf(burst.handles[index]!) & refused) !== 0) return this.#giveCompleted(burst);
+    }
+    return this.#giveScattered(burst);
+  }
+
+  /** Has the host do what the guest does not, and delivers that: all that is there waits in one line. */
+  #giveCompleted(burst: Burst): number {
+    const { completed, shared } = this.#context;
+    completed.takeFrom(burst, ALL_WORK & ~shared.guestWork, DEVICE_BURST);
+    return completed.burst.count === 0 ? 0 : this.#giveScattered(completed.burst);
+  }
+
+  #flagsOf(handle: number): number {
+    return this.#context.pool.fields[(handle << WORDS_SHIFT) + FLAGS]!;
+  }
+
   /** The general case: packets of several segments, guest buffers of any shape, several buffers a packet. */
   #giveScattered(burst: Burst): number {
-    const { ring, engine, pool, counters, headerBytes, mergeable } = this.#context;
+    const { ring, engine, pool, counters, headerBytes, mergeable, shared } = this.#context;
+    const refused = ALL_WORK & ~shared.guestWork;
     const popped = ring.pop(MAX_CHAINS);
     const { firstJob } = ring;
     const source = this.#context.snapshot.take(firstJob[popped]!);
@@ -112,6 +139,11 @@ export class ToGuestQueue {
       if (pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]! < headerBytes) {
         // No chain is taken for it: `#finish` frees it with the rest.
         counters[RingCounter.DROP_NO_ROOM]! += 1;
+        continue;
+      }
+      if ((this.#flagsOf(handle) & refused) !== 0) {
+        // The guest has turned it off since: "MUST NOT set" holds from then on (virtio 1.2 §5.1.6.4.1).
+        counters[RingCounter.DROP_OFFLOAD]! += 1;
         continue;
       }
       let room = 0;
@@ -170,10 +202,13 @@ export class ToGuestQueue {
   }
 
   #writeHeader(handle: number, buffers: number): void {
-    const { pool, headerBytes, hashes } = this.#context;
+    const { pool, headerBytes, hashes, shared } = this.#context;
     const dataOffset = pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
     const header = pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes;
-    writePlainHeader(pool, header, headerBytes, buffers);
+    // "If the VIRTIO_NET_F_GUEST_CSUM feature was not negotiated, the device MUST set flags to zero" (virtio 1.2 §5.1.6.4.1).
+    const mayTell = (shared.guestWork & NEEDS_CHECKSUM) !== 0;
+    if (mayTell && this.#flagsOf(handle) !== 0) this.#headers.write(handle, header, buffers);
+    else writePlainHeader(pool, header, headerBytes, buffers);
     hashes?.report(handle, header);
   }
 

@@ -1,9 +1,10 @@
 /** Which of a device's feature bits go over a vhost-user connection, and which protocol features go with them. */
 
 import { ErrorCode, VirtioError } from '../errors.js';
-import { Feature, FeatureSet, featureRequirements } from '../spec/features.js';
+import { dropUnmetRequirements, Feature, FeatureSet, featureRequirements } from '../spec/features.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
 import type { DeviceModel } from './device-model.js';
+import { OFFLOADS } from './net-device-offer.js';
 
 /** Bits about commands, which a front-end that serves the control queue itself does not pass on. */
 const COMMANDED = [
@@ -105,10 +106,13 @@ export function explainFeature(bit: number, device: DeviceModel, accepted: Featu
  * What the device is told of the bits that a front-end accepted.
  *
  * A front-end serves the control queue itself and may leave CTRL_VQ out while it accepts bits that need it, as DPDK
- * does with MQ. The requirement is met then, only elsewhere.
+ * does with MQ. The requirement is met then, only elsewhere. Offloads that lack what they need are as if they had not been
+ * accepted: QEMU lets each be turned off by itself, offers what needs it all the same, and Linux accepts that.
  */
 export function deviceFeatures(accepted: FeatureSet, device: DeviceModel): FeatureSet {
-  const features = accepted.without(...OWN, ...(device.offered.has(Feature.MQ) ? [] : [Feature.MQ]));
+  const own = accepted.without(...OWN, ...(device.offered.has(Feature.MQ) ? [] : [Feature.MQ]));
+  const unmet = [...dropUnmetRequirements(own).dropped.keys()];
+  const features = own.without(...unmet.filter((bit) => OFFLOADS.has(bit)));
   const needsControl = features.bits.some((bit) =>
     featureRequirements.get(bit)?.some((group) => group.includes(Feature.CTRL_VQ)),
   );

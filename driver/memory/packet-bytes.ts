@@ -102,25 +102,34 @@ export class PacketBytes {
     for (let index = 0; index < length; index++) this.setU8(to + index, this.u8(from + index));
   }
 
+  /** Copies `length` bytes of another packet, which is in the same pool, from its position `from` to position `to`. */
+  copyFrom(other: PacketBytes, to: number, from: number, length: number): void {
+    this.#check(to, length);
+    other.#check(from, length);
+    const { bytes } = this.#pool;
+    for (let done = 0; done < length; ) {
+      this.#seek(to + done);
+      other.#seek(from + done);
+      const piece = Math.min(length - done, this.#end - to - done, other.#end - from - done);
+      const source = other.#base + from + done;
+      bytes.copyWithin(this.#base + to + done, source, source + piece);
+      done += piece;
+    }
+  }
+
   /** The ones' complement sum, 0 to 65535, of `length` bytes as 16-bit words (RFC 1071); an odd last byte counts as a word's first. */
   sum(position: number, length: number): number {
     this.#check(position, length);
-    const { bytes } = this.#pool;
     const end = position + length;
     let sum = 0;
-    let isOdd = false;
     for (let at = position; at < end; ) {
       this.#seek(at);
       const until = this.#end < end ? this.#end : end;
-      let index = this.#base + at;
-      const last = this.#base + until;
-      // A segment holds less than 64 KiB, so its sum stays below 2^31.
-      let part = 0;
-      if (isOdd) part += bytes[index++]!;
-      for (; index + 1 < last; index += 2) part += (bytes[index]! << 8) | bytes[index + 1]!;
-      isOdd = index < last;
-      if (isOdd) part += bytes[index]! << 8;
-      sum = addToSum(addToSum(sum, part & 0xffff), part >>> 16);
+      const piece = sumOfMemory(this.#pool, this.#base + at, this.#base + until);
+      // The sum of swapped words is the swapped sum (RFC 1071 §2 (B)): memory's words are little-endian, and where a piece
+      // begins at an odd address, or with the second byte of a word, they lie across the words that are summed.
+      const isSwapped = ((at - position + this.#base + at) & 1) === 0;
+      sum = addToSum(sum, isSwapped ? ((piece << 8) | (piece >>> 8)) & 0xffff : piece);
       at = until;
     }
     return sum;
@@ -202,4 +211,26 @@ export class PacketBytes {
     this.#end = from + fields[field + SEGMENT_LENGTH]!;
     this.#base = offset + Math.imul(segment, bufferBytes) + fields[field + DATA_OFFSET]! - from;
   }
+}
+
+/** The ones' complement sum of the little-endian words of memory from `start` to `end`, which is less than 64 KiB on. */
+function sumOfMemory({ bytes, halfWords, words }: PacketPool, start: number, end: number): number {
+  let at = start;
+  let sum = 0;
+  if ((at & 1) !== 0 && at < end) sum += bytes[at++]! << 8;
+  if ((at & 2) !== 0 && at + 2 <= end) {
+    sum += halfWords[at >>> 1]!;
+    at += 2;
+  }
+  // Halves of a word apart: the sum of 64 KiB of them is below 2^32.
+  for (const last = end - 3; at < last; at += 4) {
+    const word = words[at >>> 2]!;
+    sum += (word & 0xffff) + (word >>> 16);
+  }
+  if (at + 2 <= end) {
+    sum += halfWords[at >>> 1]!;
+    at += 2;
+  }
+  if (at < end) sum += bytes[at]!;
+  return addToSum(sum & 0xffff, sum >>> 16);
 }

@@ -21,7 +21,7 @@ export const PacketField = {
   VLAN_AND_PORT: 5,
   /** Flow hash. */
   HASH: 6,
-  /** csum_start in bits 0 to 15, csum_offset in bits 16 to 31. */
+  /** csum_start in bits 0 to 15, csum_offset in bits 16 to 31; with COALESCED, numbers of segments and of duplicate ACKs. */
   CHECKSUM: 7,
   /** Words a packet: two packets a cache line. */
   WORDS: 8,
@@ -44,4 +44,12 @@ export const PacketFlag = {
   VLAN: 0x0040,
   /** `HASH` holds a hash. */
   HASH: 0x0080,
+  /** The device has made one packet of several segments, and `CHECKSUM` tells how many (RSC_INFO, virtio 1.2 §5.1.6.4.1). */
+  COALESCED: 0x0100,
+  /** Larger than a frame: to be cut into IP fragments (UDP fragmentation, which newer devices do not have). */
+  FRAGMENT_UDP: 0x0200,
 } as const;
+
+/** Flags of packets that are larger than a frame; the segment size goes with them. */
+export const OVERSIZE_FLAGS =
+  PacketFlag.SEGMENT_TCP4 | PacketFlag.SEGMENT_TCP6 | PacketFlag.SEGMENT_UDP | PacketFlag.FRAGMENT_UDP;

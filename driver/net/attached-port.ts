@@ -11,6 +11,7 @@ import { talliesOf } from './packet-tally.js';
 import { PortRxQueue } from './port-rx-queue.js';
 import { PortTxQueue } from './port-tx-queue.js';
 import { openRing, type QueueHandle } from './queue-handle.js';
+import { queueWork } from './queue-work.js';
 import { RxQueue } from './rx-queue.js';
 import { QueueCounters } from './statistics.js';
 import { TalliedRxQueue, TalliedTxQueue } from './tallied-queues.js';
@@ -36,6 +37,8 @@ export interface PortHandle {
   readonly claims: SharedArrayBuffer;
   /** A `SharedStack` of the packets that ended threads left with the device: free when it is reset. */
   readonly leftovers: SharedArrayBuffer;
+  /** Queues do more than move packets: a thread calls `loadQueueWork` before it takes any. */
+  readonly hasOffloads: boolean;
   readonly session: PortSession | undefined;
 }
 
@@ -189,23 +192,27 @@ export class AttachedPort {
   #openRx(pair: number, slot: PortRxQueue): void {
     const handle = this.#session?.rx[pair];
     if (handle === undefined) return;
-    const { index } = handle;
-    const parts = [this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(index), handle] as const;
+    const { index, offloads } = handle;
+    const counters = this.#counters.of(index);
+    const work = offloads && queueWork().rxWork(this.pool, handle, counters);
+    const parts = [this.pool, openRing(this.#rings, this.pool, handle), counters, handle, work] as const;
     slot.current =
       this.#tallies === undefined
         ? new RxQueue(...parts)
-        : new TalliedRxQueue(...parts, talliesOf(this.#tallies, index));
+        : new TalliedRxQueue(talliesOf(this.#tallies, index), ...parts);
   }
 
   #openTx(pair: number, slot: PortTxQueue): void {
     const handle = this.#session?.tx[pair];
     if (handle === undefined) return;
-    const { index } = handle;
-    const parts = [this.pool, openRing(this.#rings, this.pool, handle), this.#counters.of(index), handle] as const;
+    const { index, offloads } = handle;
+    const work = offloads && queueWork().txWork(this.pool, handle);
+    const ring = openRing(this.#rings, this.pool, handle, undefined, work?.writeHeader);
+    const parts = [this.pool, ring, this.#counters.of(index), handle, work] as const;
     slot.current =
       this.#tallies === undefined
         ? new TxQueue(...parts)
-        : new TalliedTxQueue(...parts, talliesOf(this.#tallies, index));
+        : new TalliedTxQueue(talliesOf(this.#tallies, index), ...parts);
   }
 
   #claim(pair: number, queue: number): void {

@@ -16,18 +16,12 @@ import {
 } from '../spec/net-config.js';
 import { netHeaderBytes } from '../spec/net-header.js';
 import type { Transport } from '../spec/transport.js';
+import { longPacketFeatures } from './port-offloads.js';
 
 const VLAN_TAG_BYTES = 4;
 /** Longest packet that a device may put into one buffer (virtio 1.2 §5.1.6.3.1): without segmentation, and with. */
 const RECEIVE_FRAME_BYTES = 1514;
 const RECEIVE_SEGMENT_BYTES = 65_589;
-const guestSegmentation = [
-  Feature.GUEST_TSO4,
-  Feature.GUEST_TSO6,
-  Feature.GUEST_UFO,
-  Feature.GUEST_USO4,
-  Feature.GUEST_USO6,
-];
 
 /** What a port goes by until its next start. */
 export interface DeviceLimits {
@@ -84,7 +78,7 @@ export async function readDeviceLimits(
 function checkReceiveBuffers(pool: PacketPool, features: FeatureSet): number {
   const receiveBytes = pool.bufferBytes - pool.headroom;
   if (features.has(Feature.MRG_RXBUF)) return receiveBytes;
-  const isSegmented = guestSegmentation.some((feature) => features.has(feature));
+  const isSegmented = longPacketFeatures.some((feature) => features.has(feature));
   const needed = isSegmented ? RECEIVE_SEGMENT_BYTES : RECEIVE_FRAME_BYTES;
   if (receiveBytes >= needed) return receiveBytes;
   const header = netHeaderBytes(features);

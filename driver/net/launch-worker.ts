@@ -6,6 +6,7 @@ import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { InterruptIdle, type WakeSource } from '../lcore/interrupt-idle.js';
 import { AttachedPort, type PortHandle, type PortSession } from './attached-port.js';
 import type { LaunchData } from './launch.js';
+import { loadQueueWork } from './queue-work.js';
 
 /** What an application's `run` gets. */
 export interface LaunchContext {
@@ -56,6 +57,8 @@ const WAIT_MS = 1000;
 
 /** The ports of this thread, as the control plane hands them over, stops and starts them. */
 class ThreadPorts {
+  /** Some port's queues do more than move packets. */
+  hasOffloads = false;
   #attached: readonly AttachedPort[] | undefined;
   #failure: unknown;
 
@@ -79,6 +82,7 @@ class ThreadPorts {
   /** What fails here ends the thread: nobody waits for the answer. */
   #attach(handles: readonly PortHandle[]): void {
     this.#attached = [];
+    this.hasOffloads = handles.some((handle) => handle.hasOffloads);
     try {
       this.#attached = AttachedPort.attach(handles);
     } catch (error) {
@@ -95,8 +99,10 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<unk
   const { module, index, count, data: own } = data as LaunchData;
   const application = (await import(module)) as Application;
   if (application.run === undefined) throw new Error(`${module} has no export run`);
-  const ports = new ThreadPorts(stop).wait(stop);
+  const threadPorts = new ThreadPorts(stop);
+  const ports = threadPorts.wait(stop);
   if (ports === undefined) return undefined;
+  if (threadPorts.hasOffloads) await loadQueueWork();
   const [port] = ports;
   if (port === undefined) throw new Error('no port was launched');
   const serving = serveWhileAwaiting(stop, ports);

@@ -3,6 +3,7 @@
 import { ErrorCode, VirtioError } from '../errors.js';
 import { dropUnmetRequirements, Feature, FeatureSet, featureName } from '../spec/features.js';
 import type { OfferedFeatures } from '../spec/transport.js';
+import { longPacketFeatures, offloadFeatures, type PortOffloads } from './port-offloads.js';
 
 /** A feature the driver asks for, and its reason. */
 export interface Wish {
@@ -10,6 +11,8 @@ export interface Wish {
   readonly reason: string;
   /** Without it the driver refuses the device. */
   readonly required?: boolean;
+  /** Another feature, without which the driver cannot use it. */
+  readonly needs?: Feature;
 }
 
 /** What became of one feature bit. */
@@ -47,6 +50,8 @@ export interface FeatureChoices {
   readonly ring?: 'split' | 'packed' | undefined;
   /** The device drops packets of VLANs that `control.setVlan` has not turned on. Default off: those of all VLANs come. */
   readonly vlanFilter?: boolean | undefined;
+  /** What is done to packets beside moving them. Default: nothing. */
+  readonly offloads?: PortOffloads | undefined;
   /** Features without which the device is refused. */
   readonly demand?: readonly Feature[] | undefined;
 }
@@ -95,6 +100,11 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
     list.push({ feature: Feature.RSS, reason: 'to choose the queue of each flow' });
     list.push({ feature: Feature.MQ, reason: `to use ${queuePairs} queue pairs`, required: true });
   }
+  for (const [feature, reason] of offloadFeatures(choices.offloads ?? {})) {
+    // No buffer of a pool takes the 65562 bytes that such a packet may have.
+    if (longPacketFeatures.includes(feature)) list.push({ feature, reason, needs: Feature.MRG_RXBUF });
+    else list.push({ feature, reason });
+  }
   for (const feature of demand) {
     checkDriven(feature);
     const index = list.findIndex((wish) => wish.feature === feature);
@@ -128,10 +138,12 @@ function checkDriven(feature: number): void {
 export function negotiate(offered: OfferedFeatures, wanted: readonly Wish[]): Negotiation {
   const all = offered.device.union(offered.transport);
   const wishSet = FeatureSet.of(...wanted.map((wish) => wish.feature));
-  const { features, dropped } = dropUnmetRequirements(all.intersection(wishSet));
+  const both = all.intersection(wishSet);
+  const unusable = wanted.filter(({ feature, needs }) => needs !== undefined && both.has(feature) && !both.has(needs));
+  const { features, dropped } = dropUnmetRequirements(both.without(...unusable.map(({ feature }) => feature)));
   const outcomes = all.union(wishSet).bits.map((feature): FeatureOutcome => {
     const wish = wanted.find((candidate) => candidate.feature === feature);
-    const lacking = dropped.get(feature);
+    const lacking = dropped.get(feature) ?? (unusable.includes(wish!) ? [wish!.needs!] : undefined);
     const offeredBy = offered.device.has(feature) ? 'device' : offered.transport.has(feature) ? 'transport' : 'nobody';
     return {
       feature,

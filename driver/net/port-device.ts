@@ -38,7 +38,7 @@ export class PortDevice {
   #limits: DeviceLimits | undefined;
 
   constructor(transport: Transport, rings: DmaMemory, pool: PacketPool, options: PortOptions) {
-    const { queues = 1, ringSize = 256, keepNumBuffers = false, interrupts = 'link', mtu } = options;
+    const { queues = 1, ringSize = 256, interrupts = 'link', mtu } = options;
     this.mtu = mtu;
     this.#transport = transport;
     this.#rings = rings;
@@ -46,7 +46,7 @@ export class PortDevice {
     this.#queuePairs = queues;
     this.#wantedInterrupts = interrupts;
     this.#memory = new SharedMemory(transport);
-    this.#newQueues = () => new PortQueues(rings, queues, ringSize, keepNumBuffers);
+    this.#newQueues = () => new PortQueues(rings, queues, ringSize, options);
   }
 
   /** The queues, once they are published and while the device is live. */

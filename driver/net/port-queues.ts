@@ -10,6 +10,8 @@ import type { Transport } from '../spec/transport.js';
 import type { PortSession } from './attached-port.js';
 import { CONTROL_BUFFER_BYTES, type ControlAnswer, ControlQueue } from './control-queue.js';
 import type { DeviceLimits } from './device-limits.js';
+import { hasOffloads, type PortOffloads, rxOffloads, txOffloads } from './port-offloads.js';
+import type { PortOptions } from './port-options.js';
 import {
   clearRing,
   placeRing,
@@ -38,6 +40,8 @@ interface PairPlaces {
   readonly tx: RingPlace;
 }
 
+type QueueOptions = Pick<PortOptions, 'keepNumBuffers' | 'offloads'>;
+
 /** Places the rings once, and sets them up at each start. */
 export class PortQueues {
   readonly #memory: DmaMemory;
@@ -45,16 +49,18 @@ export class PortQueues {
   readonly #controlRing: RingPlace;
   readonly #controlBuffer: number;
   readonly #keepNumBuffers: boolean;
+  readonly #offloads: PortOffloads | undefined;
   #control: ControlQueue | undefined;
 
-  constructor(memory: DmaMemory, queuePairs: number, ringSize: number, keepNumBuffers: boolean) {
+  constructor(memory: DmaMemory, queuePairs: number, ringSize: number, options: QueueOptions) {
     this.#memory = memory;
     this.#pairs = Array.from({ length: queuePairs }, () => ({
       rx: placeRing(memory, ringSize, false),
       tx: placeRing(memory, ringSize, true),
     }));
     this.#controlRing = placeRing(memory, CONTROL_RING_SIZE, false);
-    this.#keepNumBuffers = keepNumBuffers;
+    this.#keepNumBuffers = options.keepNumBuffers ?? false;
+    this.#offloads = hasOffloads(options.offloads) ? options.offloads : undefined;
     this.#controlBuffer = memory.take(CONTROL_BUFFER_BYTES, 64);
   }
 
@@ -75,9 +81,14 @@ export class PortQueues {
     const tx: QueueHandle[] = [];
     for (const [pair, places] of this.#pairs.entries()) {
       const index = receiveqIndex(pair);
-      const handle = await this.#setUpQueue(transport, index, places.rx, features, maxFrameBytes);
-      rx.push(interrupts ? { ...handle, interruptFd: transport.interruptFd?.(index) } : handle);
-      tx.push(await this.#setUpQueue(transport, transmitqIndex(pair), places.tx, features, maxFrameBytes));
+      const receiver = await this.#setUpQueue(transport, index, places.rx, features, maxFrameBytes);
+      rx.push({
+        ...receiver,
+        offloads: this.#offloads && rxOffloads(this.#offloads, features),
+        interruptFd: interrupts ? transport.interruptFd?.(index) : undefined,
+      });
+      const transmitter = await this.#setUpQueue(transport, transmitqIndex(pair), places.tx, features, maxFrameBytes);
+      tx.push({ ...transmitter, offloads: this.#offloads && txOffloads(features) });
     }
     if (features.has(Feature.CTRL_VQ) && transport.controlCommand === undefined) {
       const handle = await this.#setUpQueue(

@@ -21,6 +21,7 @@ import { createTallies } from './packet-tally.js';
 import { PortControl } from './port-control.js';
 import { PortDevice } from './port-device.js';
 import { PortLifecycle } from './port-lifecycle.js';
+import { hasOffloads, type OffloadOutcome, offloadOutcomes, type PortOffloads } from './port-offloads.js';
 import {
   checkOptions,
   checkPool,
@@ -36,6 +37,7 @@ import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
 import { type PortLink, PortWatch } from './port-watch.js';
 import type { QueueInfo } from './queue-info.js';
+import { loadQueueWork } from './queue-work.js';
 import { QueueCounters } from './statistics.js';
 import { Turns } from './turns.js';
 
@@ -51,6 +53,7 @@ export class Port extends EventEmitter<PortEvents> {
   readonly control: PortControl;
   readonly #transport: Transport;
   readonly #queuePairs: number;
+  readonly #offloads: PortOffloads;
   readonly #rings: DmaMemory;
   readonly #ownsPool: boolean;
   readonly #resources: readonly AsyncDisposable[];
@@ -79,6 +82,7 @@ export class Port extends EventEmitter<PortEvents> {
     this.id = nextPortId++;
     this.#transport = transport;
     this.#queuePairs = queues;
+    this.#offloads = options.offloads ?? {};
     this.#format = ring;
     this.#rings = DmaMemory.allocate({ bytes: ringMemoryBytes(queues, ringSize), pages, lock, physical });
     this.#ownsPool = options.pool === undefined;
@@ -151,6 +155,11 @@ export class Port extends EventEmitter<PortEvents> {
   get features(): FeatureSet | undefined {
     return this.#device.negotiation?.features;
   }
+  /** Who does what to packets beside moving them, and what that needs; empty before the first start. */
+  get offloads(): readonly OffloadOutcome[] {
+    const { features } = this;
+    return features === undefined ? [] : offloadOutcomes(this.#offloads, features);
+  }
   /** The MAC address, where the device has one. */
   get macAddress(): Uint8Array | undefined {
     return this.#device.macAddress;
@@ -196,6 +205,7 @@ export class Port extends EventEmitter<PortEvents> {
       const { state } = this.#lifecycle;
       if (state === 'started' || state === 'closed') throw this.#wrongState('start');
       if (this.#recovery.unplugged !== undefined) throw this.#recovery.unplugged;
+      if (hasOffloads(this.#offloads)) await loadQueueWork();
       await this.#recovery.start();
     });
   }
@@ -297,6 +307,7 @@ export class Port extends EventEmitter<PortEvents> {
       tallies: this.#tallies,
       claims: this.#threads.claims,
       leftovers: this.#threads.leftovers,
+      hasOffloads: hasOffloads(this.#offloads),
       session: this.#device.session,
     };
   }

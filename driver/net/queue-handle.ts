@@ -13,6 +13,7 @@ import type { Doorbell } from '../spec/pci-function.js';
 import { packedRingParts, splitRingParts, virtqDesc } from '../spec/ring.js';
 import type { QueueAddresses } from '../spec/transport.js';
 import { highWord, lowWord, roundUp } from '../units.js';
+import type { QueueOffloads } from './port-offloads.js';
 
 /** Segments of a packet that go through an indirect table: 64 KiB in the smallest buffers that are usual. */
 export const INDIRECT_ENTRIES = 36;
@@ -42,6 +43,8 @@ export interface QueueHandle {
   /** Longest packet that may be sent, Ethernet header included. */
   readonly maxFrameBytes: number;
   readonly doorbell: Doorbell;
+  /** What is done to packets beside moving them; undefined where nothing is. */
+  readonly offloads?: QueueOffloads | undefined;
   /** Signalled when the device has used buffers, once it was asked for that; undefined without interrupts. */
   readonly interruptFd?: number | undefined;
 }
@@ -123,8 +126,14 @@ export function clearRing(memory: DmaMemory, place: RingPlace): void {
   (place.packed ? packedRingViews(memory, place) : ringViews(memory, place)).clear();
 }
 
-/** The driver's end of a queue, over memory that is cleared but for what `base` tells (`DriverRingOptions.base`). */
-export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle, base?: number): DriverRing {
+/** The driver's end of a queue, over memory that is cleared but for what `base` tells (`DriverRingOptions`). */
+export function openRing(
+  memory: DmaMemory,
+  pool: PacketPool,
+  queue: QueueHandle,
+  base?: number,
+  writeHeader?: DriverRingOptions['writeHeader'],
+): DriverRing {
   const options: DriverRingOptions = {
     pool,
     headerBytes: queue.headerBytes,
@@ -133,6 +142,7 @@ export function openRing(memory: DmaMemory, pool: PacketPool, queue: QueueHandle
     keepNumBuffers: queue.keepNumBuffers,
     indirect: indirectTables(memory, queue.ring),
     base,
+    writeHeader,
   };
   if (queue.ring.packed) return packedDriverRing(packedRingViews(memory, queue.ring), options);
   return splitDriverRing(ringViews(memory, queue.ring), options);

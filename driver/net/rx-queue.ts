@@ -10,6 +10,7 @@ import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
 import { type DescriptorStatus, rxDescriptorStatus } from './queue-info.js';
+import type { RxWork } from './queue-work.js';
 import { type RxPackets, rxPackets } from './rx-packets.js';
 import { QueueCounter } from './statistics.js';
 
@@ -30,6 +31,7 @@ export class RxQueue {
   readonly #headerBytes: number;
   readonly #mergeable: boolean;
   readonly #packets: RxPackets;
+  readonly #work: RxWork | undefined;
   readonly #refillStep: number;
   readonly #lengths: Uint32Array;
   /** Buffers on their way into the ring, and the rest of a packet that a burst cut in two. */
@@ -39,9 +41,14 @@ export class RxQueue {
   readonly interruptFd: number | undefined;
   #open = true;
 
-  /** Fills the ring: call it when the device is ready (after DRIVER_OK). */
-  constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle) {
+  /**
+   * Fills the ring: call it when the device is ready (after DRIVER_OK).
+   *
+   * @param work what a queue with offloads does
+   */
+  constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle, work?: RxWork) {
     this.#pool = pool;
+    this.#work = work;
     this.#ring = ring;
     this.#counters = counters;
     this.#ringer = new DoorbellRinger(queue.doorbell);
@@ -88,6 +95,7 @@ export class RxQueue {
     const usual = this.#packets.takeUsual(burst.handles, start, end);
     counters[BYTES]! += this.#packets.bytes;
     burst.count = usual === end ? end : this.#takeOthers(burst, usual, end);
+    if (this.#work !== undefined) counters[BYTES]! -= this.#work.finish(burst, start);
     const received = burst.count - start;
     counters[PACKETS]! += received;
     if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();

@@ -28,6 +28,8 @@ export const QueueCounter = {
   LOST_IN_FLIGHT: 13,
   /** No count: how far the ring had come at the last kick that was saved, as a notification tells it. */
   SAVED_POSITION: 14,
+  /** Dropped: received with a header that cannot be, or to be sent with flags that it is not what they say. */
+  DROP_OFFLOAD: 15,
   COUNT: 16,
 } as const;
 
@@ -39,6 +41,7 @@ export const dropReasons = {
   tooLong: QueueCounter.DROP_TOO_LONG,
   noHeadroom: QueueCounter.DROP_NO_HEADROOM,
   lostInFlight: QueueCounter.LOST_IN_FLIGHT,
+  offload: QueueCounter.DROP_OFFLOAD,
 } as const;
 export type DropReason = keyof typeof dropReasons;
 

@@ -7,11 +7,12 @@ import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
 import { type DescriptorStatus, txDescriptorStatus } from './queue-info.js';
+import { Preparation, type TxWork } from './queue-work.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, SAVED_POSITION, RING_FULL } = QueueCounter;
-const { DROP_TOO_LONG, DROP_NO_HEADROOM, LOST_IN_FLIGHT } = QueueCounter;
+const { DROP_TOO_LONG, DROP_NO_HEADROOM, DROP_OFFLOAD, LOST_IN_FLIGHT } = QueueCounter;
 /** Descriptors reclaimed at a time: several lines of the used ring. */
 const RECLAIM_STEP = 64;
 
@@ -25,12 +26,15 @@ export class TxQueue {
   /** Reclaims when fewer descriptors than this are free: in large steps, so that the used ring is read by the line. */
   readonly #reclaimBelow: number;
   readonly #handles: Uint32Array;
+  readonly #work: TxWork | undefined;
   /** Bytes of the packets that the send under way has posted. */
   #bytes = 0;
   #open = true;
 
-  constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle) {
+  /** @param work what a queue with offloads does */
+  constructor(pool: PacketPool, ring: DriverRing, counters: Float64Array, queue: QueueHandle, work?: TxWork) {
     this.#pool = pool;
+    this.#work = work;
     this.#ring = ring;
     this.#counters = counters;
     this.#ringer = new DoorbellRinger(queue.doorbell);
@@ -59,7 +63,7 @@ export class TxQueue {
   /**
    * Sends what fits, in order; the rest stays in the burst, moved to its front. Returns how many were taken.
    *
-   * Packets that can never be sent (too long, no room for a header) are dropped and counted.
+   * Packets that can never be sent are dropped and counted: too long, no room for a header, not what their flags say.
    */
   send(burst: Burst): number {
     if (!this.#open) return 0;
@@ -95,19 +99,34 @@ export class TxQueue {
   /** Posts packets from `start` on and drops those that can never be sent; returns how many were taken. */
   #post(burst: Burst, start: number): number {
     const ring = this.#ring;
-    let taken = this.postTo(burst, start);
-    while (ring.unsendable) {
-      this.#drop(burst, start + taken);
-      taken += this.postTo(burst, start + taken);
+    let taken = this.postTo(burst.handles, start, burst.count - start);
+    while (ring.unsendable || ring.unprepared) {
+      if (ring.unsendable) this.#drop(burst, start + taken);
+      else {
+        const preparation = this.#work!.prepare(burst.handles[start + taken]!, ring.free, ring.size);
+        if (preparation === Preparation.LATER) break;
+        if (preparation === Preparation.IMPOSSIBLE) this.#take(burst, start + taken, DROP_OFFLOAD);
+        else if (preparation === Preparation.CUT) taken += this.#sendSegments(burst.handles, start + taken);
+      }
+      taken += this.postTo(burst.handles, start + taken, burst.count - start - taken);
     }
     return taken;
   }
 
   /** Posts packets from `start` on, as far as they go; returns how many were taken. */
-  protected postTo(burst: Burst, start: number): number {
-    const taken = this.#ring.postPackets(burst.handles, start, burst.count - start);
+  protected postTo(handles: Uint32Array, start: number, count: number): number {
+    const taken = this.#ring.postPackets(handles, start, count);
     this.#bytes += this.#ring.postedBytes;
     return taken;
+  }
+
+  /** Sends what packet `index` was cut into, for which there is room; returns how many packets that were: one. */
+  #sendSegments(handles: Uint32Array, index: number): 1 {
+    const { segments, segmentCount } = this.#work!;
+    const posted = this.postTo(segments, 0, segmentCount);
+    this.#pool.free(segments, posted, segmentCount - posted);
+    this.#pool.free(handles, index, 1);
+    return 1;
   }
 
   /** Gives packets that the device has sent back to the pool, `most` of them; returns how many. `send` does it when needed. */
@@ -137,7 +156,11 @@ export class TxQueue {
   #drop(burst: Burst, index: number): void {
     const field = burst.handles[index]! * PacketField.WORDS;
     const noHeadroom = this.#pool.fields[field + PacketField.DATA_OFFSET]! < this.#headerBytes;
-    this.#counters[noHeadroom ? DROP_NO_HEADROOM : DROP_TOO_LONG]! += 1;
+    this.#take(burst, index, noHeadroom ? DROP_NO_HEADROOM : DROP_TOO_LONG);
+  }
+
+  #take(burst: Burst, index: number, reason: number): void {
+    this.#counters[reason]! += 1;
     this.#pool.free(burst.handles, index, 1);
     burst.handles.copyWithin(index, index + 1, burst.count);
     burst.count--;

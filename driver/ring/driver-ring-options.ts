@@ -19,6 +19,11 @@ export interface DriverRingOptions {
   readonly maxFrameBytes: number;
   /** EVENT_IDX was accepted. */
   readonly eventIndex: boolean;
+  /**
+   * Writes the header of a packet that has flags at an offset of the pool's bytes; returns false, whatever it has written,
+   * where something must be done to the packet first. Without it flags are not looked at.
+   */
+  readonly writeHeader?: ((handle: number, start: number) => boolean) | undefined;
   /** What `num_buffers` holds in the header of a posted packet stays. */
   readonly keepNumBuffers?: boolean | undefined;
   /** INDIRECT_DESC was accepted, and these tables are for it. */

@@ -17,7 +17,9 @@ export interface DriverRing {
   readonly postedBytes: number;
   /** Whether the last `postPackets` stopped at a packet that can never be posted: too long, or no room for a header. */
   readonly unsendable: boolean;
-  /** Writes a plain header before each packet and posts it for the device to read; returns how many were taken, in order. */
+  /** Whether it stopped at a packet whose flags ask for what must be done before it is posted (`writeHeader`). */
+  readonly unprepared: boolean;
+  /** Writes a header before each packet and posts it for the device to read; returns how many were taken, in order. */
   postPackets(handles: Uint32Array, start: number, count: number): number;
   /** Posts empty buffers for the device to write; returns how many were taken. */
   postBuffers(handles: Uint32Array, start: number, count: number): number;

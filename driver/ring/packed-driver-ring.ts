@@ -1,7 +1,8 @@
 /** The driver's end of a packed ring (virtio 1.2 §2.8). */
 
-import { PacketField } from '../memory/packet-fields.js';
+import { OVERSIZE_FLAGS, PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
+import { MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { DescFlag, pvirtqDesc, RingEvent } from '../spec/ring.js';
 import { specialize } from '../specialize.js';
@@ -29,7 +30,7 @@ import {
   WRAP,
 } from './packed-views.js';
 
-const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, WORDS_SHIFT } = PacketField;
 const DESC_BYTES = pvirtqDesc.bytes;
 /** Size of the header that is written as three words. */
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
@@ -50,6 +51,8 @@ const scope = {
   usedMarks,
   passedPackedEvent,
   writePlainHeader,
+  OVERSIZE_FLAGS,
+  MAX_PACKET_BYTES,
 };
 
 /**
@@ -66,7 +69,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Signed, so that a word with its highest bit set, as the marks of every second round are, is no number on the heap. */
   const desc = new Int32Array(views.desc.buffer, views.desc.byteOffset, views.desc.length);
   const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect } = options;
-  const { base = PACKED_START } = options;
+  const { base = PACKED_START, writeHeader } = options;
+  /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
+  const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
   /** Bytes of a posted buffer, header included. */
@@ -81,6 +86,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     broken: undefined as string | undefined,
     postedBytes: 0,
     unsendable: false,
+    unprepared: false,
     position: base,
     postPackets,
     postBuffers,
@@ -124,6 +130,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   function postPackets(handles: Uint32Array, start: number, count: number): number {
     ring.postedBytes = 0;
     ring.unsendable = false;
+    ring.unprepared = false;
     if (ring.broken !== undefined) return 0;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const freeBefore = ring.free;
@@ -140,7 +147,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
-      if (length > maxFrameBytes || dataOffset < headerBytes) {
+      if ((length > maxFrameBytes && length > longest(field)) || dataOffset < headerBytes) {
         ring.unsendable = true;
         break;
       }
@@ -160,7 +167,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       const at = slot << PACKED_DESC_WORDS_SHIFT;
       const id = freeIds[(firstId + taken) & idMask]!;
       let word = slotMarks | id;
-      if (fields[field + NEXT] === 0) {
+      if ((fields[field + NEXT]! | fields[field + flagsOrNext]!) === 0) {
         desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
         desc[at + 1] = lookUpHigh ? iovas[(handle << 1) + 1]! : highWord;
         desc[at + 2] = length + headerBytes;
@@ -172,6 +179,10 @@ export const packedDriverRing = specialize(function packedDriverRing(
           slotMarks ^= PACKED_MARKS;
         }
       } else {
+        if (writeHeader !== undefined && fields[field + FLAGS] !== 0 && !writeHeader(handle, header)) {
+          ring.unprepared = true;
+          break;
+        }
         availSlot = slot;
         marks = slotMarks;
         ring.free = free;
@@ -387,19 +398,25 @@ export const packedDriverRing = specialize(function packedDriverRing(
     Atomics.store(desc, firstAt, firstWord);
   }
 
+  /** Bytes that a packet may have: a frame's, unless it is to be cut. */
+  function longest(field: number): number {
+    const isOversize = writeHeader !== undefined && (fields[field + FLAGS]! & OVERSIZE_FLAGS) !== 0;
+    return isOversize ? MAX_PACKET_BYTES : maxFrameBytes;
+  }
+
   /**
-   * Fills the descriptors of a packet of several segments, but for the last word of the first.
+   * Fills the descriptors of a packet of several segments, or with flags, but for the last word of the first.
    *
    * Returns what that word has beside marks and id, or -1 without room.
    */
   function postSegments(handle: number, id: number): number {
     const segments = pool.segments(handle);
     // A chain is no longer than the queue, in a table or not (virtio 1.2 §2.8.5, §2.8.7).
-    if (segments > size || fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! > maxFrameBytes) {
+    if (segments > size || fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! > longest(handle << WORDS_SHIFT)) {
       ring.unsendable = true;
       return -1;
     }
-    const useTable = indirect !== undefined && segments <= indirect.entries;
+    const useTable = indirect !== undefined && segments > 1 && segments <= indirect.entries;
     const needed = useTable ? 1 : segments;
     if (needed > ring.free) return -1;
     chains[id] = (handle + 1) | CHAINED;
@@ -418,7 +435,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       if (!isFirst) desc[at + 3] = next === 0 ? isMarked : isMarked | NEXT_MARK;
       if (++availSlot === size) wrapAvail();
     }
-    return NEXT_MARK;
+    return segments > 1 ? NEXT_MARK : 0;
   }
 
   /** The same through the table of this id, whose descriptors follow each other without NEXT (virtio 1.2 §2.8.7). */

@@ -1,7 +1,8 @@
 /** The driver's end of a split ring (virtio 1.2 §2.7). */
 
-import { PacketField } from '../memory/packet-fields.js';
+import { OVERSIZE_FLAGS, PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
+import { MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { AvailFlag, DescFlag, UsedFlag, virtqDesc } from '../spec/ring.js';
 import { specialize } from '../specialize.js';
@@ -34,7 +35,7 @@ const EVENT_LAG = 0x4000;
 /** What every free descriptor holds beside its address: nothing known, an empty packet's words, an empty buffer's. */
 type Template = 'none' | 'packet' | 'buffer';
 
-const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, WORDS_SHIFT } = PacketField;
 const DESC_BYTES = virtqDesc.bytes;
 /** Size of the header that is written as three words. */
 const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
@@ -51,6 +52,8 @@ const scope = {
   PLAIN_HEADER_BYTES,
   passedEvent,
   writePlainHeader,
+  OVERSIZE_FLAGS,
+  MAX_PACKET_BYTES,
 };
 
 /**
@@ -65,6 +68,9 @@ export const splitDriverRing = specialize(function splitDriverRing(
 ): DriverRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
   const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect, base = 0 } = options;
+  const { writeHeader } = options;
+  /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
+  const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
   const mask = size - 1;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
@@ -89,6 +95,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
     broken: undefined as string | undefined,
     postedBytes: 0,
     unsendable: false,
+    unprepared: false,
     position: base,
     postPackets,
     postBuffers,
@@ -116,6 +123,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
   function postPackets(handles: Uint32Array, start: number, count: number): number {
     ring.postedBytes = 0;
     ring.unsendable = false;
+    ring.unprepared = false;
     if (ring.broken !== undefined) return 0;
     const writeAll = !prepare('packet');
     let next = ring.position;
@@ -128,7 +136,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
       let id = freeIds[freeHead & mask]!;
-      if (length > maxFrameBytes || dataOffset < headerBytes) {
+      if ((length > maxFrameBytes && length > longest(field)) || dataOffset < headerBytes) {
         ring.unsendable = true;
         break;
       }
@@ -145,7 +153,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
       } else {
         writePlainHeader(pool, header, headerBytes, 0);
       }
-      if (fields[field + NEXT] === 0) {
+      if ((fields[field + NEXT]! | fields[field + flagsOrNext]!) === 0) {
         freeHead = (freeHead + 1) & 0xffff;
         ring.free--;
         const at = id << DESC_WORDS_SHIFT;
@@ -156,6 +164,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
         chains[id] = handle + 1;
         bytes += length;
       } else {
+        if (writeHeader !== undefined && fields[field + FLAGS] !== 0 && !writeHeader(handle, header)) {
+          ring.unprepared = true;
+          break;
+        }
         id = postSegments(handle);
         if (id === ID_UNKNOWN) break;
         bytes += fields[field + PACKET_LENGTH]!;
@@ -338,15 +350,22 @@ export const splitDriverRing = specialize(function splitDriverRing(
     Atomics.store(avail, AVAIL_INDEX, ring.position);
   }
 
-  /** Fills the descriptors of a packet of several segments; returns the head's id, or ID_UNKNOWN without room. */
+  /** Bytes that a packet may have: a frame's, unless it is to be cut. */
+  function longest(field: number): number {
+    const isOversize = writeHeader !== undefined && (fields[field + FLAGS]! & OVERSIZE_FLAGS) !== 0;
+    return isOversize ? MAX_PACKET_BYTES : maxFrameBytes;
+  }
+
+  /** Fills the descriptors of a packet of several segments, or with flags; returns the head's id, or ID_UNKNOWN without room. */
   function postSegments(handle: number): number {
     const segments = pool.segments(handle);
+    const field = handle << WORDS_SHIFT;
     // A chain is no longer than the queue, in a table or not (virtio 1.2 §2.7.5.3.1).
-    if (segments > size || fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! > maxFrameBytes) {
+    if (segments > size || fields[field + PACKET_LENGTH]! > longest(field)) {
       ring.unsendable = true;
       return ID_UNKNOWN;
     }
-    const useTable = indirect !== undefined && segments <= indirect.entries;
+    const useTable = indirect !== undefined && segments > 1 && segments <= indirect.entries;
     const needed = useTable ? 1 : segments;
     if (needed > ring.free) return ID_UNKNOWN;
     const head = freeIds[freeHead & mask]!;

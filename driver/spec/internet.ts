@@ -37,6 +37,7 @@ export const ArpOperation = { REQUEST: 1, REPLY: 2 } as const;
 export const Ipv4Header = {
   VERSION_AND_LENGTH: 0,
   TOTAL_LENGTH: 2,
+  IDENTIFICATION: 4,
   /** Flags and fragment offset. */
   FRAGMENT: 6,
   TIME_TO_LIVE: 8,
@@ -69,7 +70,9 @@ export const IPV6_MULTICAST = 0xff;
 export const IpProtocol = {
   HOP_BY_HOP: 0,
   ICMP: 1,
+  TCP: 6,
   UDP: 17,
+  ROUTING: 43,
   FRAGMENT: 44,
   ICMPV6: 58,
   DESTINATION_OPTIONS: 60,
@@ -97,3 +100,19 @@ export const NEIGHBOUR_HOP_LIMIT = 255;
 
 /** UDP header (RFC 768). */
 export const UdpHeader = { SOURCE_PORT: 0, DESTINATION_PORT: 2, LENGTH: 4, CHECKSUM: 6, BYTES: 8 } as const;
+
+/** TCP header without options (RFC 9293 §3.1). */
+export const TcpHeader = {
+  SOURCE_PORT: 0,
+  DESTINATION_PORT: 2,
+  SEQUENCE: 4,
+  ACKNOWLEDGMENT: 8,
+  /** Its high half: length of the header in units of 4 bytes. */
+  DATA_OFFSET: 12,
+  FLAGS: 13,
+  WINDOW: 14,
+  CHECKSUM: 16,
+  BYTES: 20,
+} as const;
+/** Bits of `TcpHeader.FLAGS`; CWR is of RFC 3168. */
+export const TcpFlag = { FIN: 0x01, SYN: 0x02, RST: 0x04, PSH: 0x08, ACK: 0x10, CWR: 0x80 } as const;

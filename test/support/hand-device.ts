@@ -2,9 +2,12 @@
 
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
+import type { QueueOffloads } from '../../driver/net/port-offloads.js';
 import { openRing, placeRing, type QueueHandle, ringBytes, ringViews } from '../../driver/net/queue-handle.js';
+import { RxOffloads } from '../../driver/net/rx-offloads.js';
 import { RxQueue } from '../../driver/net/rx-queue.js';
 import { QueueCounters, type QueueStatistics } from '../../driver/net/statistics.js';
+import { TxOffloads } from '../../driver/net/tx-offloads.js';
 import { TxQueue } from '../../driver/net/tx-queue.js';
 import {
   AVAIL_INDEX,
@@ -27,6 +30,9 @@ export interface HandDeviceOptions {
   readonly poolSize?: number;
   readonly bufferBytes?: number;
   readonly maxFrameBytes?: number;
+  /** What the queues do beside moving packets. */
+  readonly rxOffloads?: QueueOffloads;
+  readonly txOffloads?: QueueOffloads;
   readonly doorbell?: Doorbell;
   /** The interrupt of both queues; stays the caller's. */
   readonly interruptFd?: number;
@@ -119,11 +125,18 @@ export class HandDevice {
       ringViews(this.#memory, ring).clear();
       return { index, ring, headerBytes, eventIndex, mergeable, keepNumBuffers, maxFrameBytes, doorbell, interruptFd };
     };
-    const [rx, tx] = [handle(0), handle(1)];
+    const [rx, tx] = [
+      { ...handle(0), offloads: options.rxOffloads },
+      { ...handle(1), offloads: options.txOffloads },
+    ];
+    const [received, sent] = [this.#counters.of(0), this.#counters.of(1)];
+    const rxWork = rx.offloads && new RxOffloads(this.pool, rx, received);
+    const txWork = tx.offloads && new TxOffloads(this.pool, tx);
     this.rxRing = new HandRing(this.#memory, ringViews(this.#memory, rx.ring));
     this.txRing = new HandRing(this.#memory, ringViews(this.#memory, tx.ring));
-    this.rx = new RxQueue(this.pool, openRing(this.#memory, this.pool, rx), this.#counters.of(0), rx);
-    this.tx = new TxQueue(this.pool, openRing(this.#memory, this.pool, tx), this.#counters.of(1), tx);
+    this.rx = new RxQueue(this.pool, openRing(this.#memory, this.pool, rx), received, rx, rxWork);
+    const txRing = openRing(this.#memory, this.pool, tx, undefined, txWork?.writeHeader);
+    this.tx = new TxQueue(this.pool, txRing, sent, tx, txWork);
   }
 
   /** The memory of rings and packets, as a file. */

@@ -203,6 +203,8 @@ export interface HandGuestOptions {
   readonly port?: ((pool: PacketPool) => BackendPort) | undefined;
   /** The configuration space, whose first bytes are the device's address. */
   readonly config?: Uint8Array;
+  /** What the guest wants to receive, as `receiveFilterState` makes it. */
+  readonly filter?: SharedArrayBuffer | undefined;
   /** What the device's threads share, for a look at it. */
   readonly shared?: SharedState | undefined;
 }
@@ -236,6 +238,7 @@ export class HandGuest {
     const emit = (event: DeviceEvent): void => void this.events.push(event);
     this.device = new GuestDevice(thread, port, queuePairs, this.counters, emit, {
       config: options.config,
+      filter: options.filter,
       shared: options.shared,
     });
     this.device.setFeatures(features);

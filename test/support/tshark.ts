@@ -31,9 +31,14 @@ export async function seenPackets(path: string): Promise<SeenPacket[]> {
   return output.split('\n').filter(Boolean).map(parse);
 }
 
-/** How many packets of the file match a display filter (`vlan.id == 100`). */
-export async function countMatching(path: string, filter: string): Promise<number> {
-  const args = ['-n', '-r', path, '-Y', filter, '-T', 'fields', '-e', 'frame.number'];
+/** How many packets of the file match a display filter (`vlan.id == 100`), under these preferences (`tcp.check_checksum:TRUE`). */
+export async function countMatching(
+  path: string,
+  filter: string,
+  preferences: readonly string[] = [],
+): Promise<number> {
+  const set = preferences.flatMap((preference) => ['-o', preference]);
+  const args = ['-n', '-r', path, ...set, '-Y', filter, '-T', 'fields', '-e', 'frame.number'];
   const output = await runCommand('tshark', args, { timeoutMs: 60_000 });
   return output.split('\n').filter(Boolean).length;
 }

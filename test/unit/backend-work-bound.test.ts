@@ -3,8 +3,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { callerFor } from '../../driver/backend/caller.js';
+import { CompletedPackets } from '../../driver/backend/completed-packets.js';
 import { RingCounters } from '../../driver/backend/counters.js';
 import { JobSnapshot } from '../../driver/backend/ring-context.js';
+import { SharedState } from '../../driver/backend/shared-state.js';
 import { ToGuestQueue } from '../../driver/backend/to-guest-queue.js';
 import { Burst } from '../../driver/memory/burst.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
@@ -60,6 +62,9 @@ test('a long chain that is too small for every packet of a burst is measured onc
     onMiss: () => assert.unreachable('addresses are not translated'),
     headerBytes: 12,
     mergeable: false,
+    requests: 0,
+    shared: SharedState.create(1),
+    completed: new CompletedPackets(thread.pool, counters),
     snapshot: watched,
   });
   const burst = new Burst(thread.pool, 64);

@@ -25,6 +25,14 @@ export interface BackendPortContext {
  */
 export interface BackendPort {
   /**
+   * Work that packets of the guest may leave to the port, as `PacketFlag`s: a checksum to be completed, segments to be cut
+   * out of up to 64 KiB. The host does the rest before; without this, packets come as they go over a wire. Those that are
+   * sent back (`bounce`) keep their flags. To the guest a port may leave all of it: what the guest does not, the host does.
+   */
+  readonly takesWork?: number | undefined;
+  /** Tells what work the guest does now, as `PacketFlag`s: before anything else, and when that changes. */
+  guestTakes?(work: number): void;
+  /**
    * How many packets from this pair it can take now: the guest's packets wait in its ring meanwhile. A port that holds
    * packets takes none while the thread has fewer free buffers than `poolReserve` says, or it starves the other guests.
    */

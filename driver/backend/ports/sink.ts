@@ -1,6 +1,7 @@
 /** Takes every packet, counts it, has a look at whether it is as a source sent it where that is asked for, and frees it. */
 
 import type { Burst } from '../../memory/burst.js';
+import { ALL_WORK } from '../offload-work.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
 import { StreamCheck } from './stream-check.js';
@@ -18,6 +19,8 @@ export function createPort(context: BackendPortContext, options: SinkOptions): B
 }
 
 class SinkPort implements BackendPort {
+  /** Nobody gets them from here. */
+  readonly takesWork = ALL_WORK;
   readonly #counters: readonly Float64Array[];
   readonly #check: StreamCheck | undefined;
 

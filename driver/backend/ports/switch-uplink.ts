@@ -1,6 +1,9 @@
 /** Makes a tap interface of the host's kernel a member of a switch. Its device needs no front-end: it is polled by itself. */
 
 import { Burst } from '../../memory/burst.js';
+import { CompletedPackets } from '../completed-packets.js';
+import { RingCounter } from '../counters.js';
+import { ALL_WORK } from '../offload-work.js';
 import type { LearningSwitch } from '../switch/learning-switch.js';
 import { releaseSwitch, switchNamed } from '../switch/registry.js';
 import { SwitchCounter } from '../switch/switch-counters.js';
@@ -10,8 +13,8 @@ import { countersOf } from './port-counters.js';
 import { DEFAULT_SWITCH, type SwitchOptions } from './switch.js';
 import { TAP_BURST, TapDevice, type TapDeviceOptions } from './tap-device.js';
 
-/** The kernel completes checksums and segments of whatever is written to a tap. */
-const ALL_FLAGS = 0xffff;
+/** Turns between two looks at what the other members do, less one: a power of two. */
+const LOOK_MASK = 0xff;
 
 export interface SwitchUplinkOptions extends SwitchOptions {
   /** The interface. */
@@ -30,6 +33,12 @@ class SwitchUplink implements BackendPort {
   readonly #tap: TapDevice;
   readonly #fromKernel: Burst;
   readonly #toKernel: Burst;
+  /** What the kernel cannot complete. */
+  readonly #completed: CompletedPackets;
+  readonly #losses = new Float64Array(RingCounter.COUNT);
+  /** What the kernel was told that others do. */
+  #left = 0;
+  #turns = 0;
   #isReported = false;
 
   constructor(context: BackendPortContext, options: SwitchUplinkOptions) {
@@ -39,33 +48,53 @@ class SwitchUplink implements BackendPort {
     this.#name = name;
     this.#fromKernel = new Burst(pool, TAP_BURST);
     this.#toKernel = new Burst(pool, TAP_BURST);
+    this.#completed = new CompletedPackets(pool, this.#losses);
     this.#switch = switchNamed(pool, name, { ...table, fabric });
     let tap: TapDevice | undefined;
     try {
       tap = new TapDevice(pool, options.tap);
       this.#tap = tap;
-      this.#member = this.#switch.join({ vlan, identity, accepts: ALL_FLAGS, counters: countersOf(counters, 0) });
+      this.#member = this.#switch.join({ vlan, identity, counters: countersOf(counters, 0) });
     } catch (error) {
       tap?.close();
       releaseSwitch(pool, name);
       throw error;
     }
+    this.#switch.setWork(this.#member, this.#tap.takesWork);
     // Others may send before the first turn.
     this.#switch.toMember(this.#toKernel, this.#member, 0);
   }
 
   poll(): number {
+    if ((this.#turns++ & LOOK_MASK) === 0) this.#look();
     const moved = this.#switch.turn();
     const received = this.#tap.read(this.#fromKernel);
     if (received > 0) this.#switch.fromMember(this.#fromKernel, this.#member);
     this.#switch.toMember(this.#toKernel, this.#member, 0);
-    const sent = this.#tap.write(this.#toKernel);
+    const sent = this.#write();
     this.#member.counters[SwitchCounter.DROP_REFUSED] = this.#tap.refused;
     if (this.#tap.isGone && !this.#isReported) {
       this.#isReported = true;
       this.#context.report(`the tap interface ${this.#tap.name} is gone`);
     }
     return moved + received + sent;
+  }
+
+  /** Writes what waits, and first what is to be completed: of all kernels since Linux 6.2 nothing is. */
+  #write(): number {
+    const refused = ALL_WORK & ~this.#tap.takesWork;
+    if (refused === 0) return this.#tap.write(this.#toKernel);
+    this.#completed.takeFrom(this.#toKernel, refused, TAP_BURST);
+    this.#member.counters[SwitchCounter.DROP_OFFLOAD] = this.#losses[RingCounter.DROP_OFFLOAD]!;
+    return this.#tap.write(this.#completed.burst);
+  }
+
+  /** Has the kernel leave to others what they do. */
+  #look(): void {
+    const work = this.#switch.workFor(this.#member);
+    if (work === this.#left) return;
+    this.#left = work;
+    this.#tap.leave(work);
   }
 
   room(): number {
@@ -80,6 +109,7 @@ class SwitchUplink implements BackendPort {
   close(): void {
     this.#tap.close();
     this.#toKernel.free();
+    this.#completed.free();
     this.#switch.leave(this.#member);
     releaseSwitch(this.#context.pool, this.#name);
   }

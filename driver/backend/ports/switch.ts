@@ -1,6 +1,7 @@
 /** Makes a guest a member of a learning layer-2 switch: devices of a thread that name the same switch are connected. */
 
 import { Burst, MAX_BURST } from '../../memory/burst.js';
+import { ALL_WORK } from '../offload-work.js';
 import { type PacketOnTheMove, packPackets, unpackPackets } from '../pair.js';
 import type { PeekedPackets } from '../peeked-packets.js';
 import type { SwitchFabric } from '../switch/fabric.js';
@@ -33,6 +34,8 @@ export function createPort(context: BackendPortContext, options: SwitchOptions):
 }
 
 class SwitchPort implements RoutingPort {
+  /** What a receiver does not do, is done on the way to it. */
+  readonly takesWork = ALL_WORK;
   readonly #context: BackendPortContext;
   readonly #name: string;
   readonly #switch: LearningSwitch;
@@ -59,6 +62,10 @@ class SwitchPort implements RoutingPort {
 
   fromGuest(burst: Burst): void {
     this.#switch.fromMember(burst, this.#member);
+  }
+
+  guestTakes(work: number): void {
+    this.#switch.setWork(this.#member, work);
   }
 
   get peekBytes(): number {

@@ -1,18 +1,20 @@
 /** A tap interface of the host's kernel, in bursts of packets. */
 
-import { native, TAP_REFUSED, TapBuffer } from '../../../native/index.js';
+import { native, TAP_REFUSED, TapBuffer, TapOffload } from '../../../native/index.js';
 import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
 import type { Burst } from '../../memory/burst.js';
-import { PacketField } from '../../memory/packet-fields.js';
+import { PacketField, PacketFlag } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
+import { HeaderVerdict, NetHeaderReader, NetHeaderWriter } from '../../offload/header.js';
 import { MAX_PACKET_BYTES } from '../../spec/ethernet.js';
 import { virtioNetHdr } from '../../spec/net-header.js';
-import { readTapHeader, writeTapHeader } from './tap-header.js';
+import { ALL_WORK } from '../offload-work.js';
+import { tapOffloads } from './tap-offloads.js';
 
 export interface TapDeviceOptions {
   /** Name of the interface, 1 to 15 characters. It is made where it is not there, and is gone with the port then. */
   readonly name: string;
-  /** What packets from the kernel may leave to their receiver, of `TapOffload`. Default nothing. */
+  /** What packets from the kernel may leave to their receivers, of `TapOffload`. Default: what the receivers do. */
   readonly offloads?: number | undefined;
 }
 
@@ -33,11 +35,15 @@ const { OFFSET, BYTES, FRAME, WORDS } = TapBuffer;
 /** Reads and writes without waiting, straight from and to the buffers of the pool. */
 export class TapDevice {
   readonly name: string;
+  /** Work that the kernel does on packets that are written, as `PacketFlag`s. */
+  readonly takesWork: number;
   /** Packets that the kernel refused. */
   refused = 0;
   readonly #pool: PacketPool;
   readonly #fd: number;
-  readonly #parsesHeaders: boolean;
+  readonly #offloads: number | undefined;
+  readonly #reader: NetHeaderReader;
+  readonly #writer: NetHeaderWriter;
   /** Buffers that the next packets are read into, and behind them those for what is longer than a buffer. */
   readonly #posted: Uint32Array;
   readonly #spares: number;
@@ -51,20 +57,34 @@ export class TapDevice {
 
   /** @throws VirtioError PERMISSION_DENIED, NOT_FOUND, IN_USE, WRONG_KIND, INVALID_ARGUMENT, IO */
   constructor(pool: PacketPool, options: TapDeviceOptions) {
-    const { name, offloads = 0 } = options;
+    const { name, offloads } = options;
     this.#pool = pool;
     this.#spares = Math.ceil(MAX_PACKET_BYTES / pool.dataBytes);
     this.#posted = new Uint32Array(TAP_BURST + this.#spares);
     this.#readList = new Uint32Array(this.#posted.length * WORDS);
-    this.#parsesHeaders = offloads !== 0;
-    const opened = openTap(name, offloads);
+    this.#offloads = offloads;
+    this.#reader = new NetHeaderReader(pool, ALL_WORK | PacketFlag.CHECKSUM_VALID);
+    this.#writer = new NetHeaderWriter(pool, HEADER_BYTES, ALL_WORK | PacketFlag.CHECKSUM_VALID);
+    const opened = openTap(name, offloads ?? 0);
     this.#fd = opened.fd;
     this.name = opened.name;
+    this.takesWork = this.#cutsUdp() ? ALL_WORK : ALL_WORK & ~PacketFlag.SEGMENT_UDP;
   }
 
   /** Whether the interface was taken away from under us. */
   get isGone(): boolean {
     return this.#isGone;
+  }
+
+  /** Has the kernel leave work on the packets that are read to receivers that do it, as `PacketFlag`s. */
+  leave(work: number): void {
+    if (this.#offloads !== undefined || this.#isGone) return;
+    try {
+      native.setTapOffloads(this.#fd, tapOffloads(work & this.takesWork));
+    } catch (error) {
+      // Of an interface that is gone, which the next packet tells.
+      if (!isSystemError(error)) throw error;
+    }
   }
 
   /** Adds packets from the kernel to the burst, which has room for `TAP_BURST` of them; returns how many. */
@@ -125,6 +145,19 @@ export class TapDevice {
     }
   }
 
+  /** Whether this kernel knows of UDP segments (Linux 6.2): one that does takes what it would leave to others. */
+  #cutsUdp(): boolean {
+    const usual = this.#offloads ?? 0;
+    try {
+      native.setTapOffloads(this.#fd, TapOffload.CHECKSUM | TapOffload.USO4 | TapOffload.USO6);
+      native.setTapOffloads(this.#fd, usual);
+      return true;
+    } catch (error) {
+      if (!isSystemError(error)) throw error;
+      return false;
+    }
+  }
+
   #mayRead(): boolean {
     if (this.#isGone || this.#pause > 0) {
       this.#pause -= 1;
@@ -164,7 +197,8 @@ export class TapDevice {
     fields[field + SEGMENT_LENGTH] = first;
     fields[field + PACKET_LENGTH] = length;
     if (length > first) this.#chain(field, length - first);
-    if (this.#parsesHeaders && !readTapHeader(this.#pool, handle)) {
+    const header = this.#pool.offset + handle * this.#pool.bufferBytes + fields[field + DATA_OFFSET]! - HEADER_BYTES;
+    if (this.#reader.read(handle, header) !== HeaderVerdict.SOUND) {
       this.#taken[0] = handle;
       this.#pool.free(this.#taken, 0, 1);
       return false;
@@ -197,7 +231,7 @@ export class TapDevice {
     for (let next = handle + 1; next !== 0; at += WORDS) {
       const field = (next - 1) << WORDS_SHIFT;
       const start = offset + (next - 1) * bufferBytes + fields[field + DATA_OFFSET]! - headerBytes;
-      if (headerBytes !== 0) writeTapHeader(this.#pool, handle, start);
+      if (headerBytes !== 0) this.#writer.write(handle, start);
       list[at + OFFSET] = start;
       list[at + BYTES] = fields[field + SEGMENT_LENGTH]! + headerBytes;
       headerBytes = 0;

@@ -16,6 +16,7 @@ export function createPort(context: BackendPortContext, options: TapOptions): Ba
 
 /** What the kernel sends goes to pair 0, from where it stays in order; it takes what comes from any. */
 class TapPort implements BackendPort {
+  readonly takesWork: number;
   readonly #context: BackendPortContext;
   readonly #tap: TapDevice;
   readonly #counters: Float64Array;
@@ -25,6 +26,11 @@ class TapPort implements BackendPort {
     this.#context = context;
     this.#counters = countersOf(options.counters, 0);
     this.#tap = new TapDevice(context.pool, options);
+    this.takesWork = this.#tap.takesWork;
+  }
+
+  guestTakes(work: number): void {
+    this.#tap.leave(work);
   }
 
   room(): number {

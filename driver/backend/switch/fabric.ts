@@ -7,11 +7,12 @@ import { PACKET_RING_BYTES, PacketRing } from './packet-ring.js';
 /** Memory of a fabric: made by the control plane, the same in the options of all members. */
 export type SwitchFabric = SharedArrayBuffer;
 
-/** The number of places, then for each whether a thread has it. */
+const MAX_THREADS = 64;
+/** The number of places, then for each whether a thread has it, and what work its members do. */
 const PLACES = 0;
 const FIRST_PLACE = 1;
+const FIRST_WORK = FIRST_PLACE + MAX_THREADS;
 const HEADER_BYTES = 4096;
-const MAX_THREADS = 64;
 
 /**
  * Memory for a switch whose members are on up to so many threads.
@@ -50,6 +51,11 @@ export class FabricLink {
   get isUsed(): boolean {
     return Atomics.load(this.#places, FIRST_PLACE + this.#peer) !== 0;
   }
+
+  /** Work that some of the members there do, as `PacketFlag`s. */
+  get takesWork(): number {
+    return Atomics.load(this.#places, FIRST_WORK + this.#peer);
+  }
 }
 
 /** A thread's place in a fabric. */
@@ -78,8 +84,14 @@ export class FabricPlace {
     for (const { fromPeer } of this.links) fromPeer.clear();
   }
 
+  /** Tells the others what work members here do. */
+  setWork(work: number): void {
+    Atomics.store(this.#places, FIRST_WORK + this.#number, work);
+  }
+
   /** Leaves the place to another thread. */
   close(): void {
+    this.setWork(0);
     Atomics.store(this.#places, FIRST_PLACE + this.#number, 0);
   }
 }

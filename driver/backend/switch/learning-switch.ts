@@ -2,7 +2,6 @@
 
 import { ErrorCode, VirtioError } from '../../errors.js';
 import { Burst } from '../../memory/burst.js';
-import { PacketField } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
 import type { PeekedPackets } from '../peeked-packets.js';
 import { CLASSIFIED_BYTES, DROPPED, FLOOD, PacketClassifier } from './classifier.js';
@@ -15,9 +14,8 @@ import { SwitchCounter } from './switch-counters.js';
 import { NO_IDENTITY, SwitchMember, type SwitchMemberOptions, TRUNK } from './switch-member.js';
 import { addVlanTag, stripVlanTag, VLAN_ID_MAX } from './vlan-tag.js';
 
-const { FLAGS, WORDS_SHIFT } = PacketField;
 const { FLOODED, RECEIVED, STATIONS } = SwitchCounter;
-const { DROP_FILTERED, DROP_VLAN, DROP_NOT_TAKEN, DROP_NO_BUFFER, DROP_OFFLOAD, DROP_BETWEEN_THREADS } = SwitchCounter;
+const { DROP_FILTERED, DROP_VLAN, DROP_NOT_TAKEN, DROP_NO_BUFFER, DROP_BETWEEN_THREADS } = SwitchCounter;
 
 /** Packets taken from another thread in a turn. */
 const LINK_BURST = 64;
@@ -145,6 +143,23 @@ export class LearningSwitch {
     return moved;
   }
 
+  /** Says what work a member does from here on, as `PacketFlag`s. */
+  setWork(member: SwitchMember, work: number): void {
+    member.takesWork = work;
+    this.#tellPeers();
+  }
+
+  /** Work that packets of a member may leave to some of the others: what those do not do, is done behind the switch. */
+  workFor(from: SwitchMember): number {
+    const members = this.#members;
+    let work = 0;
+    for (let index = 0; index < members.length; index++) {
+      const to = members[index]!;
+      if (to !== from) work |= to.link === undefined ? to.takesWork : to.link.takesWork;
+    }
+    return work;
+  }
+
   /** Fills the burst up with what waits for the member in one of its queues. */
   toMember(burst: Burst, member: SwitchMember, queue: number): void {
     member.moveTo(burst, queue);
@@ -250,10 +265,6 @@ export class LearningSwitch {
       this.#free(handle);
       return;
     }
-    if ((this.#pool.fields[(handle << WORDS_SHIFT) + FLAGS]! & to.refuses) !== 0) {
-      this.#drop(handle, to.counters, DROP_OFFLOAD);
-      return;
-    }
     let hasRoom = true;
     if (from.vlan !== to.vlan) {
       if (to.vlan === TRUNK) hasRoom = addVlanTag(this.#pool, handle, vlan);
@@ -308,8 +319,13 @@ export class LearningSwitch {
     this.#pool.free(this.#one, 0, 1);
   }
 
+  #tellPeers(): void {
+    this.#place?.setWork(this.#members.reduce((work, member) => work | member.takesWork, 0));
+  }
+
   #membersChanged(): void {
     this.#members = this.#byNumber.filter((member) => member !== undefined);
+    this.#tellPeers();
     const here = this.#members.filter(({ link }) => link === undefined);
     // Where a member has several queues, packets are told apart by more than addresses.
     this.#peekBytes = here.some(({ queues }) => queues > 1) ? FLOW_BYTES : CLASSIFIED_BYTES;

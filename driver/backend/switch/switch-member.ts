@@ -1,7 +1,6 @@
 /** A member of a switch: what waits for it, and how much that may be. */
 
 import type { Burst } from '../../memory/burst.js';
-import { PacketFlag } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
 import type { DirectReceiver } from '../ports/routing-port.js';
 import { DirectQueue } from './direct-queue.js';
@@ -23,17 +22,12 @@ export interface SwitchMemberOptions {
   readonly vlan?: number | undefined;
   /** A number above 0; members on several threads with the same one are one guest: what comes from one never goes to another. */
   readonly identity?: number | undefined;
-  /** `PacketFlag`s that a packet for it may have: what it does for the sender. Default none. */
-  readonly accepts?: number | undefined;
   /** Where its `SwitchCounter`s are. */
   readonly counters?: Float64Array | undefined;
   /** Makes it another thread's part of the switch. */
   readonly link?: FabricLink | undefined;
 }
 
-/** Flags of a packet whose sender left work to others. */
-const WORK_LEFT =
-  PacketFlag.NEEDS_CHECKSUM | PacketFlag.SEGMENT_TCP4 | PacketFlag.SEGMENT_TCP6 | PacketFlag.SEGMENT_UDP;
 /** Packets that one queue holds at most. */
 const QUEUE_CAPACITY = 1024;
 /** Checks, a second apart or more, after which a queue that nobody asked for packets counts as gone. */
@@ -48,8 +42,8 @@ export class SwitchMember {
   identity: number;
   /** The way to another thread, where it is no member but a part of the same switch. */
   readonly link: FabricLink | undefined;
-  /** `PacketFlag`s that a packet for it must not have. */
-  readonly refuses: number;
+  /** Work that its packets may leave to it, as `PacketFlag`s; what is beyond that is done behind the switch. */
+  takesWork = 0;
   readonly counters: Float64Array;
   /** Buffers of the pool that may wait for it. */
   limit = 0;
@@ -70,7 +64,6 @@ export class SwitchMember {
     this.#pool = pool;
     this.number = number;
     this.vlan = vlan;
-    this.refuses = WORK_LEFT & ~(options.accepts ?? 0);
     this.link = options.link;
     this.identity = options.identity ?? NO_IDENTITY;
     this.counters = counters;

@@ -70,6 +70,7 @@ const DROP_NAMES: Readonly<Record<string, string>> = {
   noRoom: 'without room in the buffer',
   notTaken: 'without a buffer in the guest',
   aboveMtu: 'longer than the MTU',
+  offload: 'a checksum or segments that cannot be made as it says',
 };
 
 const SWITCH_DROP_NAMES: Readonly<Record<string, string>> = {

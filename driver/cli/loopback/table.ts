@@ -10,6 +10,7 @@ const DROP_NAMES: Readonly<Record<string, string>> = {
   incomplete: 'incomplete',
   tooLong: 'longer than the MTU',
   noHeadroom: 'without room for a header',
+  offload: 'with a header or flags that cannot be',
   lostInFlight: 'given back unsent by the device',
   deviceDisabled: 'on a ring that is not enabled',
   deviceRunt: 'too short for the device',

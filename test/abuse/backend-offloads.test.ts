@@ -1,0 +1,157 @@
+/** What a guest may ask for in the header of its packets (abuse B61; rows 39, 62, 63), and what becomes of it. */
+
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { createPort as createSwitch } from '../../driver/backend/ports/switch.js';
+import { transmitqIndex } from '../../driver/spec/net-config.js';
+import { GsoFlag, GsoType, NetHeaderFlag } from '../../driver/spec/net-header.js';
+import { HandThread, Witness } from '../support/hand-guest.js';
+import { ASKING, NEITHER, type NetHeader, OffloadGuest, TAKING } from '../support/offload-guest.js';
+import { type PacketShape, packetOf, placesOf } from '../support/offload-packets.js';
+
+const test = suite('back-end against a hostile guest: offloads');
+
+const { NEEDS_CSUM } = NetHeaderFlag;
+const SHAPE: PacketShape = { version: 4, protocol: 'tcp', payload: new Uint8Array(1000).fill(5) };
+const PACKET = packetOf(SHAPE);
+const { transport } = placesOf(SHAPE);
+const GOOD = { flags: NEEDS_CSUM, csum_start: transport, csum_offset: 16 };
+const LENGTH = PACKET.length;
+
+/** A sender and two receivers at a switch, one that takes all offloads and one that takes none, beside a guest that behaves. */
+function withGuests(body: (from: OffloadGuest, takes: OffloadGuest, takesNot: OffloadGuest) => void): void {
+  using thread = new HandThread(2048);
+  using witness = new Witness(thread);
+  witness.forward();
+  const { available } = thread.pool;
+  const guests = [ASKING, TAKING, NEITHER].map(
+    (features) => new OffloadGuest(thread, features, (pool) => createSwitch({ pool, queuePairs: 1, report }, {})),
+  );
+  try {
+    const [from, takes, takesNot] = guests as [OffloadGuest, OffloadGuest, OffloadGuest];
+    takes.receive(1);
+    takesNot.receive(1);
+    body(from, takes, takesNot);
+    for (const { hand } of guests) {
+      hand.checkCanaries();
+      assert.equal(hand.events, [], 'no ring is broken: the next packet may be a good one');
+    }
+    witness.forward();
+  } finally {
+    for (const guest of guests) guest[Symbol.dispose]();
+  }
+  witness.guest.device.reset();
+  assert.is(thread.pool.available, available, 'every buffer of the host is back');
+}
+
+const report = (reason: string): void => assert.unreachable(reason);
+
+/** A header that costs the guest its packet, counted, and nobody else anything. */
+const DROPPED: Readonly<Record<string, Partial<NetHeader>>> = {
+  'csum_start at the end': { ...GOOD, csum_start: LENGTH },
+  'csum_start past the end (row 63)': { ...GOOD, csum_start: 0xffff },
+  'csum_offset past the end': { ...GOOD, csum_offset: 0xffff },
+  'the sum of both over 16 bits': { ...GOOD, csum_start: 0xfff0, csum_offset: 0x20 },
+  'a field that is half outside': { ...GOOD, csum_start: LENGTH - 1, csum_offset: 0 },
+  'gso_size 0 (row 62)': { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 0 },
+  'a gso_type that is unknown': { ...GOOD, gso_type: 2, gso_size: 100 },
+  'a gso_type of 0x7f': { ...GOOD, gso_type: 0x7f, gso_size: 100 },
+  'a gso_type that was not accepted': { ...GOOD, gso_type: GsoType.UDP, gso_size: 100 },
+  'a tunnel that was not accepted': { ...GOOD, gso_type: GsoType.TCPV4 | GsoFlag.UDP_TUNNEL_IPV4, gso_size: 100 },
+  'segments without NEEDS_CSUM': { gso_type: GsoType.TCPV4, gso_size: 100 },
+};
+
+for (const [what, header] of Object.entries(DROPPED)) {
+  test(`abuse-B61: ${what}: dropped and counted, and the next packet arrives`, () =>
+    withGuests((from, takes, takesNot) => {
+      from.send(PACKET, header);
+      from.send(PACKET);
+      assert.is(from.hand.statistics(transmitqIndex(0)).drops.offload, 1);
+      assert.is(from.hand.statistics(transmitqIndex(0)).packets, 1);
+      for (const guest of [takes, takesNot])
+        assert.equal(
+          guest.receive().map(({ bytes }) => bytes),
+          [PACKET],
+        );
+    }));
+}
+
+/** A header that fits the packet, and a packet that is not what it says: who completes packets finds out. */
+const LIES: Readonly<Record<string, readonly [Partial<NetHeader>, Uint8Array]>> = {
+  'IPv6 that is IPv4': [{ ...GOOD, gso_type: GsoType.TCPV6, gso_size: 100 }, PACKET],
+  'UDP that is TCP': [{ ...GOOD, gso_type: GsoType.UDP_L4, gso_size: 100 }, PACKET],
+  'segments of nothing that is known': [
+    { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 100 },
+    PACKET.map((byte, at) => (at === 12 ? 0x77 : byte)),
+  ],
+  'a header of TCP longer than the packet': [
+    { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 100 },
+    PACKET.map((byte, at) => (at === transport + 12 ? 0xf0 : byte)).slice(0, transport + 40),
+  ],
+  'a header of IPv4 longer than the packet': [
+    { ...GOOD, csum_start: 20, csum_offset: 4, gso_type: GsoType.TCPV4, gso_size: 9 },
+    PACKET.map((byte, at) => (at === 14 ? 0x4f : byte)).slice(0, 40),
+  ],
+  'a fragment': [
+    { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 100 },
+    PACKET.map((byte, at) => (at === 20 ? 0x20 : byte)),
+  ],
+  'more segments than any sender makes': [{ ...GOOD, gso_type: GsoType.TCPV4, gso_size: 1 }, PACKET],
+};
+
+for (const [what, [header, bytes]] of Object.entries(LIES)) {
+  test(`abuse-B61: ${what}: dropped on the way to the guest that has it cut, and counted there`, () =>
+    withGuests((from, takes, takesNot) => {
+      from.send(bytes, header);
+      from.send(PACKET);
+      assert.equal(
+        takesNot.receive().map((arrival) => arrival.bytes),
+        [PACKET],
+      );
+      assert.is(takesNot.hand.statistics(0).drops.offload, 1);
+      // What it says is in the packet: who takes it may look for himself.
+      assert.is(takes.receive().length, 2);
+    }));
+}
+
+test('abuse-B61: a checksum over any bytes, at any place in the packet, is computed there and nowhere else', () =>
+  withGuests((from, _takes, takesNot) => {
+    for (const [csum_start, csum_offset] of [
+      [0, 0],
+      [0, LENGTH - 2],
+      [1, 12],
+      [LENGTH - 2, 0],
+    ] as const) {
+      from.send(PACKET, { flags: NEEDS_CSUM, csum_start, csum_offset });
+      const [arrival, ...others] = takesNot.receive();
+      assert.equal(others, []);
+      const at = csum_start + csum_offset;
+      const changed = Array.from(arrival!.bytes.keys()).filter((index) => arrival!.bytes[index] !== PACKET[index]);
+      assert.ok(
+        changed.every((index) => index === at || index === at + 1),
+        `changed at ${changed}`,
+      );
+      assert.is(arrival!.bytes.length, LENGTH);
+    }
+  }));
+
+test('abuse-B61: a guest that has packets cut into hundreds takes its own time: a burst a turn, and others go on', () =>
+  withGuests((from, _takes, takesNot) => {
+    const shape: PacketShape = { version: 4, protocol: 'tcp', payload: new Uint8Array(5000).fill(3) };
+    for (let round = 0; round < 3; round++)
+      from.send(packetOf(shape), { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 10 });
+    const first = takesNot.receive(1).length;
+    assert.ok(first > 0 && first <= 64, `${first} packets in one turn`);
+    const rest = takesNot.receive(40).length;
+    assert.is(first + rest, 3 * 500);
+  }));
+
+test('abuse-B61: what is asked for without CSUM counts for nothing', () => {
+  using thread = new HandThread();
+  using guest = new OffloadGuest(thread, NEITHER);
+  guest.send(PACKET, { ...GOOD, csum_start: 0xffff, gso_type: 0x7f });
+  guest.hand.poll();
+  assert.equal(guest.hand.port.received, [PACKET]);
+});
+
+test.run();

@@ -1,0 +1,166 @@
+/** The kernel's TCP over the driver's offloads: long packets sent and received through a tap, in hardware's place and in software. */
+
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { DeviceThread } from '../../driver/backend/device-thread.js';
+import { EmulatedPciFunction } from '../../driver/backend/emulated-pci-function.js';
+import { NetDevice } from '../../driver/backend/net-device.js';
+import { tapPort } from '../../driver/backend/ports/built-in.js';
+import { Port } from '../../driver/net/port.js';
+import type { PortOffloads } from '../../driver/net/port-offloads.js';
+import { Feature } from '../../driver/spec/features.js';
+import { PciModernTransport } from '../../driver/transport/pci-modern.js';
+import { startCommand } from '../support/commands.js';
+import { MiniTcp } from '../support/mini-tcp.js';
+import { skipWithout, skipWithoutRoot } from '../support/skip.js';
+import { TapNamespace } from '../support/tap-namespace.js';
+import { withFolder } from '../support/temp-folder.js';
+import { uniqueName } from '../support/test-names.js';
+import { countMatching } from '../support/tshark.js';
+
+export const timeBoundSeconds = 240;
+
+const test = skipWithoutRoot(skipWithout(suite('TCP of the kernel over offloads'), 'iproute2', 'tshark', 'tcpdump'));
+
+const SENT = 4_000_000;
+const RETURNED = 3_000_000;
+const SEGMENT = 1400;
+const LIMIT_MS = 60_000;
+
+/** Takes so many bytes, gives so many back, and prints the SHA-256 of both. */
+const PEER = `
+import hashlib, random, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+listener = socket.socket(family)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind((sys.argv[1], 5000))
+listener.listen()
+print("ready", flush=True)
+connection, _ = listener.accept()
+left, digest = int(sys.argv[2]), hashlib.sha256()
+while left:
+    data = connection.recv(min(left, 1 << 20))
+    if not data: break
+    digest.update(data)
+    left -= len(data)
+back = random.Random(5).randbytes(int(sys.argv[3]))
+connection.sendall(back)
+connection.shutdown(socket.SHUT_WR)
+print("took", left, digest.hexdigest(), "gave", hashlib.sha256(back).hexdigest(), flush=True)
+connection.recv(1)
+`;
+
+const offloads: PortOffloads = { txChecksum: true, tso: true, rxChecksum: true, lro: true };
+const SEGMENTATION = [Feature.HOST_TSO4, Feature.HOST_TSO6, Feature.GUEST_TSO4, Feature.GUEST_TSO6];
+
+/** A port over an embedded device with a tap, the kernel's end of which is in a namespace of its own. */
+async function withTap(
+  without: readonly Feature[],
+  ring: 'split' | 'packed',
+  body: (port: Port, space: TapNamespace, name: string) => Promise<void>,
+): Promise<void> {
+  const name = uniqueName('ot');
+  await using thread = await DeviceThread.start({});
+  const device = new NetDevice(thread, { port: tapPort({ name }), without });
+  await device.ready();
+  const fn = new EmulatedPciFunction(device, { address: 'loopback:' });
+  const released: AsyncDisposable = { [Symbol.asyncDispose]: () => fn.closed };
+  await using port = new Port(PciModernTransport.open(fn), { offloads, ring, resources: [released, device] });
+  await port.start();
+  const space = await TapNamespace.create(name, '10.4.5.6');
+  try {
+    await space.run('ip', 'link', 'set', name, 'address', '02:00:00:00:00:01');
+    await space.run('ip', 'route', 'add', '10.1.2.3', 'dev', name);
+    await space.run('ip', 'neigh', 'replace', '10.1.2.3', 'lladdr', '02:00:00:00:00:02', 'dev', name);
+    await space.run('ip', '-6', 'address', 'add', '2001:db8::2/64', 'dev', name, 'nodad');
+    await space.run('ip', '-6', 'neigh', 'replace', '2001:db8::1', 'lladdr', '02:00:00:00:00:02', 'dev', name);
+    await body(port, space, name);
+  } finally {
+    await space.close();
+  }
+}
+
+/** Moves data both ways, and checks that it is what was sent. */
+async function converse(port: Port, space: TapNamespace, version: 4 | 6): Promise<MiniTcp> {
+  const address = version === 4 ? '10.4.5.6' : '2001:db8::2';
+  const args = ['netns', 'exec', space.name, '/usr/bin/python3', '-c', PEER, address, String(SENT), String(RETURNED)];
+  const peer = await startCommand('ip', args, /ready/);
+  try {
+    const deadline = Date.now() + LIMIT_MS;
+    const tcp = new MiniTcp(port, { version, segmentBytes: SEGMENT });
+    await tcp.connect(deadline);
+    const sent = await tcp.send(SENT, deadline);
+    await tcp.receiveAll(deadline);
+    const { bytes, sha256 } = tcp.result();
+    assert.is(bytes, RETURNED);
+    while (!peer.output().includes('gave') && Date.now() < deadline) await delay(20);
+    assert.match(peer.output(), `took 0 ${sent} gave ${sha256}`);
+    return tcp;
+  } finally {
+    await peer.stop();
+  }
+}
+
+const outcome = (port: Port, name: string): string | undefined => port.offloads.find((each) => each.name === name)?.by;
+
+for (const version of [4, 6] as const) {
+  for (const ring of ['split', 'packed'] as const) {
+    test(`IPv${version}, ${ring}: the device cuts what is sent, and long packets come as they are`, () =>
+      withTap([], ring, async (port, space) => {
+        for (const name of ['txChecksum', 'tso', 'rxChecksum', 'lro']) assert.is(outcome(port, name), 'device', name);
+        const { arrivals } = await converse(port, space, version);
+        const { tx, rx } = port.statistics();
+        assert.ok(tx[0]!.bytes / tx[0]!.packets > 3 * SEGMENT, `${tx[0]!.packets} packets sent`);
+        assert.is(arrivals.checked, arrivals.packets, 'packets whose checksum is known');
+        assert.ok(arrivals.long > 0 && arrivals.longest > 3 * SEGMENT, JSON.stringify(arrivals));
+        assert.is(tx[0]!.drops.offload + rx[0]!.drops.offload, 0);
+      }));
+  }
+}
+
+test('without the features the driver does it all, and tshark finds every checksum and length right', () =>
+  withTap([Feature.CSUM, Feature.GUEST_CSUM], 'split', (port, space, name) =>
+    withFolder(async (folder) => {
+      for (const each of ['txChecksum', 'tso', 'rxChecksum']) assert.is(outcome(port, each), 'driver', each);
+      assert.is(outcome(port, 'lro'), 'nobody');
+      for (const version of [4, 6] as const) {
+        const file = join(folder, `sent-${version}.pcap`);
+        const args = ['netns', 'exec', space.name, 'tcpdump', '-i', name, '-U', '-w', file, '--immediate-mode'];
+        const capture = await startCommand('ip', [...args, '-B', '65536', 'tcp or ip6'], /listening/);
+        const { arrivals } = await converse(port, space, version);
+        await capture.stop();
+        assert.is(arrivals.checked, arrivals.packets, 'checksums looked at here');
+        assert.equal([arrivals.long, arrivals.wrong], [0, 0]);
+        const ours = 'eth.src == 02:00:00:00:00:02 && tcp';
+        const seen = await countMatching(file, ours);
+        assert.ok(seen >= SENT / SEGMENT, `${seen} segments`);
+        const wrong = `${ours} && (tcp.checksum.status == 0 || ip.checksum.status == 0 || frame.len > 1514)`;
+        assert.is(await countMatching(file, wrong, ['tcp.check_checksum:TRUE', 'ip.check_checksum:TRUE']), 0);
+      }
+    }),
+  ));
+
+test('long packets end when the port turns them off by command, and begin again (§5.1.6.5.8)', () =>
+  withTap([], 'split', async (port, space) => {
+    await port.control.setGuestOffloads([Feature.GUEST_CSUM]);
+    const { arrivals } = await converse(port, space, 4);
+    assert.equal([arrivals.long, arrivals.checked], [0, arrivals.packets]);
+    await port.control.setGuestOffloads([Feature.GUEST_CSUM, Feature.GUEST_TSO4, Feature.GUEST_TSO6]);
+    const again = await converse(port, space, 6);
+    assert.ok(again.arrivals.long > 0, JSON.stringify(again.arrivals));
+  }));
+
+test('with CSUM alone the driver cuts, and leaves the checksums of its segments to the device', () =>
+  withTap(SEGMENTATION, 'split', async (port, space) => {
+    assert.equal(
+      ['txChecksum', 'tso', 'lro'].map((name) => outcome(port, name)),
+      ['device', 'driver', 'nobody'],
+    );
+    const { arrivals } = await converse(port, space, 4);
+    assert.is(arrivals.long, 0);
+    assert.ok(arrivals.longest <= 1514);
+  }));
+
+test.run();
