@@ -35,6 +35,8 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
     Feature.INDIRECT_DESC,
     Feature.EVENT_IDX,
     Feature.RING_PACKED,
+    // Every queue returns the first chains of what it has looked at, whatever happens to them.
+    Feature.IN_ORDER,
     Feature.CTRL_VQ,
     Feature.CTRL_RX,
     Feature.CTRL_RX_EXTRA,

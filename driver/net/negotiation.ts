@@ -41,6 +41,8 @@ export interface FeatureChoices {
   readonly eventIndex?: boolean | undefined;
   /** Packets of several segments take one descriptor of the ring. Default on. */
   readonly indirect?: boolean | undefined;
+  /** The device uses buffers in the order they are given, and may tell of several at once. Default on, as in DPDK. */
+  readonly inOrder?: boolean | undefined;
   /** Notifications tell how far a ring has come, in the device's own words. Default off: devices in hardware gain by it. */
   readonly notificationData?: boolean | undefined;
   /** Format of the rings. `packed` is refused by devices that have none; it is quicker where both ends poll. Default split. */
@@ -61,7 +63,7 @@ const legacyWishes: readonly Wish[] = [
 
 /** The driver's wishes, each with its reason. */
 export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
-  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, demand = [] } = choices;
+  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, inOrder = true, demand = [] } = choices;
   const list: Wish[] = [
     ...(isLegacy ? legacyWishes : modernWishes),
     { feature: Feature.MAC, reason: 'to know the address of the port' },
@@ -72,6 +74,9 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   if (indirect) list.push({ feature: Feature.INDIRECT_DESC, reason: 'to send scattered packets with one descriptor' });
   if (choices.ring === 'packed') {
     list.push({ feature: Feature.RING_PACKED, reason: 'to have packed rings', required: true });
+  }
+  if (inOrder && !isLegacy) {
+    list.push({ feature: Feature.IN_ORDER, reason: 'to take back packets by the batch, in the order they were given' });
   }
   if (eventIndex) list.push({ feature: Feature.EVENT_IDX, reason: 'to save notifications' });
   if (choices.notificationData === true && !isLegacy) {
@@ -104,7 +109,7 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
 }
 
 /** Features that change how rings or notifications look, and that this driver does not drive. */
-const undriven: readonly number[] = [Feature.IN_ORDER, Feature.ADMIN_VQ];
+const undriven: readonly number[] = [Feature.ADMIN_VQ];
 /** Bits from here on came with virtio 1.4: none of them is driven, known or not. */
 const FIRST_UNDRIVEN = 64;
 

@@ -183,6 +183,7 @@ export class PortQueues {
       ring: { ...ring, indirect },
       headerBytes: netHeaderBytes(features),
       eventIndex: features.has(Feature.EVENT_IDX),
+      inOrder: features.has(Feature.IN_ORDER),
       mergeable: features.has(Feature.MRG_RXBUF),
       keepNumBuffers: this.#keepNumBuffers,
       maxFrameBytes,

@@ -19,6 +19,8 @@ export interface DriverRingOptions {
   readonly maxFrameBytes: number;
   /** EVENT_IDX was accepted. */
   readonly eventIndex: boolean;
+  /** IN_ORDER was accepted: chains come back in the order in which they went, and one used entry may stand for a batch. */
+  readonly inOrder?: boolean | undefined;
   /** What `num_buffers` holds in the header of a posted packet stays. */
   readonly keepNumBuffers?: boolean | undefined;
   /** INDIRECT_DESC was accepted, and these tables are for it. */
