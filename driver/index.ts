@@ -46,6 +46,7 @@ export { Port } from './net/port.js';
 export type { CoalescedQueues, PortControl, ReceiveMode, RssLimits } from './net/port-control.js';
 export { type PortMemory, portMemory } from './net/port-memory.js';
 export type { PortEvents, PortInterrupts, PortOptions, PortState, PortStatistics } from './net/port-options.js';
+export type { QueueDirection, QueueStartOptions } from './net/port-queue-control.js';
 export type { PortRxQueue } from './net/port-rx-queue.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
 export { type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';

@@ -56,6 +56,10 @@ export interface FeatureChoices {
 const modernWishes: readonly Wish[] = [
   { feature: Feature.VERSION_1, reason: 'this driver speaks virtio 1.0 and later', required: true },
   { feature: Feature.ACCESS_PLATFORM, reason: 'the device must use the addresses that it is given' },
+  // What this driver does anyway is enough for hardware (ARCHITECTURE.md, "Barriers").
+  { feature: Feature.ORDER_PLATFORM, reason: 'memory is ordered as devices in hardware need it' },
+  { feature: Feature.NOTIF_CONFIG_DATA, reason: 'to name queues as the device does' },
+  { feature: Feature.RING_RESET, reason: 'to stop, start and resize single queues' },
 ];
 const legacyWishes: readonly Wish[] = [
   { feature: Feature.ANY_LAYOUT, reason: 'to put header and packet into one descriptor', required: true },
@@ -81,7 +85,6 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   if (eventIndex) list.push({ feature: Feature.EVENT_IDX, reason: 'to save notifications' });
   if (choices.notificationData === true && !isLegacy) {
     list.push({ feature: Feature.NOTIFICATION_DATA, reason: 'to tell the device how far a ring has come' });
-    list.push({ feature: Feature.NOTIF_CONFIG_DATA, reason: 'to name queues as the device does' });
   }
   const commands = queuePairs > 1 ? 'to turn queue pairs on, and to answer announcements' : 'to answer announcements';
   list.push({ feature: Feature.CTRL_VQ, reason: commands });

@@ -26,6 +26,7 @@ import {
   type PortState,
   type PortStatistics,
 } from './port-options.js';
+import { PortQueueControl, type QueueDirection, type QueueStartOptions } from './port-queue-control.js';
 import { ringMemoryBytes } from './port-queues.js';
 import type { PortRxQueue } from './port-rx-queue.js';
 import { PortThreads, type RemotePort } from './port-threads.js';
@@ -55,6 +56,7 @@ export class Port extends EventEmitter<PortEvents> {
   readonly #kicks: OverdueKicks;
   readonly #device: PortDevice;
   readonly #threads: PortThreads;
+  readonly #queues: PortQueueControl;
   readonly #watch: PortWatch;
   readonly #recoveries = new RecoveryLimit();
   #state: PortState = 'stopped';
@@ -94,6 +96,7 @@ export class Port extends EventEmitter<PortEvents> {
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
     this.control = new PortControl(this.#commandedDevice());
     this.#threads = new PortThreads(this.pool, queues, ringSize);
+    this.#queues = new PortQueueControl(this.#device, this.#threads, this.#kicks);
     this.#watch = new PortWatch(transport, {
       link: (up) => isolated(() => this.emit('link', up)),
       announce: () => this.#announce(),
@@ -168,6 +171,33 @@ export class Port extends EventEmitter<PortEvents> {
       if (this.#state === 'started') await this.#stop('stopped');
       else if (this.#state !== 'stopped') this.#state = 'stopped';
     });
+  }
+
+  /**
+   * Has one queue move nothing while the others go on. With RING_RESET the device lets go of it: its buffers are back in
+   * the pool, packets that were not sent are counted as lost. Without, its ring and buffers stay with the device, as DPDK
+   * has it. The next start of the port starts it, too.
+   *
+   * @throws VirtioError WRONG_STATE unless the port is started, TIMEOUT or PEER_GONE where the device does not let go
+   */
+  stopQueue(direction: QueueDirection, pair: number): Promise<void> {
+    return this.#whileStarted('stop a queue of', () => this.#queues.stop(direction, pair));
+  }
+
+  /**
+   * Has a queue that was stopped move packets again; with RING_RESET over a ring of another size, until the port's next
+   * start.
+   *
+   * @throws VirtioError INVALID_ARGUMENT, UNSUPPORTED for a size that it cannot have, WRONG_STATE as above and after a stop
+   *   that failed
+   */
+  startQueue(direction: QueueDirection, pair: number, options: QueueStartOptions = {}): Promise<void> {
+    return this.#whileStarted('start a queue of', () => this.#queues.start(direction, pair, options));
+  }
+
+  /** Whether a queue moves packets: the port is started, and the queue was not stopped. */
+  isQueueStarted(direction: QueueDirection, pair: number): boolean {
+    return this.#state === 'started' && !this.#queues.isStopped(direction, pair);
   }
 
   /** Resets the device, then lets go of it and of all memory. Idempotent. */
@@ -249,6 +279,7 @@ export class Port extends EventEmitter<PortEvents> {
     const wanted = wishes(this.#choices, this.#transport.kind === 'pci-legacy');
     // The device was reset: what an earlier one could not end has ended then.
     const session = await this.#device.start(wanted, () => this.#threads.takeLeftovers());
+    this.#kicks.begin([...session.rx, ...session.tx]);
     this.#state = 'started';
     try {
       await this.control.restore();
@@ -258,7 +289,7 @@ export class Port extends EventEmitter<PortEvents> {
       await this.#letGo('stopped');
       throw error;
     }
-    this.#kicks.start([...session.rx, ...session.tx]);
+    this.#queues.begin();
     await this.#unlessGone(() => this.#watch.start(this.#device.features, this.#device.interrupts.tellsOfConfig));
   }
 
@@ -455,6 +486,13 @@ export class Port extends EventEmitter<PortEvents> {
     // The memory is this thread's already; the port closes it.
     this.#threads.local ??= new AttachedPort(this.handle(), this.#rings, this.pool, () => undefined);
     return this.#threads.local;
+  }
+
+  #whileStarted(what: string, work: () => Promise<void>): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#state !== 'started') throw this.#wrongState(what);
+      await work();
+    });
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
