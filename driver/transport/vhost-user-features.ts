@@ -35,15 +35,8 @@ export const BACKEND_FEATURES = FeatureSet.of(
   Feature.RSC_EXT,
 );
 
-/** Bits that the front-end serves by itself, whatever the back-end offers. MQ comes on top where there are more pairs. */
-export const FRONTEND_FEATURES = FeatureSet.of(
-  Feature.MAC,
-  Feature.STATUS,
-  Feature.CTRL_VQ,
-  Feature.CTRL_MAC_ADDR,
-  // Every back-end stops and starts single rings.
-  Feature.RING_RESET,
-);
+/** Bits that the front-end serves by itself, whatever the back-end offers. MQ comes on top where there are more pairs, RING_RESET where that is asked for. */
+export const FRONTEND_FEATURES = FeatureSet.of(Feature.MAC, Feature.STATUS, Feature.CTRL_VQ, Feature.CTRL_MAC_ADDR);
 
 /**
  * Bits that the front-end serves, but that the back-end is told of where it offers them.

@@ -130,9 +130,10 @@ export class VhostUserTransport implements Transport {
     const session = this.#live();
     const mtu = session.mtu === undefined ? FeatureSet.EMPTY : FeatureSet.of(Feature.MTU);
     const mq = session.queuePairs > 1 ? FeatureSet.of(Feature.MQ) : FeatureSet.EMPTY;
+    const reset = this.#options.ringReset === true ? FeatureSet.of(Feature.RING_RESET) : FeatureSet.EMPTY;
     return {
       device: session.features.intersection(BACKEND_FEATURES).union(mtu),
-      transport: FRONTEND_FEATURES.union(mq),
+      transport: FRONTEND_FEATURES.union(mq).union(reset),
     };
   }
 

@@ -50,7 +50,7 @@ async function withPort(
       transport = PciModernTransport.open(fn);
     } else {
       server = await VhostUserServer.listen(`${folder}/s`, { createDevice: () => device });
-      transport = await VhostUserTransport.open(`${folder}/s`, { queuePairs: 2 });
+      transport = await VhostUserTransport.open(`${folder}/s`, { queuePairs: 2, ringReset: true });
     }
     const port = new Port(transport, { queues: 2, ringSize: 64, ...options });
     const { available } = port.pool;

@@ -113,7 +113,7 @@ for (const [format, indirect] of (['split', 'packed'] as const).flatMap((each) =
     );
   });
 
-  test(`${format}: our device returns what it has read by one entry a batch, and order holds (indirect ${indirect})`, () => {
+  test(`spec-E10, ${format}: our device returns what it has read by one entry a batch, and order holds (indirect ${indirect})`, () => {
     fc.assert(
       fc.property(anyRing, fc.array(fc.tuple(count, count, count), { minLength: 5 }), ({ size, start }, rounds) => {
         using pair = new RingPair({ size, start, packed, indirect, eventIndex: false, inOrder: true });
