@@ -51,6 +51,7 @@ export type { PortControl, PortSetting, ReceiveMode } from './net/port-control.j
 export { type PortMemory, portMemory } from './net/port-memory.js';
 export type { OffloadName, OffloadOutcome, PortOffloads } from './net/port-offloads.js';
 export type { PortEvents, PortInterrupts, PortOptions, PortState, PortStatistics } from './net/port-options.js';
+export type { QueueDirection, QueueStartOptions } from './net/port-queue-control.js';
 export type { PortRxQueue } from './net/port-rx-queue.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
 export type { PortLink } from './net/port-watch.js';

@@ -21,6 +21,8 @@ export interface OpenPortOptions extends PortOptions {
   readonly server?: boolean | undefined;
   /** vhost-user and vhost-kernel: the port's MAC address, six bytes; random and local when not given. */
   readonly macAddress?: Uint8Array | undefined;
+  /** vhost-user: the back-end stops and starts single rings, as the one of this package does (`VhostUserTransportOptions`). */
+  readonly ringReset?: boolean | undefined;
   /** How long opening may take. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -184,13 +186,14 @@ async function openPci(address: string, options: OpenPortOptions): Promise<Port>
 }
 
 async function openVhostUser(path: string, options: OpenPortOptions): Promise<Port> {
-  const { server, macAddress, reconnect, timeoutMs, signal, queues = 1 } = options;
+  const { server, macAddress, reconnect, ringReset, timeoutMs, signal, queues = 1 } = options;
   const { VhostUserTransport } = await import('./transport/vhost-user.js');
   const transport = await VhostUserTransport.open(path, {
     queuePairs: queues,
     ...(server === undefined ? {} : { server }),
     ...(macAddress === undefined ? {} : { macAddress }),
     ...(reconnect === undefined ? {} : { reconnect }),
+    ...(ringReset === undefined ? {} : { ringReset }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(signal === undefined ? {} : { signal }),
   });

@@ -7,7 +7,7 @@ import type { Bar, Doorbell } from '../spec/pci-function.js';
 export interface BarAccess {
   read(offset: number, bytes: number): number;
   write(offset: number, bytes: number, value: number): void;
-  doorbell(offset: number, value: number): Doorbell;
+  doorbell(offset: number, value: number, width: 16 | 32): Doorbell;
 }
 
 export class EmulatedBar implements Bar {
@@ -42,7 +42,7 @@ export class EmulatedBar implements Bar {
     this.#access.write(this.#checked(offset, 4), 4, value >>> 0);
   }
   doorbell(offset: number, width: 16 | 32, value: number): Doorbell {
-    return this.#access.doorbell(this.#checked(offset, width / 8), value);
+    return this.#access.doorbell(this.#checked(offset, width / 8), value, width);
   }
 
   #checked(offset: number, bytes: number): number {

@@ -81,7 +81,7 @@ function registerFile(virtio: EmulatedVirtio, config: EmulatedDeviceConfig): Reg
     queue_desc: address('queue_desc'),
     queue_driver: address('queue_driver'),
     queue_device: address('queue_device'),
-    queue_notif_config_data: { read: () => ofQueue((queue) => queue.index) },
+    queue_notif_config_data: { read: () => ofQueue((queue) => virtio.notifConfigData(queue.index) ?? 0) },
     queue_reset: {
       read: () => ofQueue((queue) => (queue.isResetting ? 1 : 0)),
       write: (value) => toQueue((queue) => virtio.writeQueueReset(queue, value)),

@@ -232,7 +232,7 @@ export class EmulatedPciFunction implements PciFunction {
         new EmulatedBar(EmulatedBarIndex.STRUCTURES, structureBarBytes(this.#windows), {
           read: (offset, bytes) => this.#readStructure(offset, bytes),
           write: (offset, bytes, value) => this.#writeStructure(offset, bytes, value),
-          doorbell: (offset) => this.#doorbell(offset),
+          doorbell: (offset, value, width) => this.#doorbell(offset, value, width),
         }),
       );
     }
@@ -320,10 +320,12 @@ export class EmulatedPciFunction implements PciFunction {
     }
   }
 
-  #doorbell(offset: number): Doorbell {
+  /** An eventfd tells nothing of what would be written: that is looked at here. */
+  #doorbell(offset: number, value: number, width: 16 | 32): Doorbell {
     const window = this.#windowAt(offset);
     if (window?.region !== 'notify') return { kind: 'none' };
     const queue = Math.floor((offset - window.offset) / NOTIFY_OFF_MULTIPLIER);
+    this.#virtio.checkNotification(queue, value, width);
     return { kind: 'eventfd', fd: this.#eventFd(this.#kicks, queue) };
   }
 

@@ -44,6 +44,8 @@ const legacyStatusOrder: typeof statusOrder = [
 
 const INITIALIZATION = 'virtio 1.2 §3.1.1';
 const COMMON = 'virtio 1.2 §4.1.4.3.2';
+const NOTIFICATION = 'virtio 1.2 §4.1.5.2.1';
+const NOTIF_CONFIG_DATA_BASE = 0x4e00;
 
 /** Where a ring begins: at 0, on a packed ring with both wrap counters set, in the coding of vhost-user's vring base. */
 const baseOf = (packed: boolean): number => (packed ? 0x8000 : 0);
@@ -244,14 +246,25 @@ export class EmulatedVirtio {
 
   /** A notification that came as a register write. */
   notify(index: number, value: number, bits: number): void {
-    const clause = 'virtio 1.2 §4.1.5.2.1';
     const queue = this.queues[index];
     if (!this.isLive) this.#breach(INITIALIZATION, `queue ${index} was notified before DRIVER_OK`);
+    this.checkNotification(index, value, bits);
+    if (queue?.isEnabled !== true) this.#breach(NOTIFICATION, `queue ${index} was notified and is not enabled`);
+  }
+
+  /** Checks width and value of a notification: with NOTIFICATION_DATA the ring's position stands above 16 bits. */
+  checkNotification(index: number, value: number, bits: number): void {
     if (bits !== (this.#features.has(Feature.NOTIFICATION_DATA) ? 32 : 16)) {
-      this.#breach(clause, `queue ${index} was notified by a ${bits}-bit write`);
+      this.#breach(NOTIFICATION, `queue ${index} was notified by a ${bits}-bit write`);
     }
-    if ((value & 0xffff) !== index) this.#breach(clause, `queue ${index} was notified with the value ${value}`);
-    if (queue?.isEnabled !== true) this.#breach(clause, `queue ${index} was notified and is not enabled`);
+    if ((value & 0xffff) !== (this.notifConfigData(index) ?? index)) {
+      this.#breach(NOTIFICATION, `queue ${index} was notified with the value ${value & 0xffff}`);
+    }
+  }
+
+  /** What names a queue in notifications with NOTIF_CONFIG_DATA: unlike its index, so that a driver is found out that mixes them up. */
+  notifConfigData(index: number): number | undefined {
+    return this.#features.has(Feature.NOTIF_CONFIG_DATA) ? NOTIF_CONFIG_DATA_BASE + index : undefined;
   }
 
   /** Interrupt status; reading it clears it (virtio 1.2 §4.1.4.5). */

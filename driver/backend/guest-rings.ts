@@ -238,6 +238,7 @@ export class GuestRings {
     const features = this.#features;
     if (features === undefined)
       throw new VirtioError(ErrorCode.WRONG_STATE, `ring ${index} starts before features were set`);
+    const isTransmitq = (index & 1) === 1;
     const onMiss: MissListener = (low, high, bytes, direction) => this.miss(index, low, high, bytes, direction);
     const options: PackedDeviceRingOptions = {
       engine: this.#memory.engine,
@@ -246,7 +247,9 @@ export class GuestRings {
       eventIndex: features.has(Feature.EVENT_IDX),
       scratch: features.has(Feature.INDIRECT_DESC) ? this.#scratch : undefined,
       onMiss: this.#memory.isTranslated ? onMiss : undefined,
-      readsTables: (index & 1) === 1,
+      readsTables: isTransmitq,
+      // What comes from the guest has no lengths to tell. A region that outlives the device is told of each chain.
+      returnsBatches: isTransmitq && features.has(Feature.IN_ORDER) && setup.inflight === undefined,
     };
     const resync = (reason: string): void => this.#host.emit({ type: 'ring-resync', ring: index, reason });
     const open = this.#isPacked ? openPackedRing : openSplitRing;

@@ -60,6 +60,12 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
     Feature.INDIRECT_DESC,
     Feature.EVENT_IDX,
     Feature.RING_PACKED,
+    // Every queue returns the first chains of what it has looked at, whatever happens to them.
+    Feature.IN_ORDER,
+    // For the emulated function; over vhost-user they are the front-end's (`vhost-user-features.ts`).
+    Feature.NOTIFICATION_DATA,
+    Feature.NOTIF_CONFIG_DATA,
+    Feature.RING_RESET,
     Feature.CTRL_VQ,
     Feature.CTRL_RX,
     Feature.CTRL_RX_EXTRA,

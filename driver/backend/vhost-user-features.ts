@@ -17,8 +17,12 @@ const COMMANDED = [
 ];
 
 /**
- * Bits that mean nothing to a back-end: what they are about (configuration fields, the doorbell, the status register,
- * queue reset) stays with the front-end.
+ * Bits that mean nothing to a back-end: what they are about (configuration fields, the doorbell, the status register)
+ * stays with the front-end.
+ *
+ * RING_RESET, too: a front-end that serves it stops and starts one ring by messages. QEMU (7.2) passes the bit on where a
+ * back-end offers it, and then sends no message to a vhost-user back-end when the guest resets a queue: it would go on
+ * in memory that is the guest's again.
  */
 const FRONTEND_OWNED = [
   Feature.MAC,

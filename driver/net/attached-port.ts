@@ -21,6 +21,8 @@ import { TxQueue } from './tx-queue.js';
 export interface PortSession {
   readonly rx: readonly QueueHandle[];
   readonly tx: readonly QueueHandle[];
+  /** Queues that stand still, by the index of the virtqueue; none unless given. */
+  readonly stopped?: readonly number[] | undefined;
 }
 
 /** A port as plain data, for another thread of the process. */
@@ -70,6 +72,8 @@ export class AttachedPort {
   readonly #release: () => void;
   /** Queues that stand still while the device is reset. */
   #quiet: (RxQueue | TxQueue)[] = [];
+  /** Queues that were stopped one by one, and have their rings. */
+  readonly #held = new Map<number, RxQueue | TxQueue>();
   #session: PortSession | undefined;
 
   constructor(handle: PortHandle, rings: DmaMemory, pool: PacketPool, release: () => void) {
@@ -151,6 +155,34 @@ export class AttachedPort {
       const queue = slot.detach();
       if (queue !== undefined) this.#quiet.push(queue);
     }
+    this.#quiet.push(...this.#held.values());
+    this.#held.clear();
+  }
+
+  /** Has one queue, by the index of the virtqueue, move nothing; what is in flight stays with the device. */
+  stopQueue(index: number): void {
+    this.#session = this.#session && { ...this.#session, stopped: [...(this.#session.stopped ?? []), index] };
+    const queue = this.#slot(index)?.detach();
+    if (queue !== undefined) this.#held.set(index, queue);
+  }
+
+  /** Takes back what was in flight in a queue that was stopped: the device has let go of it. */
+  reclaimQueue(index: number): void {
+    this.#held.get(index)?.close();
+    this.#held.delete(index);
+    this.pool.flush();
+  }
+
+  /** Goes on with a queue that was stopped: where it stood, or over the ring of the session. */
+  startQueue(session: PortSession, index: number): void {
+    this.#session = session;
+    const held = this.#held.get(index);
+    this.#held.delete(index);
+    const pair = index >>> 1;
+    const receiver = this.#receivers.get(pair);
+    const transmitter = this.#transmitters.get(pair);
+    if ((index & 1) === 0 && receiver !== undefined) this.#openRx(pair, receiver, held as RxQueue | undefined);
+    if ((index & 1) === 1 && transmitter !== undefined) this.#openTx(pair, transmitter, held as TxQueue | undefined);
   }
 
   /** Takes back what was in flight when the queues were quiesced: the device has been reset, or is gone. */
@@ -189,9 +221,14 @@ export class AttachedPort {
   }
   #closed = false;
 
-  #openRx(pair: number, slot: PortRxQueue): void {
-    const handle = this.#session?.rx[pair];
+  /** @param held the queue as it was, to go on with; a new one over the ring of the session without it */
+  #openRx(pair: number, slot: PortRxQueue, held?: RxQueue): void {
+    const handle = this.#running(this.#session?.rx[pair]);
     if (handle === undefined) return;
+    if (held !== undefined) {
+      slot.current = held;
+      return;
+    }
     const { index, offloads } = handle;
     const counters = this.#counters.of(index);
     const work = offloads && queueWork().rxWork(this.pool, handle, counters);
@@ -202,9 +239,13 @@ export class AttachedPort {
         : new TalliedRxQueue(talliesOf(this.#tallies, index), ...parts);
   }
 
-  #openTx(pair: number, slot: PortTxQueue): void {
-    const handle = this.#session?.tx[pair];
+  #openTx(pair: number, slot: PortTxQueue, held?: TxQueue): void {
+    const handle = this.#running(this.#session?.tx[pair]);
     if (handle === undefined) return;
+    if (held !== undefined) {
+      slot.current = held;
+      return;
+    }
     const { index, offloads } = handle;
     const work = offloads && queueWork().txWork(this.pool, handle);
     const ring = openRing(this.#rings, this.pool, handle, undefined, work?.writeHeader);
@@ -213,6 +254,15 @@ export class AttachedPort {
       this.#tallies === undefined
         ? new TxQueue(...parts)
         : new TalliedTxQueue(talliesOf(this.#tallies, index), ...parts);
+  }
+
+  /** The queue, where it is not stopped. */
+  #running(handle: QueueHandle | undefined): QueueHandle | undefined {
+    return handle !== undefined && this.#session?.stopped?.includes(handle.index) === true ? undefined : handle;
+  }
+
+  #slot(index: number): PortRxQueue | PortTxQueue | undefined {
+    return (index & 1) === 0 ? this.#receivers.get(index >>> 1) : this.#transmitters.get(index >>> 1);
   }
 
   #claim(pair: number, queue: number): void {

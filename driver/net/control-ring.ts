@@ -32,10 +32,12 @@ export interface ControlRing {
 /** How many bytes the device says it wrote into what it may write, or why it cannot have used the chain. */
 export type ControlUse = { readonly written: number } | { readonly breach: string };
 
-/** On a split ring: descriptors 0 and 1 (virtio 1.2 §2.7). */
+/** On a split ring: two descriptors after the other, in ring order as IN_ORDER asks for (virtio 1.2 §2.7.5). */
 export class SplitControlRing implements ControlRing {
   readonly #views: SplitRingViews;
   position = 0;
+  /** Where the chain under way begins. */
+  #head = 0;
 
   constructor(views: SplitRingViews) {
     this.#views = views;
@@ -44,9 +46,11 @@ export class SplitControlRing implements ControlRing {
   post(command: ControlBuffer, ack: ControlBuffer): void {
     const { avail, desc, size } = this.#views;
     const view = new DataView(desc.buffer, desc.byteOffset, desc.byteLength);
-    virtqDesc.write(view, { ...command, flags: DescFlag.NEXT, next: 1 }, 0);
-    virtqDesc.write(view, { ...ack, flags: DescFlag.WRITE, next: 0 }, virtqDesc.bytes);
-    avail[AVAIL_RING + (this.position & (size - 1))] = 0;
+    const head = (2 * this.position) & (size - 1);
+    virtqDesc.write(view, { ...command, flags: DescFlag.NEXT, next: head + 1 }, head * virtqDesc.bytes);
+    virtqDesc.write(view, { ...ack, flags: DescFlag.WRITE, next: 0 }, (head + 1) * virtqDesc.bytes);
+    avail[AVAIL_RING + (this.position & (size - 1))] = head;
+    this.#head = head;
     this.position = (this.position + 1) & 0xffff;
     // Command, descriptors and entry are visible before the index.
     Atomics.store(avail, AVAIL_INDEX, this.position);
@@ -60,7 +64,9 @@ export class SplitControlRing implements ControlRing {
     if (index !== this.position) return { breach: `its used index jumped from ${before} to ${index}` };
     const entry = USED_RING + 2 * (before & (size - 1));
     const id = usedEntries[entry]!;
-    return id === 0 ? { written: usedEntries[entry + 1]! } : { breach: `used id ${id} is not a chain in flight` };
+    return id === this.#head
+      ? { written: usedEntries[entry + 1]! }
+      : { breach: `used id ${id} is not a chain in flight` };
   }
 }
 

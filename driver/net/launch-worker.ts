@@ -55,6 +55,12 @@ const serveWhileAwaiting = (stop: StopFlag, ports: readonly AttachedPort[]): Nod
 /** The longest sleep of a thread that has no ports yet; a request ends it. */
 const WAIT_MS = 1000;
 
+/** A queue of a port, by the index of the virtqueue. */
+interface OneQueue {
+  readonly id: number;
+  readonly index: number;
+}
+
 /** The ports of this thread, as the control plane hands them over, stops and starts them. */
 class ThreadPorts {
   /** Some port's queues do more than move packets. */
@@ -67,6 +73,11 @@ class ThreadPorts {
     stop.onRequest('quiesce', (id: number) => this.#find(id)?.quiesce());
     stop.onRequest('release', (id: number) => this.#find(id)?.release());
     stop.onRequest('leave', (id: number) => this.#find(id)?.leave());
+    stop.onRequest('stop-queue', ({ id, index }: OneQueue) => this.#find(id)?.stopQueue(index));
+    stop.onRequest('reclaim-queue', ({ id, index }: OneQueue) => this.#find(id)?.reclaimQueue(index));
+    stop.onRequest('start-queue', ({ id, index, session }: OneQueue & { session: PortSession }) =>
+      this.#find(id)?.startQueue(session, index),
+    );
     stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) =>
       this.#find(id)?.resume(session),
     );

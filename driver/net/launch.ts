@@ -124,6 +124,9 @@ function follow(port: Port, starting: Promise<Lcore>): void {
     release: () => request('release', port.id),
     leave: () => request('leave', port.id),
     resume: (session: PortSession) => request('resume', { id: port.id, session }),
+    stopQueue: (index) => request('stop-queue', { id: port.id, index }),
+    reclaimQueue: (index) => request('reclaim-queue', { id: port.id, index }),
+    startQueue: (session, index) => request('start-queue', { id: port.id, index, session }),
   });
   starting.then((lcore) => lcore.finished).then(remove, remove);
 }

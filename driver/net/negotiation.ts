@@ -44,6 +44,8 @@ export interface FeatureChoices {
   readonly eventIndex?: boolean | undefined;
   /** Packets of several segments take one descriptor of the ring. Default on. */
   readonly indirect?: boolean | undefined;
+  /** The device uses buffers in the order they are given, and may tell of several at once. Default on, as in DPDK. */
+  readonly inOrder?: boolean | undefined;
   /** Notifications tell how far a ring has come, in the device's own words. Default off: devices in hardware gain by it. */
   readonly notificationData?: boolean | undefined;
   /** Format of the rings. `packed` is refused by devices that have none; it is quicker where both ends poll. Default split. */
@@ -59,6 +61,10 @@ export interface FeatureChoices {
 const modernWishes: readonly Wish[] = [
   { feature: Feature.VERSION_1, reason: 'this driver speaks virtio 1.0 and later', required: true },
   { feature: Feature.ACCESS_PLATFORM, reason: 'the device must use the addresses that it is given' },
+  // What this driver does anyway is enough for hardware (ARCHITECTURE.md, "Barriers").
+  { feature: Feature.ORDER_PLATFORM, reason: 'memory is ordered as devices in hardware need it' },
+  { feature: Feature.NOTIF_CONFIG_DATA, reason: 'to name queues as the device does' },
+  { feature: Feature.RING_RESET, reason: 'to stop, start and resize single queues' },
 ];
 const legacyWishes: readonly Wish[] = [
   { feature: Feature.ANY_LAYOUT, reason: 'to put header and packet into one descriptor', required: true },
@@ -66,7 +72,7 @@ const legacyWishes: readonly Wish[] = [
 
 /** The driver's wishes, each with its reason. */
 export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
-  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, demand = [] } = choices;
+  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, inOrder = true, demand = [] } = choices;
   const list: Wish[] = [
     ...(isLegacy ? legacyWishes : modernWishes),
     { feature: Feature.MAC, reason: 'to know the address of the port' },
@@ -79,10 +85,12 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
   if (choices.ring === 'packed') {
     list.push({ feature: Feature.RING_PACKED, reason: 'to have packed rings', required: true });
   }
+  if (inOrder && !isLegacy) {
+    list.push({ feature: Feature.IN_ORDER, reason: 'to take back packets by the batch, in the order they were given' });
+  }
   if (eventIndex) list.push({ feature: Feature.EVENT_IDX, reason: 'to save notifications' });
   if (choices.notificationData === true && !isLegacy) {
     list.push({ feature: Feature.NOTIFICATION_DATA, reason: 'to tell the device how far a ring has come' });
-    list.push({ feature: Feature.NOTIF_CONFIG_DATA, reason: 'to name queues as the device does' });
   }
   const commands = queuePairs > 1 ? 'to turn queue pairs on, and to answer announcements' : 'to answer announcements';
   list.push({ feature: Feature.CTRL_VQ, reason: commands });
@@ -116,7 +124,7 @@ export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
 }
 
 /** Features that change how rings or notifications look, and that this driver does not drive. */
-const undriven: readonly number[] = [Feature.IN_ORDER, Feature.ADMIN_VQ];
+const undriven: readonly number[] = [Feature.ADMIN_VQ];
 /** Bits from here on came with virtio 1.4: none of them is driven, known or not. */
 const FIRST_UNDRIVEN = 64;
 

@@ -1,5 +1,6 @@
 /** Kicks that a device says it does not want, given now and then all the same: it may not know what it says (abuse D34). */
 
+import { PACKED_START } from '../ring/packed-views.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
 import { QueueCounter, type QueueCounters } from './statistics.js';
@@ -24,6 +25,11 @@ export class OverdueKicks {
 
   constructor(counters: QueueCounters) {
     this.#counters = counters;
+  }
+
+  /** The rings are fresh: before any thread takes them up. */
+  begin(queues: readonly QueueHandle[]): void {
+    for (const { index, ring } of queues) this.#counters.of(index)[POSITION] = ring.packed ? PACKED_START : 0;
   }
 
   start(queues: readonly QueueHandle[]): void {
@@ -53,8 +59,8 @@ export class OverdueKicks {
       const sent = queue.counters[KICKS_SENT]!;
       if (saved !== queue.saved) queue.isOwed = true;
       if (queue.isOwed && sent === queue.sent) {
-        // The thread that polls the queue stores it before it counts a saved kick.
-        queue.ringer.ring(queue.counters[SAVED_POSITION]!);
+        // The thread that polls the queue stores it before it counts.
+        queue.ringer.ring(queue.counters[POSITION]!);
         queue.isOwed = false;
       }
       queue.saved = saved;
@@ -63,4 +69,4 @@ export class OverdueKicks {
   }
 }
 
-const { KICKS_SAVED, KICKS_SENT, SAVED_POSITION } = QueueCounter;
+const { KICKS_SAVED, KICKS_SENT, POSITION } = QueueCounter;

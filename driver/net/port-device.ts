@@ -13,6 +13,7 @@ import { type DeviceLimits, randomLocalAddress, readDeviceLimits } from './devic
 import type { Negotiation, Wish } from './negotiation.js';
 import type { PortInterrupts, PortOptions } from './port-options.js';
 import { PortQueues } from './port-queues.js';
+import type { QueueHandle } from './queue-handle.js';
 import { SharedMemory } from './shared-memory.js';
 
 const NO_INTERRUPTS: InterruptPlan = { kind: 'none', tellsOfConfig: false };
@@ -106,6 +107,25 @@ export class PortDevice {
   /** Lets everybody have the queues. Before DRIVER_OK nobody may: who takes one up notifies the device. */
   publish(session: PortSession): void {
     this.#session = session;
+  }
+
+  /** Notes which queues stand still, by the index of the virtqueue, for threads that come. */
+  setStopped(stopped: readonly number[]): void {
+    if (this.#session !== undefined) this.#session = { ...this.#session, stopped };
+  }
+
+  /** Has the device let go of one queue. @throws VirtioError as `Transport.resetQueue` */
+  async resetQueue(index: number): Promise<void> {
+    await this.#transport.resetQueue!(index);
+  }
+
+  /** Sets a queue up anew that was reset; resolves to what it is from now on. */
+  async setUpQueueAgain(queue: QueueHandle, ringSize: number): Promise<QueueHandle> {
+    const handle = await this.#queues!.setUpAgain(this.#transport, this.features, queue, ringSize);
+    const replace = (each: QueueHandle): QueueHandle => (each.index === handle.index ? handle : each);
+    const { rx, tx } = this.#session!;
+    this.#session = { ...this.#session, rx: rx.map(replace), tx: tx.map(replace) };
+    return handle;
   }
 
   /** Asks nothing more of the device, which is about to be reset. */

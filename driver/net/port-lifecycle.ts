@@ -6,6 +6,7 @@ import type { OverdueKicks } from './overdue-kicks.js';
 import type { PortDevice } from './port-device.js';
 import { isAway, withQuarantine } from './port-faults.js';
 import type { PortState } from './port-options.js';
+import type { PortQueueControl } from './port-queue-control.js';
 import type { PortThreads } from './port-threads.js';
 import type { PortWatch } from './port-watch.js';
 
@@ -16,6 +17,7 @@ export interface PortParts {
   readonly threads: PortThreads;
   readonly watch: PortWatch;
   readonly kicks: OverdueKicks;
+  readonly queues: PortQueueControl;
   /** The features that the port asks for. @throws VirtioError UNSUPPORTED for one that is not driven */
   wanted(): readonly Wish[];
   /** Makes the settings again that the device had before. */
@@ -33,9 +35,10 @@ export class PortLifecycle {
 
   /** Brings the device up and has all threads poll it; where that fails, nothing is left of it, and the port is stopped. */
   async start(): Promise<void> {
-    const { device, threads, kicks, wanted, restore } = this.#parts;
+    const { device, threads, kicks, queues, wanted, restore } = this.#parts;
     // The device was reset: what an earlier one could not end has ended then.
     const session = await device.start(wanted(), () => threads.takeLeftovers());
+    kicks.begin([...session.rx, ...session.tx]);
     try {
       await restore();
       // Published and handed out in one go: a thread that comes up meanwhile gets it in one of the two ways, never in both.
@@ -47,7 +50,7 @@ export class PortLifecycle {
       await this.letGo('stopped');
       throw error;
     }
-    kicks.start([...session.rx, ...session.tx]);
+    queues.begin();
   }
 
   /** Has all threads stand still and resets the device. Fails as that does; the memory is taken from it all the same. */

@@ -93,6 +93,11 @@ export function checkOptions(queues: number, ringSize: number, ring: 'split' | '
     `a port has 1 to ${MAX_QUEUE_PAIRS} queue pairs`,
     queues,
   );
+  checkRingSize(ringSize, ring);
+}
+
+/** @throws VirtioError INVALID_ARGUMENT for a size that no ring of the format has */
+export function checkRingSize(ringSize: number, ring: 'split' | 'packed'): void {
   const inBounds = Number.isInteger(ringSize) && ringSize >= MIN_RING_SIZE && ringSize <= MAX_RING_SIZE;
   const bounds = `from ${MIN_RING_SIZE} to ${MAX_RING_SIZE}`;
   if (ring === 'packed') check(inBounds, `the size of a packed ring is a whole number ${bounds}`, ringSize);

@@ -104,6 +104,30 @@ export class PortQueues {
     return { rx, tx };
   }
 
+  /**
+   * Sets a queue up that was reset, over a ring of up to `ringSize` entries (virtio 1.2 §2.6.1.2); the others run.
+   *
+   * @throws VirtioError INVALID_ARGUMENT for more entries than there is memory for, and as `setUp`
+   */
+  async setUpAgain(
+    transport: Transport,
+    features: FeatureSet,
+    queue: QueueHandle,
+    ringSize: number,
+  ): Promise<QueueHandle> {
+    const { index, maxFrameBytes, interruptFd } = queue;
+    const { rx, tx } = this.#pairs[index >>> 1]!;
+    const place = (index & 1) === 0 ? rx : tx;
+    if (ringSize > place.size) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `queue ${index} has room for ${place.size} entries`, {
+        value: ringSize,
+        advice: 'open the port with a larger ring size, and make its queues smaller then',
+      });
+    }
+    const handle = await this.#setUpQueue(transport, index, { ...place, size: ringSize }, features, maxFrameBytes);
+    return interruptFd === undefined ? handle : { ...handle, interruptFd: transport.interruptFd?.(index) };
+  }
+
   /** Turns the pairs beyond the first on (virtio 1.2 §5.1.6.5.5), after DRIVER_OK. */
   async enablePairs(transport: Transport): Promise<void> {
     const pairs = this.#pairs.length;
@@ -197,6 +221,7 @@ export class PortQueues {
       ring: { ...ring, indirect },
       headerBytes: netHeaderBytes(features),
       eventIndex: features.has(Feature.EVENT_IDX),
+      inOrder: features.has(Feature.IN_ORDER),
       mergeable: features.has(Feature.MRG_RXBUF),
       keepNumBuffers: this.#keepNumBuffers,
       maxFrameBytes,

@@ -13,6 +13,10 @@ export interface RemotePort {
   /** Has it leave that with the device, which could not be reset. */
   leave(): Promise<void>;
   resume(session: PortSession): Promise<void>;
+  /** The same for one queue, by the index of the virtqueue: have it move nothing, take back what was in flight, go on. */
+  stopQueue(index: number): Promise<void>;
+  reclaimQueue(index: number): Promise<void>;
+  startQueue(session: PortSession, index: number): Promise<void>;
 }
 
 export class PortThreads {
@@ -49,6 +53,23 @@ export class PortThreads {
   async resume(session: PortSession): Promise<void> {
     this.local?.resume(session);
     await Promise.all([...this.#remotes].map((remote) => remote.resume(session)));
+  }
+
+  /** Has the thread that polls a queue leave it alone, whichever it is. */
+  async stopQueue(index: number): Promise<void> {
+    this.local?.stopQueue(index);
+    await Promise.all([...this.#remotes].map((remote) => remote.stopQueue(index)));
+  }
+
+  /** Takes back what was in flight in a queue that was stopped; the device has let go of it. */
+  async reclaimQueue(index: number): Promise<void> {
+    this.local?.reclaimQueue(index);
+    await Promise.all([...this.#remotes].map((remote) => remote.reclaimQueue(index)));
+  }
+
+  async startQueue(session: PortSession, index: number): Promise<void> {
+    this.local?.startQueue(session, index);
+    await Promise.all([...this.#remotes].map((remote) => remote.startQueue(session, index)));
   }
 
   /** Has every thread leave the rings alone. One that hangs must not keep the device from being reset. */

@@ -30,6 +30,7 @@ import {
   type PortState,
   type PortStatistics,
 } from './port-options.js';
+import { PortQueueControl, type QueueDirection, type QueueStartOptions } from './port-queue-control.js';
 import { ringMemoryBytes } from './port-queues.js';
 import { PortRecovery } from './port-recovery.js';
 import type { PortRxQueue } from './port-rx-queue.js';
@@ -62,6 +63,7 @@ export class Port extends EventEmitter<PortEvents> {
   readonly #tallies: SharedArrayBuffer | undefined;
   readonly #device: PortDevice;
   readonly #threads: PortThreads;
+  readonly #queues: PortQueueControl;
   readonly #watch: PortWatch;
   readonly #lifecycle: PortLifecycle;
   readonly #recovery: PortRecovery;
@@ -99,6 +101,8 @@ export class Port extends EventEmitter<PortEvents> {
     this.#device = new PortDevice(transport, this.#rings, this.pool, options);
     this.control = new PortControl(this.#commandedDevice());
     this.#threads = new PortThreads(this.pool, queues, ringSize);
+    const kicks = new OverdueKicks(this.#counters);
+    this.#queues = new PortQueueControl(this.#device, this.#threads, kicks);
     this.#watch = new PortWatch(transport, {
       link: (up) => isolated(() => this.emit('link', up)),
       announce: () => this.#announce(),
@@ -107,7 +111,8 @@ export class Port extends EventEmitter<PortEvents> {
     const parts = { transport, device: this.#device, threads: this.#threads, watch: this.#watch };
     this.#lifecycle = new PortLifecycle({
       ...parts,
-      kicks: new OverdueKicks(this.#counters),
+      kicks,
+      queues: this.#queues,
       wanted: () => wishes({ ...options, queuePairs: queues }, transport.kind === 'pci-legacy'),
       restore: () => this.control.restore(),
     });
@@ -217,6 +222,33 @@ export class Port extends EventEmitter<PortEvents> {
       if (this.#lifecycle.state === 'started') await this.#lifecycle.stop('stopped');
       else if (this.#lifecycle.state !== 'stopped') this.#lifecycle.state = 'stopped';
     });
+  }
+
+  /**
+   * Has one queue move nothing while the others go on. With RING_RESET the device lets go of it: its buffers are back in
+   * the pool, packets that were not sent are counted as lost. Without, its ring and buffers stay with the device, as DPDK
+   * has it. The next start of the port starts it, too.
+   *
+   * @throws VirtioError WRONG_STATE unless the port is started, TIMEOUT or PEER_GONE where the device does not let go
+   */
+  stopQueue(direction: QueueDirection, pair: number): Promise<void> {
+    return this.#whileStarted('stop a queue of', () => this.#queues.stop(direction, pair));
+  }
+
+  /**
+   * Has a queue that was stopped move packets again; with RING_RESET over a ring of another size, until the port's next
+   * start.
+   *
+   * @throws VirtioError INVALID_ARGUMENT, UNSUPPORTED for a size that it cannot have, WRONG_STATE as above and after a stop
+   *   that failed
+   */
+  startQueue(direction: QueueDirection, pair: number, options: QueueStartOptions = {}): Promise<void> {
+    return this.#whileStarted('start a queue of', () => this.#queues.start(direction, pair, options));
+  }
+
+  /** Whether a queue moves packets: the port is started, and the queue was not stopped. */
+  isQueueStarted(direction: QueueDirection, pair: number): boolean {
+    return this.#lifecycle.state === 'started' && !this.#queues.isStopped(direction, pair);
   }
 
   /** Resets the device, then lets go of it and of all memory. Idempotent. */
@@ -352,6 +384,13 @@ export class Port extends EventEmitter<PortEvents> {
     // The memory is this thread's already; the port closes it.
     this.#threads.local ??= new AttachedPort(this.handle(), this.#rings, this.pool, () => undefined);
     return this.#threads.local;
+  }
+
+  #whileStarted(what: string, work: () => Promise<void>): Promise<void> {
+    return this.#turns.take(async () => {
+      if (this.#lifecycle.state !== 'started') throw this.#wrongState(what);
+      await work();
+    });
   }
 
   #wrongState(what: string): VirtioError {

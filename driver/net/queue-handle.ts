@@ -37,6 +37,7 @@ export interface QueueHandle {
   readonly ring: RingPlace;
   readonly headerBytes: number;
   readonly eventIndex: boolean;
+  readonly inOrder?: boolean | undefined;
   readonly mergeable: boolean;
   /** Sent packets keep the `num_buffers` that their header has. */
   readonly keepNumBuffers?: boolean | undefined;
@@ -139,6 +140,7 @@ export function openRing(
     headerBytes: queue.headerBytes,
     maxFrameBytes: queue.maxFrameBytes,
     eventIndex: queue.eventIndex,
+    inOrder: queue.inOrder,
     keepNumBuffers: queue.keepNumBuffers,
     indirect: indirectTables(memory, queue.ring),
     base,

@@ -16,7 +16,7 @@ import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS_SHIFT } = PacketField;
-const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER, KICKS_SENT, KICKS_SAVED, SAVED_POSITION } = QueueCounter;
+const { POLLS, EMPTY_POLLS, PACKETS, BYTES, NO_BUFFER, KICKS_SENT, KICKS_SAVED, POSITION } = QueueCounter;
 const { DROP_INCOMPLETE, DROP_OVERLONG, DROP_RUNT } = QueueCounter;
 
 /** Descriptors refilled at a time: two lines of the available ring. */
@@ -252,11 +252,12 @@ export class RxQueue {
   }
 
   #kick(): void {
+    // For a kick that is overdue: stored before anything is counted.
+    this.#counters[POSITION] = this.#ring.position;
     if (this.#ring.needsKick()) {
       this.#counters[KICKS_SENT]! += 1;
       this.#ringer.ring(this.#ring.position);
     } else {
-      this.#counters[SAVED_POSITION] = this.#ring.position;
       this.#counters[KICKS_SAVED]! += 1;
     }
   }

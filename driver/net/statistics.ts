@@ -26,8 +26,8 @@ export const QueueCounter = {
   DROP_NO_HEADROOM: 12,
   /** Posted, and not used by the device when it was reset or went away. */
   LOST_IN_FLIGHT: 13,
-  /** No count: how far the ring had come at the last kick that was saved, as a notification tells it. */
-  SAVED_POSITION: 14,
+  /** No count: how far the ring has come, as a notification tells it (virtio 1.2 §2.9). */
+  POSITION: 14,
   /** Dropped: received with a header that cannot be, or to be sent with flags that it is not what they say. */
   DROP_OFFLOAD: 15,
   COUNT: 16,
@@ -95,6 +95,9 @@ export class QueueCounters {
   }
 
   reset(): void {
-    new Float64Array(this.memory).fill(0);
+    const all = new Float64Array(this.memory);
+    for (let index = 0; index < all.length; index++) {
+      if (index % QueueCounter.COUNT !== QueueCounter.POSITION) all[index] = 0;
+    }
   }
 }

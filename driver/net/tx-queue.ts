@@ -11,7 +11,7 @@ import { Preparation, type TxWork } from './queue-work.js';
 import { QueueCounter } from './statistics.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
-const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, SAVED_POSITION, RING_FULL } = QueueCounter;
+const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, POSITION, RING_FULL } = QueueCounter;
 const { DROP_TOO_LONG, DROP_NO_HEADROOM, DROP_OFFLOAD, LOST_IN_FLIGHT } = QueueCounter;
 /** Descriptors reclaimed at a time: several lines of the used ring. */
 const RECLAIM_STEP = 64;
@@ -79,11 +79,12 @@ export class TxQueue {
     if (taken > 0) {
       counters[PACKETS]! += taken;
       counters[BYTES]! += this.#bytes;
+      // For a kick that is overdue: stored before anything is counted.
+      counters[POSITION] = ring.position;
       if (ring.needsKick()) {
         counters[KICKS_SENT]! += 1;
         this.#ringer.ring(ring.position);
       } else {
-        counters[SAVED_POSITION] = ring.position;
         counters[KICKS_SAVED]! += 1;
       }
     }

@@ -19,6 +19,8 @@ export interface DriverRingOptions {
   readonly maxFrameBytes: number;
   /** EVENT_IDX was accepted. */
   readonly eventIndex: boolean;
+  /** IN_ORDER was accepted: chains come back in the order in which they went, and one used entry may stand for a batch. */
+  readonly inOrder?: boolean | undefined;
   /**
    * Writes the header of a packet that has flags at an offset of the pool's bytes; returns false, whatever it has written,
    * where something must be done to the packet first. Without it flags are not looked at.

@@ -66,7 +66,8 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   options: PackedDeviceRingOptions,
 ): PackedDeviceRing {
   const { size, desc } = views;
-  const { engine, eventIndex, scratch, onMiss, readsTables = false, kept, source = desc } = options;
+  const { engine, eventIndex, scratch, onMiss, readsTables = false, returnsBatches = false } = options;
+  const { kept, source = desc } = options;
   const { jobs } = engine;
   // Signed: a word with USED set would be a number that has to be allocated.
   const signedSource = new Int32Array(source.buffer, source.byteOffset, source.length);
@@ -94,7 +95,7 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
     allWritable: false,
     pop,
     returnChains,
-    returnEmpty,
+    returnEmpty: returnsBatches ? returnBatch : returnEmpty,
     needsCall,
     enableKicks,
     disableKicks,
@@ -254,6 +255,22 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
       at += descriptors[index]!;
     }
     publish(firstAt, firstWord, at, marks);
+  }
+
+  /**
+   * As `returnEmpty`, by "a single used descriptor with the Buffer ID corresponding to the last descriptor in the batch", in
+   * the place of the first of them (virtio 1.2 §2.8.8).
+   */
+  function returnBatch(count: number): void {
+    ring.popped = 0;
+    if (count === 0) return;
+    const at = ring.base & OFFSET_MASK;
+    const marks = usedMarks(ring.base);
+    const firstAt = (at << PACKED_DESC_WORDS_SHIFT) + 3;
+    desc[firstAt - 1] = 0;
+    let end = at;
+    for (let index = 0; index < count; index++) end += descriptors[index]!;
+    publish(firstAt, heads[count - 1]! | marks, end, marks);
   }
 
   /** Makes returned chains visible to the driver, all at once. @param end offset behind them, which may lie past the ring's end */

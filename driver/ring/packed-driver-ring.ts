@@ -68,8 +68,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
   const { size, driverEvent, deviceEvent } = views;
   /** Signed, so that a word with its highest bit set, as the marks of every second round are, is no number on the heap. */
   const desc = new Int32Array(views.desc.buffer, views.desc.byteOffset, views.desc.length);
-  const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect } = options;
-  const { base = PACKED_START, writeHeader } = options;
+  const { pool, headerBytes, maxFrameBytes, eventIndex, inOrder = false } = options;
+  const { keepNumBuffers = false, indirect, base = PACKED_START, writeHeader } = options;
   /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
   const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
@@ -90,8 +90,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
     position: base,
     postPackets,
     postBuffers,
-    reclaim,
-    reclaimSent,
+    reclaim: inOrder ? reclaimInOrder : reclaim,
+    reclaimSent: inOrder ? takeInOrder : reclaimSent,
     reclaimAll,
     needsKick,
     hasUsed,
@@ -106,8 +106,11 @@ export const packedDriverRing = specialize(function packedDriverRing(
   const chains = new Uint32Array(size);
   /** Descriptors that a CHAINED chain takes of the ring, by id. */
   const chainLength = new Uint16Array(size);
-  /** Where the used descriptors of the reclaim under way are whose length counts; `size` for others. */
+  /** Where the used descriptors of the reclaim under way are whose length counts; `size` and more for others. */
   const usedAt = new Uint16Array(size);
+  /** In place of where a length is: the buffer was skipped, or the length was read before. */
+  const atWhole = size + 1;
+  const atKept = size + 2;
   /** One word of our own, for a barrier. */
   const barrier = new Int32Array(1);
   let freeIdHead = 0;
@@ -120,6 +123,11 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Descriptors posted since the last decision about a kick, and where that was. */
   let unkicked = 0;
   let kickedPosition = base;
+  /** In order: the oldest id in flight; chains of the batch under way that were not reclaimed yet, and where its length is. */
+  let oldestId = 0;
+  let batch = 0;
+  let batchAt = 0;
+  let keptLength = 0;
 
   // What is neither available nor used: behind the base as used in this round, before it as used in the last.
   for (let slot = 0; slot < size; slot++) {
@@ -327,6 +335,75 @@ export const packedDriverRing = specialize(function packedDriverRing(
     return count;
   }
 
+  /** As `reclaim`, from a device that keeps the order: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
+  function reclaimInOrder(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
+    const count = takeInOrder(out, limit, start);
+    // As in `reclaim`.
+    if (count > 1) Atomics.add(barrier, 0, 1);
+    for (let index = 0; index < count; index++) {
+      const at = usedAt[index]!;
+      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
+      let length = at === atWhole ? bufferBytes : 0;
+      if (at === atKept) length = keptLength;
+      else if (at < size) length = desc[(at << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
+      lengths[start + index] = length > bufferBytes ? OVERLONG : length;
+    }
+    // A batch that was not taken whole: its descriptor may be another one by the next time.
+    if (batch > 0 && batchAt < size) {
+      keptLength = desc[(batchAt << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
+      batchAt = atKept;
+    }
+    return count;
+  }
+
+  /** Takes back up to `limit` chains in the order in which they were posted, and notes where their lengths are. */
+  function takeInOrder(out: Uint32Array, limit: number, start = 0): number {
+    if (ring.broken !== undefined) return 0;
+    let tail = freeIdHead + size - ring.inFlight;
+    let slot = usedSlot;
+    let slotMarks = doneMarks;
+    let free = ring.free;
+    let id = oldestId;
+    let count = 0;
+    // Bounds: a batch is of chains in flight, which are `size` at most; ids follow each other, as they were given out.
+    for (; count < limit; count++) {
+      if (batch === 0) {
+        const at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
+        const word = count === 0 ? Atomics.load(desc, at) : desc[at]!;
+        if ((word & PACKED_MARKS) !== slotMarks) break;
+        const last = word & PACKED_ID_MASK;
+        const ahead = last < id ? last - id + size : last - id;
+        const most = ring.inFlight - count;
+        if (last >= size || ahead >= most) {
+          ring.broken = `used id ${last} is none of the ${most} chains in flight`;
+          break;
+        }
+        batch = ahead + 1;
+        batchAt = slot;
+      }
+      const chain = chains[id]!;
+      const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
+      chains[id] = 0;
+      out[start + count] = (chain & HANDLE_MASK) - 1;
+      batch--;
+      usedAt[count] = (chain & WRITABLE) === 0 ? size : batch > 0 ? atWhole : batchAt;
+      freeIds[tail++ & idMask] = id;
+      id = id + 1 === size ? 0 : id + 1;
+      free += descriptors;
+      slot += descriptors;
+      if (slot >= size) {
+        slot -= size;
+        slotMarks ^= PACKED_MARKS;
+      }
+    }
+    oldestId = id;
+    usedSlot = slot;
+    doneMarks = slotMarks;
+    ring.free = free;
+    ring.inFlight -= count;
+    return count;
+  }
+
   function reclaimAll(out: Uint32Array): number {
     ring.broken ??= 'it was closed';
     ring.inFlight = 0;
@@ -364,6 +441,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Whether the next used descriptor is there. What the device wrote before it is visible after this. */
   function hasUsed(): boolean {
     if (ring.broken !== undefined) return false;
+    if (batch > 0) return true;
     return (Atomics.load(desc, (usedSlot << PACKED_DESC_WORDS_SHIFT) + 3) & PACKED_MARKS) === doneMarks;
   }
 

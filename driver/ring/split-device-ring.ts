@@ -26,6 +26,11 @@ export interface DeviceRingOptions {
   readonly base: number;
   /** EVENT_IDX was accepted. */
   readonly eventIndex: boolean;
+  /**
+   * IN_ORDER was accepted, and lengths mean nothing: `returnEmpty` writes one used entry for all of its chains. A buffer that
+   * the device may write would pass for wholly written. Default false.
+   */
+  readonly returnsBatches?: boolean | undefined;
   /** INDIRECT_DESC was accepted; room for `size` descriptors. */
   readonly scratch?: TableScratch | undefined;
   /** Told of the table whose address has no translation: `pop` ends before its chain, which is looked at again. */
@@ -62,7 +67,7 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
   options: DeviceRingOptions,
 ): DeviceRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
-  const { engine, eventIndex } = options;
+  const { engine, eventIndex, returnsBatches = false } = options;
   const { jobs } = engine;
   const mask = size - 1;
   const walker = new ChainWalker(views, engine, options.scratch, options.onMiss);
@@ -84,7 +89,7 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
     allWritable: false,
     pop,
     returnChains,
-    returnEmpty,
+    returnEmpty: returnsBatches ? returnBatch : returnEmpty,
     needsCall,
     enableKicks,
     disableKicks,
@@ -209,6 +214,24 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
         usedEntries[USED_RING + (slot << 1)] = head;
         usedEntries[USED_RING + (slot << 1) + 1] = 0;
       }
+    }
+    publish(count);
+  }
+
+  /**
+   * As `returnEmpty`, by one entry "with the id corresponding to the head entry of the descriptor chain describing the last
+   * buffer in the batch", where the first of them would have its own (virtio 1.2 §2.7.9).
+   */
+  function returnBatch(count: number): void {
+    ring.popped = 0;
+    if (count === 0) return;
+    const slot = ring.usedIndex & mask;
+    const head = heads[count - 1]!;
+    if (usedIds[slot] !== head || usedLengths[slot] !== 0) {
+      usedIds[slot] = head;
+      usedLengths[slot] = 0;
+      usedEntries[USED_RING + (slot << 1)] = head;
+      usedEntries[USED_RING + (slot << 1) + 1] = 0;
     }
     publish(count);
   }

@@ -67,8 +67,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
   options: DriverRingOptions,
 ): DriverRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
-  const { pool, headerBytes, maxFrameBytes, eventIndex, keepNumBuffers = false, indirect, base = 0 } = options;
-  const { writeHeader } = options;
+  const { pool, headerBytes, maxFrameBytes, eventIndex, inOrder = false } = options;
+  const { keepNumBuffers = false, indirect, base = 0, writeHeader } = options;
   /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
   const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
@@ -79,7 +79,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
   /** High word of every buffer's address where they are all alike, and stands in every descriptor; else -1. */
   const highWord = pool.commonHighWord;
   const writeHigh = highWord < 0;
-  /** Free descriptors, first in first out: a device that works in order keeps the ids in sequence. */
+  /**
+   * Free descriptors, first in first out: a device that works in order keeps the ids in sequence, from 0 to the end of the
+   * table and around, as IN_ORDER asks for (virtio 1.2 §2.7.5).
+   */
   const freeIds = Uint16Array.from({ length: size }, (_, id) => id);
   /** The chain in flight whose head is this id; 0 when there is none. */
   const chains = new Uint32Array(size);
@@ -99,8 +102,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
     position: base,
     postPackets,
     postBuffers,
-    reclaim,
-    reclaimSent,
+    reclaim: inOrder ? reclaimInOrder : reclaim,
+    reclaimSent: inOrder ? reclaimSentInOrder : reclaimSent,
     reclaimAll,
     needsKick,
     hasUsed,
@@ -116,6 +119,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
   let callsOff = true;
   /** Where used_event was put when calls were turned off. */
   let parkedEvent = 0;
+  /** Chains of the batch under way that were not reclaimed yet, and what the device wrote into the last of them. */
+  let batch = 0;
+  let batchLength = 0;
+  const noLengths = new Uint32Array(inOrder ? size : 0);
 
   if (!writeHigh) for (let id = 0; id < size; id++) desc[(id << DESC_WORDS_SHIFT) + 1] = highWord;
   disableCalls();
@@ -260,6 +267,51 @@ export const splitDriverRing = specialize(function splitDriverRing(
     }
     if (count > 0) finishReclaim(count);
     return count;
+  }
+
+  /** As `reclaim`, from a device that keeps the order: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
+  function reclaimInOrder(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
+    const waiting = waitingChains(size);
+    const count = waiting < limit ? waiting : limit;
+    const first = usedIndex;
+    for (let index = 0; index < count; index++) {
+      const slot = (first + index) & mask;
+      if (batch === 0) {
+        const last = usedEntries[USED_RING + (slot << 1)]!;
+        batch = chainsUpTo(last, first + index, waiting - index);
+        if (batch === 0) return breakOrder(index, last, waiting - index);
+        batchLength = usedEntries[USED_RING + (slot << 1) + 1]!;
+      }
+      const id = availShadow[slot]!;
+      const chain = chains[id]!;
+      chains[id] = 0;
+      out[start + index] = (chain & HANDLE_MASK) - 1;
+      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
+      const length = --batch === 0 ? batchLength : bufferBytes;
+      lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
+      if (chain < CHAINED) ring.free++;
+      else freeChain(id);
+    }
+    if (count > 0) finishReclaim(count);
+    return count;
+  }
+
+  function reclaimSentInOrder(out: Uint32Array, limit: number): number {
+    return reclaimInOrder(out, noLengths, 0, limit < size ? limit : size);
+  }
+
+  /** How many chains there are from available index `first` to the one with this id, of `most`; 0 where it is none of them. */
+  function chainsUpTo(id: number, first: number, most: number): number {
+    // What is looked through comes back at once, so that no chain is looked at twice. An id beyond 16 bits equals none.
+    for (let index = 0; index < most; index++) if (availShadow[(first + index) & mask] === id) return index + 1;
+    return 0;
+  }
+
+  /** As `breakAt`, where the id is none of the `most` chains that the device says it has used. */
+  function breakOrder(index: number, id: number, most: number): number {
+    finishReclaim(index);
+    breakRing(`used id ${id} is none of the ${most} oldest chains in flight`);
+    return index;
   }
 
   /** Ends the ring at used entry `index` of a reclaim, whose id is none of ours; what came before it counts. */

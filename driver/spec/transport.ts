@@ -87,6 +87,11 @@ export interface Transport {
   /** Configures and enables one queue (before DRIVER_OK); the doorbell is good until `reset` or `close`. */
   setUpQueue(index: number, addresses: QueueAddresses): Promise<Doorbell>;
   /**
+   * Resets one queue while the others run (virtio 1.2 §2.6.1), with RING_RESET accepted; it can then be set up anew. Once
+   * this resolves the device uses nothing of the queue, and its doorbell is none.
+   */
+  resetQueue?(index: number): Promise<void>;
+  /**
    * Runs a control command (virtio 1.2 §5.1.6.5) where the transport serves CTRL_VQ itself; undefined where
    * the device has a control queue of its own. Resolves to the ack byte.
    */

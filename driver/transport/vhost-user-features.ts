@@ -35,7 +35,7 @@ export const BACKEND_FEATURES = FeatureSet.of(
   Feature.RSC_EXT,
 );
 
-/** Bits that the front-end serves by itself, whatever the back-end offers. MQ comes on top where there are more pairs. */
+/** Bits that the front-end serves by itself, whatever the back-end offers. MQ comes on top where there are more pairs, RING_RESET where that is asked for. */
 export const FRONTEND_FEATURES = FeatureSet.of(Feature.MAC, Feature.STATUS, Feature.CTRL_VQ, Feature.CTRL_MAC_ADDR);
 
 /**

@@ -15,6 +15,12 @@ export interface VhostUserTransportOptions {
   readonly queuePairs: number;
   /** Connect (or accept) again when the back-end goes away. */
   readonly reconnect?: boolean;
+  /**
+   * The back-end stops and starts single rings while the others run: RING_RESET is offered. Default false: the protocol
+   * has it so, and nothing tells whether a back-end can. DPDK's `net_vhost` (22.11) stops them all, and does not go on with
+   * those that were not stopped.
+   */
+  readonly ringReset?: boolean;
   /** Longest wait for an answer (10 s without it), and for a back-end to connect (no limit without it). */
   readonly timeoutMs?: number;
   /** Aborts `open`. */

@@ -46,6 +46,8 @@ export class VhostUserTransport implements Transport {
   readonly #errPoll: FdPoll;
   readonly #regions = new SharedRegions();
   readonly #rings = new Map<number, Ring>();
+  /** Rings that were enabled when they were reset, and are to be when they are set up again. */
+  readonly #toEnable = new Set<number>();
   /** The session that knows the regions as they are. */
   #informed: VhostUserSession | undefined;
   #session: VhostUserSession | undefined;
@@ -130,9 +132,10 @@ export class VhostUserTransport implements Transport {
     const mtu = session.mtu === undefined ? FeatureSet.EMPTY : FeatureSet.of(Feature.MTU);
     const announce = this.#hearsAnnouncements(session) ? FeatureSet.of(Feature.GUEST_ANNOUNCE) : FeatureSet.EMPTY;
     const mq = session.queuePairs > 1 ? FeatureSet.of(Feature.MQ) : FeatureSet.EMPTY;
+    const reset = this.#options.ringReset === true ? FeatureSet.of(Feature.RING_RESET) : FeatureSet.EMPTY;
     return {
       device: session.features.intersection(BACKEND_FEATURES).union(mtu).union(announce),
-      transport: FRONTEND_FEATURES.union(mq),
+      transport: FRONTEND_FEATURES.union(mq).union(reset),
     };
   }
 
@@ -181,7 +184,26 @@ export class VhostUserTransport implements Transport {
     this.#rings.set(index, ring);
     const fds = { kick: ring.kick.fd, call: ring.call.fd, err: this.#err.fd };
     await session.startRing(index, addresses, this.#accepted.has(Feature.RING_PACKED), fds);
+    if (this.#toEnable.delete(index)) {
+      await session.enableRing(index, true);
+      ring.isEnabled = true;
+    }
     return { kind: 'eventfd', fd: ring.kick.fd };
+  }
+
+  /** Stops one ring while the others run, which is what RING_RESET is in this protocol. */
+  async resetQueue(index: number): Promise<void> {
+    const session = this.#live();
+    const ring = this.#rings.get(index);
+    if (ring === undefined) throw new VirtioError(ErrorCode.WRONG_STATE, `queue ${index} is not set up`);
+    // Stopped first: a transmitq that runs and is disabled would go on being read, and what is in it dropped.
+    await session.stopRing(index);
+    if (ring.isEnabled) {
+      await session.enableRing(index, false);
+      this.#toEnable.add(index);
+    }
+    this.#rings.delete(index);
+    closeAll([ring.kick, ring.call]);
   }
 
   /** The eventfd that the back-end signals when it has used buffers of a queue; the transport's, good until `reset`. */
@@ -330,6 +352,7 @@ export class VhostUserTransport implements Transport {
   #dropRings(): void {
     for (const ring of this.#rings.values()) closeAll([ring.kick, ring.call]);
     this.#rings.clear();
+    this.#toEnable.clear();
   }
 
   async #control(commandClass: number, command: number, data: Uint8Array): Promise<number> {

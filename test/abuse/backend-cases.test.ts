@@ -36,7 +36,6 @@ const NOT_APPLICABLE: Readonly<Record<number, { readonly why: string; holds(offe
 
 /** Parts of cases that are about what is not offered; the rest of each case is tested. */
 const NOT_OFFERED: Readonly<Record<string, Feature>> = {
-  'row 55: used elements kept in order (the ring that grows is tested)': Feature.IN_ORDER,
   'row 60: entries of an RSS table (the command is refused, which is tested)': Feature.RSS,
 };
 

@@ -18,7 +18,7 @@ async function answer(
   bench: Bench,
   ack: number,
   result: readonly number[] = [],
-  id = 0,
+  id?: number,
   length?: number,
 ): Promise<Uint8Array> {
   const ring = bench.device.ring(CONTROL);
@@ -27,9 +27,10 @@ async function answer(
     heads = [...heads, ...ring.take()];
     return heads.length > 0;
   });
-  const command = ring.buffer(0).slice();
-  ring.buffer(1).set([ack, ...result].slice(0, ring.buffer(1).length));
-  ring.use(id, length ?? 1 + result.length);
+  const head = heads[0]!;
+  const command = ring.buffer(head).slice();
+  ring.buffer(head + 1).set([ack, ...result].slice(0, ring.buffer(head + 1).length));
+  ring.use(id ?? head, length ?? 1 + result.length);
   ring.publish();
   return command;
 }
@@ -90,12 +91,12 @@ test('abuse-D33: results that were not written, or not wholly, by what the used 
     const bytes = [7, 0, 0, 0, 9, 0, 0, 0];
     for (const length of [0, 1, 8]) {
       const broken = refusal(control.coalescing('rx', 0), ErrorCode.DEVICE_BROKEN, /wrote/);
-      await answer(bench, 0, bytes, 0, length);
+      await answer(bench, 0, bytes, undefined, length);
       await broken;
     }
     for (const length of [9, 10, 0xffff_ffff]) {
       const good = control.coalescing('rx', 0);
-      await answer(bench, 0, bytes, 0, length);
+      await answer(bench, 0, bytes, undefined, length);
       assert.equal(await good, COALESCING);
     }
     const refused = refusal(control.coalescing('rx', 0), ErrorCode.REQUEST_REFUSED);

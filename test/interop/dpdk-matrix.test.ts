@@ -1,6 +1,6 @@
 /**
  * Our front-end against Debian's testpmd with `net_vhost`: every mode, role, ring size, with and without mergeable
- * receive buffers, one and two queues, split and packed rings; every byte of every packet verified, none lost.
+ * receive buffers and IN_ORDER, one and two queues, split and packed rings; every byte of every packet verified, none lost.
  *
  * At full counts all combinations run with a million packets each, otherwise a sample that has every pair of values.
  * VIRTIO_PMD_DPDK_MATRIX, a regular expression over the combinations' names, picks some.
@@ -30,9 +30,9 @@ const PACKETS = isFull ? 1_000_000 : 20_000;
 const plan = suite('combinations with DPDK');
 const test = skipWithout(suite('combinations with DPDK, run'), 'dpdk');
 
-plan('there are 432 combinations, each once', () => {
+plan('there are 864 combinations, each once', () => {
   const all = allCombinations();
-  assert.is(all.length, 3 * 2 * 6 * 2 * 2 * 3);
+  assert.is(all.length, 3 * 2 * 6 * 2 * 2 * 3 * 2);
   assert.is(new Set(all.map(describeCombination)).size, all.length);
 });
 
@@ -89,7 +89,7 @@ for (const role of PARAMETERS.peer) {
   for (const queues of PARAMETERS.queues) {
     const group = chosen.filter((combination) => combination.peer === role && combination.queues === queues);
     if (group.length === 0) continue;
-    test(`net_vhost as ${role}, ${queues === 1 ? '1 queue' : `${queues} queues`}: ${group.length} of 108 combinations`, () =>
+    test(`net_vhost as ${role}, ${queues === 1 ? '1 queue' : `${queues} queues`}: ${group.length} of 216 combinations`, () =>
       withFolder(async (folder) => {
         const failures = await runGroup(folder, group);
         assert.is(failures.length, 0, failures.join('\n'));
@@ -107,7 +107,8 @@ test('packed rings of sizes that are no power of two, with and without mergeable
         [1025, true],
       ] as const) {
         const rings = mergeable ? 'packed' : 'packed with events';
-        const combination = { mode: 'macswap', peer: 'server', ringSize, mergeable, queues: 2, rings } as const;
+        const wanted = { ringSize, mergeable, queues: 2, rings, inOrder: ringSize !== 999 } as const;
+        const combination = { mode: 'macswap', peer: 'server', ...wanted } as const;
         assertAllBack(await runCombination(peer, { combination, packets: PACKETS }), PACKETS);
       }
     } finally {
@@ -131,6 +132,7 @@ for (const [done, expected] of [
           mergeable: true,
           queues: 1,
           rings: 'packed',
+          inOrder: true,
         } as const;
         const packets = 100;
         const addresses = addressesAfter(expected, peer);

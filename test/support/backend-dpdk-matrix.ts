@@ -9,7 +9,7 @@ export const PARAMETERS = {
   ring: ['split', 'packed'],
   ringSize: [128, 256, 512, 1024, 2048, 4096],
   mergeable: [true, false],
-  /** Whether virtio-user asks for IN_ORDER: what the back-end does not offer is negotiated away. */
+  /** Whether virtio-user asks for IN_ORDER. */
   inOrder: [true, false],
   /** What the back-end is on the socket. */
   role: ['server', 'client'],

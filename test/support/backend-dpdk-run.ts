@@ -142,7 +142,7 @@ export class DpdkBackend {
     assert.ok(event !== undefined, 'features were negotiated');
     assert.is(event.features.has(Feature.MRG_RXBUF), this.combination.mergeable, 'MRG_RXBUF as asked for');
     assert.is(event.features.has(Feature.RING_PACKED), this.combination.ring === 'packed', 'RING_PACKED as asked for');
-    assert.not(event.features.has(Feature.IN_ORDER), 'IN_ORDER is not offered');
+    assert.is(event.features.has(Feature.IN_ORDER), this.combination.inOrder, 'IN_ORDER as asked for');
     const sizes = this.events.filter((event) => event.type === 'vring' && event.state === 'started');
     assert.ok(sizes.length >= 2 * this.combination.queues, 'all rings were started');
     for (const event of sizes) if (event.type === 'vring') assert.is(event.size, this.combination.ringSize);

@@ -61,7 +61,7 @@ export interface CombinationResult {
 
 /** Lets the packets run and returns what was counted; never waits without bound. @throws Error when they do not come back */
 export async function runCombination(peer: MatrixPeer, run: CombinationRun): Promise<CombinationResult> {
-  const { mode, peer: role, ringSize, mergeable, queues, rings } = run.combination;
+  const { mode, peer: role, ringSize, mergeable, queues, rings, inOrder } = run.combination;
   const counters = TrafficCounters.create(queues);
   await peer.forward(mode);
   const port = await openPort(`vhost-user:${peer.path}`, {
@@ -70,6 +70,7 @@ export async function runCombination(peer: MatrixPeer, run: CombinationRun): Pro
     mergeable,
     ring: rings === 'split' ? 'split' : 'packed',
     eventIndex: rings === 'packed with events',
+    inOrder,
     server: role === 'client',
     timeoutMs: ANSWER_MS,
   });
@@ -97,10 +98,11 @@ export async function runCombination(peer: MatrixPeer, run: CombinationRun): Pro
 }
 
 /** Whether the port is what was asked for: otherwise it proves something else. */
-function checkPort(port: Port, { ringSize, mergeable, queues, rings }: AnySize): void {
+function checkPort(port: Port, { ringSize, mergeable, queues, rings, inOrder }: AnySize): void {
   assert.is(port.features?.has(Feature.RING_PACKED), rings !== 'split', 'RING_PACKED as asked for');
   assert.is(port.features?.has(Feature.EVENT_IDX), rings === 'packed with events', 'EVENT_IDX as asked for');
   assert.is(port.features?.has(Feature.MRG_RXBUF), mergeable, 'MRG_RXBUF as asked for');
+  assert.is(port.features?.has(Feature.IN_ORDER), inOrder, 'IN_ORDER as asked for');
   const { rx, tx } = port.handle().session!;
   const sizes = new Array<number>(queues).fill(ringSize);
   assert.equal(

@@ -13,6 +13,7 @@ export const PARAMETERS = {
   queues: [1, 2],
   /** Format of the rings, and whether EVENT_IDX is asked for. */
   rings: ['split', 'packed', 'packed with events'],
+  inOrder: [true, false],
 } as const;
 
 export type Combination = CombinationOf<typeof PARAMETERS>;
@@ -21,7 +22,9 @@ export const allCombinations = (): Combination[] => allCombinationsOf(PARAMETERS
 export const pairwiseSample = (): Combination[] => pairwiseSampleOf(PARAMETERS);
 
 /** Names a combination: `macswap, net_vhost as client, split ring 256, mergeable off, 2 queues`. */
-export function describeCombination({ mode, peer, ringSize, mergeable, queues, rings }: Combination): string {
+export function describeCombination(combination: Combination): string {
+  const { mode, peer, ringSize, mergeable, queues, rings, inOrder } = combination;
   const count = queues === 1 ? '1 queue' : `${queues} queues`;
-  return `${mode}, net_vhost as ${peer}, ${rings} ring ${ringSize}, mergeable ${mergeable ? 'on' : 'off'}, ${count}`;
+  const flags = `mergeable ${mergeable ? 'on' : 'off'}, in order ${inOrder ? 'on' : 'off'}`;
+  return `${mode}, net_vhost as ${peer}, ${rings} ring ${ringSize}, ${flags}, ${count}`;
 }

@@ -14,8 +14,9 @@ import {
 } from '../../driver/net/queue-handle.js';
 import type { DeviceRing, DriverRing } from '../../driver/ring/ends.js';
 import { packedDeviceRing } from '../../driver/ring/packed-device-ring.js';
+import { PackedRingViews } from '../../driver/ring/packed-views.js';
 import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring.js';
-import { AVAIL_INDEX, USED_INDEX } from '../../driver/ring/split-views.js';
+import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
 
@@ -26,6 +27,8 @@ export interface RingPairOptions {
   /** Where both ends stand: an index, or on a packed ring a descriptor with the wrap counter as bit 15. */
   readonly start: number;
   readonly packed?: boolean;
+  /** IN_ORDER was accepted; the device returns what it has read by the batch. */
+  readonly inOrder?: boolean;
 }
 
 const HEADER_BYTES = 12;
@@ -37,6 +40,8 @@ export class RingPair {
   readonly engine: CopyEngine;
   readonly driver: DriverRing;
   readonly device: DeviceRing;
+  /** For a device that the test works by hand, in place of `device`. */
+  readonly views: SplitRingViews | PackedRingViews;
   reclaimedTotal = 0;
   readonly #memory: DmaMemory;
   readonly #scratch: DmaMemory;
@@ -44,7 +49,7 @@ export class RingPair {
   readonly #out = new Uint32Array(4096);
 
   constructor(options: RingPairOptions) {
-    const { size, eventIndex, indirect, start, packed = false } = options;
+    const { size, eventIndex, indirect, start, packed = false, inOrder = false } = options;
     this.#memory = DmaMemory.allocate({ bytes: ringBytes(size, true) + POOL_SIZE * 256 + 4096, pages: '4K' });
     this.#scratch = DmaMemory.allocate({ bytes: 64 * 1024, pages: '4K' });
     const ring = placeRing(this.#memory, size, indirect, packed);
@@ -63,6 +68,7 @@ export class RingPair {
       ring,
       headerBytes: HEADER_BYTES,
       eventIndex,
+      inOrder,
       mergeable: true,
       maxFrameBytes: 65_562,
       doorbell: { kind: 'none' } as const,
@@ -79,11 +85,14 @@ export class RingPair {
       burst: BURST,
       base: start,
       eventIndex,
+      returnsBatches: inOrder,
       scratch: indirect ? { poolOffset: 0, words } : undefined,
     };
-    this.device = packed
-      ? packedDeviceRing(packedRingViews(this.#memory, ring), deviceOptions)
-      : splitDeviceRing(ringViews(this.#memory, ring), deviceOptions);
+    this.views = packed ? packedRingViews(this.#memory, ring) : ringViews(this.#memory, ring);
+    this.device =
+      this.views instanceof PackedRingViews
+        ? packedDeviceRing(this.views, deviceOptions)
+        : splitDeviceRing(this.views, deviceOptions);
   }
 
   /** Posts packets of `segments` segments each as far as they fit; returns their handles. */
@@ -138,6 +147,11 @@ export class RingPair {
       segment = next - 1;
     }
     return 0;
+  }
+
+  /** What the device says of a receive buffer that it skips: it is full. */
+  get wholeLength(): number {
+    return this.pool.bufferBytes - this.pool.headroom + HEADER_BYTES;
   }
 
   returnChains(count: number, lengths: readonly number[]): void {

@@ -225,7 +225,7 @@ test('spec-E2: features that were not offered, or lack what they need, are refus
   withThread(async (thread) => {
     const device = new NetDevice(thread, { port: echoPort(), queuePairs: 2 });
     for (const features of [
-      FeatureSet.of(Feature.VERSION_1, Feature.IN_ORDER),
+      FeatureSet.of(Feature.VERSION_1, Feature.ADMIN_VQ),
       FeatureSet.of(Feature.VERSION_1, 77),
       FeatureSet.of(Feature.VERSION_1, Feature.MQ),
     ]) {

@@ -40,23 +40,29 @@ async function codeOf(promise: Promise<unknown>): Promise<string> {
   );
 }
 
-/** The command that waits: its bytes, and where the ack goes. */
-function take(ring: HandRing): { readonly bytes: Uint8Array; readonly ack: Uint8Array } {
-  assert.equal(ring.take(), [0]);
+/** The command that waits, number `number` of the ring: its head and bytes, and where the ack goes. */
+function take(
+  ring: HandRing,
+  number = 0,
+): { readonly head: number; readonly bytes: Uint8Array; readonly ack: Uint8Array } {
+  // In ring order (virtio 1.2 §2.7.5).
+  const head = (2 * number) % ring.size;
+  assert.equal(ring.take(), [head]);
   const { desc } = ring.views;
-  assert.equal([desc[3], desc[DESC_WORDS + 3]], [DescFlag.NEXT | (1 << 16), DescFlag.WRITE]);
-  assert.is(ring.buffer(1).length, 1);
-  return { bytes: ring.buffer(0), ack: ring.buffer(1) };
+  const flags = [desc[head * DESC_WORDS + 3], desc[(head + 1) * DESC_WORDS + 3]];
+  assert.equal(flags, [DescFlag.NEXT | ((head + 1) << 16), DescFlag.WRITE]);
+  assert.is(ring.buffer(head + 1).length, 1);
+  return { head, bytes: ring.buffer(head), ack: ring.buffer(head + 1) };
 }
 
 async function commandsInARow(queue: ControlQueue, ring: HandRing, kick: number): Promise<void> {
   for (let number = 0; number < 10; number++) {
     const answer = queue.command(4, number, Uint8Array.of(1, 2, number));
-    const { bytes, ack } = take(ring);
+    const { head, bytes, ack } = take(ring, number);
     assert.equal([...bytes], [4, number, 1, 2, number]);
     assert.is(native.drainEventFd(kick), 1n);
     ack[0] = number % 2 === 0 ? ControlAck.OK : ControlAck.ERR;
-    ring.use(0, 1);
+    ring.use(head, 1);
     ring.publish();
     assert.is(await answer, number % 2);
   }

@@ -84,18 +84,19 @@ test('a queue tells the available index that it has stored, over the wrap of bot
   });
 });
 
-test('NOTIFICATION_DATA and NOTIF_CONFIG_DATA are accepted when they are chosen, and doorbells have 32 bits then', async () => {
+test('doorbells name queues as the device does with NOTIF_CONFIG_DATA, and have 32 bits with NOTIFICATION_DATA, when that is chosen', async () => {
   const offers = [Feature.NOTIFICATION_DATA, Feature.NOTIF_CONFIG_DATA];
   for (const notificationData of [true, false]) {
     await againstDevice({ offers, port: { notificationData } }, async ({ start, port, log, device }) => {
       await start();
-      for (const feature of offers) assert.is(port.features?.has(feature), notificationData);
+      assert.ok(port.features?.has(Feature.NOTIF_CONFIG_DATA));
+      assert.is(port.features?.has(Feature.NOTIFICATION_DATA), notificationData);
       const width = notificationData ? 32 : 16;
       assert.equal(
         log.doorbells.slice(0, 2).map((doorbell) => [doorbell.width, doorbell.value]),
         [
-          [width, 0],
-          [width, 1],
+          [width, 0x4e00],
+          [width, 0x4e01],
         ],
       );
       assert.is(sendPackets(port, 3), 3);

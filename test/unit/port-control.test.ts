@@ -315,6 +315,9 @@ test('threads that come up while settings are made again get the queues once', a
       quiesce: nothing,
       release: nothing,
       leave: nothing,
+      stopQueue: nothing,
+      reclaimQueue: nothing,
+      startQueue: nothing,
       resume: async () => {
         got[number]! += 1;
       },

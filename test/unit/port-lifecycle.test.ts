@@ -555,6 +555,9 @@ test('a thread that does not take the start up: the device is let go of, and the
       quiesce: step('quiesce'),
       release: step('release'),
       leave: step('leave'),
+      stopQueue: step('stop a queue'),
+      reclaimQueue: step('reclaim a queue'),
+      startQueue: step('start a queue'),
       resume: async () => {
         throw new VirtioError(ErrorCode.TIMEOUT, 'a thread hangs');
       },

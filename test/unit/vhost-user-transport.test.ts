@@ -196,6 +196,8 @@ test('offers the back-end what it can keep, and itself what a front-end serves',
       const expected = [0, 1, 7, 8, 9, 10, 11, 12, 13, 14, 15, 24, 27, 28, 29, 32, 34, 35, 36, 54, 55, 56, 59, 61];
       assert.equal(device.bits, expected);
       assert.is(own.toString(), 'MAC | STATUS | CTRL_VQ | MQ | CTRL_MAC_ADDR');
+      const resetting = await (await open({ queuePairs: 2, ringReset: true })).offered();
+      assert.equal(resetting.transport.difference(own).bits, [Feature.RING_RESET]);
       const single = await (await open({ queuePairs: 1 })).offered();
       assert.not(single.transport.has(Feature.MQ), 'MQ with more than one pair only');
     },

@@ -1,0 +1,79 @@
+/**
+ * What runs in the guest: a port whose queues are stopped, resized and started while packets go round.
+ *
+ *   node guest-queues-program.js 0000:00:0a.0 '{"ring":"packed"}' ROUNDS
+ *
+ * Ends with one line of JSON.
+ */
+
+import { openPort, type Port, type QueueDirection } from '../../driver/index.js';
+
+/** What the line holds. */
+export interface QueuesProgramResult {
+  readonly features: readonly string[];
+  /** Packets that came back, one after the other. */
+  readonly pings: number;
+  /** Sizes that the rings had, in turn. */
+  readonly sizes: readonly number[];
+  /** Buffers that were not back in the pool when both queues were stopped. */
+  readonly missing: number;
+  /** Packets that a stopped queue took. */
+  readonly taken: number;
+  readonly closed: boolean;
+}
+
+const DIRECTIONS: readonly QueueDirection[] = ['rx', 'tx'];
+const PINGS = 20;
+const PING_MS = 30_000;
+const BYTES = 60;
+
+function send(port: Port): number {
+  const burst = port.burst(1);
+  burst.allocate(1);
+  burst.bytes(0).setLength(BYTES);
+  const sent = port.txQueue(0).send(burst);
+  burst.free();
+  return sent;
+}
+
+async function ping(port: Port): Promise<void> {
+  if (send(port) !== 1) throw new Error('the ring takes nothing');
+  const burst = port.burst(32);
+  const deadline = performance.now() + PING_MS;
+  while (port.rxQueue(0).receive(burst) === 0) {
+    if (performance.now() > deadline) throw new Error(`nothing came back: ${JSON.stringify(port.statistics())}`);
+    await port.rxQueue(0).waitForPackets({ timeoutMs: 100 });
+  }
+  burst.free();
+}
+
+async function pings(port: Port): Promise<number> {
+  for (let number = 0; number < PINGS; number++) await ping(port);
+  return PINGS;
+}
+
+const [, , address, options, rounds] = process.argv;
+const port = await openPort(address!, { ...JSON.parse(options!), ringSize: 256, interrupts: 'receive' });
+const choices = JSON.parse(options!) as { readonly ring?: string };
+const whole = port.pool.available;
+await port.start();
+let [count, missing, taken] = [await pings(port), 0, 0];
+const sizes: number[] = [];
+for (let round = 0; round < Number(rounds); round++) {
+  for (const direction of DIRECTIONS) {
+    await port.stopQueue(direction, 0);
+    if (direction === 'tx') taken += send(port);
+    const ringSize = choices.ring === 'packed' ? 250 - round : 256 >>> (round % 4);
+    await port.startQueue(direction, 0, { ringSize });
+    sizes.push(port.handle().session![direction][0]!.ring.size);
+    count += await pings(port);
+  }
+  for (const direction of DIRECTIONS) await port.stopQueue(direction, 0);
+  port.pool.flush();
+  missing += whole - port.pool.available;
+  for (const direction of DIRECTIONS) await port.startQueue(direction, 0);
+}
+const features = port.features!.names;
+await port.close();
+const result: QueuesProgramResult = { features, pings: count, sizes, missing, taken, closed: port.state === 'closed' };
+console.log(JSON.stringify(result));
