@@ -31,6 +31,7 @@ const parameters = {
   queues: [1, 2],
   ringSize: [4, 64],
   mtu: [0, 1500],
+  inOrder: [true, false],
 } as const;
 type Combination = CombinationOf<typeof parameters>;
 
@@ -41,8 +42,10 @@ const combinations = pairwiseSampleOf(parameters).map(
 );
 
 function portOptions({ ring, mergeable, indirect, eventIndex, notificationData, ...rest }: Combination): PortOptions {
-  const { interrupts, queues, ringSize } = rest;
-  return { ring, mergeable, indirect, eventIndex, notificationData, interrupts, queues, ringSize };
+  const { interrupts, queues, ringSize, inOrder } = rest;
+  // A port that does not know `inOrder` takes no notice.
+  const options = { ring, mergeable, indirect, eventIndex, notificationData, interrupts, queues, ringSize, inOrder };
+  return options;
 }
 
 /** A packet in one to four segments. */

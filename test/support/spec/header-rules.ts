@@ -41,7 +41,8 @@ export function checkSentPacket(
   violations: Violations,
 ): void {
   const headerBytes = netHeaderBytes(features);
-  if (!violations.insist('D32', packet.length > headerBytes, `a packet of ${packet.length} bytes with its header`)) return;
+  if (!violations.insist('D32', packet.length > headerBytes, `a packet of ${packet.length} bytes with its header`))
+    return;
   const header = readHeader(packet, headerBytes);
   const frame = packet.subarray(headerBytes);
   const { flags } = header;

@@ -3,9 +3,9 @@
 import {
   advance,
   OFFSET_MASK,
-  PackedRingViews,
   PACKED_FLAGS_SHIFT,
   PACKED_START,
+  PackedRingViews,
   WRAP,
 } from '../../../driver/ring/packed-views.js';
 import { Feature } from '../../../driver/spec/features.js';
@@ -25,7 +25,7 @@ export class PackedRingRules extends RingRules {
   readonly #views: PackedRingViews;
   readonly #view: DataView;
   #desc: Uint32Array;
-  #driverEvent = 0;
+  #driverEvent: number;
   #deviceEvent = 0;
   #available: number;
   #usedAt: number;
@@ -44,6 +44,7 @@ export class PackedRingRules extends RingRules {
     this.#view = new DataView(this.#views.desc.buffer, this.#views.desc.byteOffset, this.#views.desc.byteLength);
     this.#available = this.#usedAt = base === 0 ? PACKED_START : base & 0xffff;
     this.#desc = this.#views.desc.slice();
+    this.#driverEvent = this.#views.driverEvent[0]!;
     const isCleared = this.#views.deviceEvent[0] === 0;
     this.insist('D27', isCleared, "the device's event suppression structure is not 0 at first");
   }
@@ -86,8 +87,11 @@ export class PackedRingRules extends RingRules {
       const entries = gone.reduce((sum, chain) => sum + chain.entries.length, 0);
       this.#usedAt = advance(this.#usedAt, entries, this.ruled.size);
     }
+    // In order, what stands behind a used descriptor belongs to its batch, and is not written.
+    const rule = this.has(Feature.IN_ORDER) ? 'E10' : 'E11';
     for (let entry = 0; entry < this.ruled.size; entry++) {
-      if (!written.has(entry)) this.insist('E11', !this.#hasChanged(entry), `descriptor ${entry} changed, and was not used`);
+      if (!written.has(entry))
+        this.insist(rule, !this.#hasChanged(entry), `descriptor ${entry} changed, and was not used`);
     }
     if (this.#usedAt !== before) this.checkCalls(calls, this.#wantsCall(before));
     this.checkUntouched();

@@ -104,7 +104,8 @@ export class QueueRegisterRules {
       queue.isResetting = true;
       return;
     }
-    this.#violations.insist('D18', !queue.isResetting, `${name} was written before the reset of the queue had ended`);
+    const isStill = !queue.isResetting;
+    if (!this.#violations.insist('D18', isStill, `${name} was written before the reset of the queue had ended`)) return;
     if (register === 'queue_msix_vector') {
       queue.vector = value === NO_VECTOR ? undefined : value;
       return;

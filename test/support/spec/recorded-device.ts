@@ -85,7 +85,7 @@ export class RecordedDevice implements DeviceModel {
   poll(turns = 1): number {
     let moved = 0;
     for (let turn = 0; turn < turns; turn++) {
-      this.#lookAtDriver();
+      this.look();
       const before = new Map([...this.#rings].map(([ring, { setup }]) => [ring, taken(setup.callFd)]));
       moved += this.#guest.poll();
       for (const [ring, { rules, setup }] of this.#rings) {
@@ -100,7 +100,7 @@ export class RecordedDevice implements DeviceModel {
 
   /** Has the device ask for kicks, or for none: as one does that goes to sleep, and wakes up. */
   wantKicks(wanted: boolean): void {
-    this.#lookAtDriver();
+    this.look();
     for (const { rules } of this.#rings.values()) rules.wantKicks(wanted);
   }
 
@@ -163,7 +163,8 @@ export class RecordedDevice implements DeviceModel {
     return { features, queuePairs, config, activePairs: queuePairs };
   }
 
-  #lookAtDriver(): void {
+  /** Looks at what the driver has done so far. */
+  look(): void {
     for (const { rules, setup } of this.#rings.values()) rules.afterDriver(taken(setup.kickFd));
   }
 
@@ -174,4 +175,5 @@ export class RecordedDevice implements DeviceModel {
 }
 
 /** How often an eventfd was signalled since the last look; undefined where there is none. */
-const taken = (fd: number | undefined): number | undefined => (fd === undefined ? undefined : Number(native.drainEventFd(fd)));
+const taken = (fd: number | undefined): number | undefined =>
+  fd === undefined ? undefined : Number(native.drainEventFd(fd));

@@ -167,7 +167,8 @@ export abstract class RingRules {
       if (!this.insist('E12', header.length >= this.#headerBytes, `a buffer of ${header.length} bytes`)) return;
       const hasCount = this.#headerBytes > NUM_BUFFERS_AT;
       const count = hasCount ? header[NUM_BUFFERS_AT]! | (header[NUM_BUFFERS_AT + 1]! << 8) : 1;
-      if (!mergeable) this.insist('E12', count === 1, `num_buffers is ${count} without ${featureName(Feature.MRG_RXBUF)}`);
+      if (!mergeable)
+        this.insist('E12', count === 1, `num_buffers is ${count} without ${featureName(Feature.MRG_RXBUF)}`);
       const isWhole = count >= 1 && at + count <= used.length;
       if (!this.insist('E12', isWhole, `a packet of ${count} buffers, of which ${used.length - at} came`)) return;
       const parts = used.slice(at, at + count);

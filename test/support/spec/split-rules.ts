@@ -84,7 +84,11 @@ export class SplitRingRules extends RingRules {
 
   afterDevice(calls?: number): void {
     const { avail, used, usedEntries, usedEvent } = this.#views;
-    this.insist('E7', isSame(this.#driversPart(), this.#drivers), "the device wrote into the driver's part of the ring");
+    this.insist(
+      'E7',
+      isSame(this.#driversPart(), this.#drivers),
+      "the device wrote into the driver's part of the ring",
+    );
     const eventIndex = this.has(Feature.EVENT_IDX);
     if (eventIndex) this.insist('E9', used[USED_FLAGS] === 0, 'flags of the used ring with EVENT_IDX');
     const index = used[USED_INDEX]!;
@@ -175,7 +179,8 @@ export class SplitRingRules extends RingRules {
     const view = new DataView(buffer, offset, length);
     const found: Descriptor[] = [];
     for (let at = 0; ; ) {
-      if (!this.insist('D23', at < count && found.length < count, `entry ${at} of a table of ${count}`)) return undefined;
+      if (!this.insist('D23', at < count && found.length < count, `entry ${at} of a table of ${count}`))
+        return undefined;
       const descriptor = descriptorAt(view, at);
       const isPlain = (descriptor.flags & ~(NEXT | WRITE)) === 0;
       if (!this.insist('D24', isPlain, `flags ${descriptor.flags} in a table`)) return undefined;
