@@ -1,4 +1,4 @@
-/** What the device owes the specification as a network device (spec-E2, E10, E13 to E16). */
+/** What the device owes the specification as a network device (spec-E2, E13 to E16, E18). */
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -8,10 +8,12 @@ import { offeredFeatures } from '../../driver/backend/net-device-offer.js';
 import { echoPort } from '../../driver/backend/ports/built-in.js';
 import { createPort } from '../../driver/backend/ports/echo.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
+import { ControlClass, MqCommand } from '../../driver/spec/control.js';
 import { dropUnmetRequirements, Feature, FeatureSet } from '../../driver/spec/features.js';
 import { QUEUE_PAIRS_MAX, QUEUE_PAIRS_MIN, virtioNetConfig } from '../../driver/spec/net-config.js';
 import { GsoType, NetHeaderFlag } from '../../driver/spec/net-header.js';
 import { DescFlag } from '../../driver/spec/ring.js';
+import { CommandedGuest, le } from '../support/commanded-guest.js';
 import {
   assertPackets,
   BUFFERS,
@@ -145,6 +147,21 @@ for (const format of formats) {
     guest.hand.checkCanaries();
   });
 }
+
+test('spec-E18: packets in the pairs that were turned on, from the moment the command was used', () => {
+  using guest = new CommandedGuest();
+  // More than the queues in front of the last one take in a turn.
+  const packets = Array.from({ length: 200 }, (_, number) => pattern(number, 60));
+  for (const pairs of [undefined, 2, 3, 1]) {
+    if (pairs !== undefined) guest.set([ControlClass.MQ, MqCommand.VQ_PAIRS_SET, ...le(2, pairs)]);
+    const came = guest.receive(packets).map((queue) => queue.length);
+    for (let turn = 0; turn < 20; turn++) {
+      for (const [pair, queue] of guest.receive([]).entries()) came[pair]! += queue.length;
+    }
+    assert.is(came[0]! + came[1]! + came[2]!, packets.length);
+    assert.equal(came.slice(pairs ?? 1), new Array(3 - (pairs ?? 1)).fill(0), `with ${pairs ?? 'no'} pairs turned on`);
+  }
+});
 
 const isRefusal = (error: unknown): boolean =>
   error instanceof VirtioError && error.code === ErrorCode.INVALID_ARGUMENT;

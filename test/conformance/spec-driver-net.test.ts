@@ -36,6 +36,7 @@ function echo(both: RecordedPort, pair: number, packets: readonly Uint8Array[]):
     both.device.poll();
     came.push(...both.receive(pair));
   }
+  both.check();
   assertPackets(came, packets, `pair ${pair}`);
 }
 

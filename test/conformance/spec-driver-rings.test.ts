@@ -22,6 +22,7 @@ function takeBack(both: RecordedPort, sent: readonly Uint8Array[]): void {
     both.device.poll();
     came.push(...both.receive(0));
   }
+  both.check();
   assertPackets(came, sent);
 }
 

@@ -49,6 +49,7 @@ export class RecordedDevice implements DeviceModel {
   readonly #thread = new HandThread();
   readonly #guest: GuestDevice;
   readonly #rings = new Map<number, RecordedRing>();
+  readonly #enabled = new Set<number>();
   readonly #mtu: number | undefined;
   #state: CommandedState;
 
@@ -132,6 +133,12 @@ export class RecordedDevice implements DeviceModel {
     this.#rings.set(ring, { setup, rules });
   }
   async enableRing(ring: number, enabled: boolean): Promise<void> {
+    if (enabled) this.#enabled.add(ring);
+    else this.#enabled.delete(ring);
+    // Where commands go to the front-end, it tells by this which pairs are on.
+    if (!this.#rings.has(controlqIndex(this.maxQueuePairs))) {
+      this.#state.activePairs = [...this.#enabled].filter((each) => each % 2 === 1).length;
+    }
     this.#guest.enableRing(ring, enabled);
   }
   async stopRing(ring: number): Promise<number> {
@@ -146,6 +153,7 @@ export class RecordedDevice implements DeviceModel {
 
   async reset(): Promise<void> {
     for (const ring of [...this.#rings.keys()]) this.#forget(ring);
+    this.#enabled.clear();
     this.#state = this.#stateFor(FeatureSet.EMPTY);
     this.#guest.reset();
     this.#guest.setMemory([]);

@@ -74,6 +74,7 @@ export class RegisterRules {
 
   #common(access: RegisterAccess): void {
     const { kind, register, value } = access;
+    if (register !== 'config_generation') this.#endConfig();
     this.#checkWidth(access);
     if (kind === 'write') {
       this.violations.insist('D16', !READ_ONLY.includes(register), `${register} was written`);
@@ -190,8 +191,10 @@ export class RegisterRules {
     this.#configReads = 0;
   }
 
+  /** One field may be read by itself; of more, the generation is read next. */
   #endConfig(): void {
     this.violations.insist('D11', this.#configReads <= 1, 'the generation was not read behind the configuration');
+    this.#configReads = 0;
   }
 
   #checkWidth({ register, offset, bytes }: RegisterAccess): void {
