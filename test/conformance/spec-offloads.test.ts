@@ -1,5 +1,5 @@
 /**
- * Packets with work left to do, through driver and device, under the recorders (spec-D33 to D36, E12, E13): as much of it as
+ * Packets with work left to do, through driver and device, under the recorders (spec-D33 to D35, E13): as much of it as
  * both have accepted. What nobody has accepted must not be in any header, and that is tested as well.
  */
 
@@ -101,7 +101,7 @@ for (const [via, ring] of [
   ['vhost-user', 'packed'],
 ] as readonly (readonly [Via, 'split' | 'packed'])[]) {
   for (const eventIndex of [false, true]) {
-    test(`spec-D33, spec-D34, spec-D35, spec-E13: what is left to do, and what is not (${via}, ${ring}, ${eventIndex})`, async () => {
+    test(`spec-D33, spec-D34, spec-D35, spec-E13: what is left to do, and what is not (${via}, ${ring}, EVENT_IDX ${eventIndex})`, async () => {
       const options: PortOptions & typeof everything = { ring, eventIndex, ...everything };
       await using both = await RecordedPort.open(via, { offered: offeredFeatures({}), maxRingSize: 64 }, options);
       await both.start();
