@@ -329,7 +329,7 @@ test('abuse-D5: a pointer that is not aligned, or points into the header', async
   }
 });
 
-test('abuse-D6: of two structures of a type the first counts, and the second is not even looked at', async () => {
+test('abuse-D6: of two structures of a type the first counts, and the second is not even looked at (spec-D14)', async () => {
   const { fn } = patched((target, view, at) => {
     const last = at(PciCapType.PCI_CFG);
     const copy = 0xe0;

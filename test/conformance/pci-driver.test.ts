@@ -438,7 +438,8 @@ for (const [name, extra, expected] of [
       const fn = new EmulatedPciFunction(new FakeDeviceModel({ offered }), { faults: log.faults });
       const transport = PciModernTransport.open(fn);
       await bringUp(transport, fd, { wanted: fakeWanted.with(...extra) });
-      assert.equal(log.doorbells[1], { bar: 4, offset: 0x3000 + 4, ...expected });
+      const { bar, offset, width, value } = log.doorbells[1]!;
+      assert.equal({ bar, offset, width, value }, { bar: 4, offset: 0x3000 + 4, ...expected });
       assert.equal(fn.violations, []);
       fn.close();
       await fn.closed;

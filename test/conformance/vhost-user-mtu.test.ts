@@ -70,7 +70,7 @@ test('without the protocol feature the message is refused', () =>
     assert.not(device.calls.some((call) => call.startsWith('setMtu')));
   }, withoutMtu));
 
-test('while a ring runs the same MTU may be said again, another one may not (virtio 1.2 §5.1.4.1)', () =>
+test('spec-E15: while a ring runs the same MTU may be said again, another one may not', () =>
   withServer(async ({ connect }) => {
     const { frontend } = await connect();
     await frontend.open(REPLY_ACK | PROTOCOL_MTU);
@@ -167,7 +167,7 @@ const AROUND = [
   [60, false],
 ] as const;
 
-test('no packet above the MTU that the front-end has set goes to the guest; each is counted', () =>
+test('spec-E15: no packet above the MTU that the front-end has set goes to the guest; each is counted', () =>
   withDevice({}, async (frontend, device) => {
     await frontend.do(Id.SET_FEATURES, u64s(VERSION_1 | BIT_30));
     await frontend.do(Id.NET_SET_MTU, u64s(1500n));
@@ -176,7 +176,7 @@ test('no packet above the MTU that the front-end has set goes to the guest; each
     assert.equal(await exchange(frontend, device, AROUND), { arrived: [1514, 1518, 60], aboveMtu: 3 });
   }));
 
-test('an MTU of the device itself counts where the bit was accepted, and bounds what the front-end may set', () =>
+test('spec-E15: an MTU of the device itself counts where the bit was accepted, and bounds what the front-end may set', () =>
   withDevice({ mtu: 1500 }, async (frontend, device) => {
     assert.is((await frontend.askU64(Id.GET_FEATURES)) & FEATURE_MTU, FEATURE_MTU);
     assert.is(await configured(frontend), 1500);

@@ -22,6 +22,8 @@ export interface DoorbellRequest {
   readonly offset: number;
   readonly width: number;
   readonly value: number;
+  /** Accesses that came before. */
+  readonly after: number;
 }
 
 const layouts: Partial<Record<EmulatedRegion, Pick<Layout, 'order'>>> = {
@@ -89,7 +91,7 @@ export class RegisterLog {
       write16: (offset, value) => bar.write16(offset, value),
       write32: (offset, value) => bar.write32(offset, value),
       doorbell: (offset, width, value) => {
-        this.doorbells.push({ bar: bar.index, offset, width, value });
+        this.doorbells.push({ bar: bar.index, offset, width, value, after: this.accesses.length });
         return bar.doorbell(offset, width, value);
       },
     };
