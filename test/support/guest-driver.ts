@@ -33,6 +33,13 @@ export async function runCli(guest: Guest, ...words: readonly string[]) {
   });
 }
 
+/** Runs a program of this folder in such a guest; resolves to what it printed. @throws Error with that when it fails */
+export async function runProgram(guest: Guest, program: string, ...words: readonly string[]): Promise<string> {
+  const path = fileURLToPath(new URL(program, import.meta.url));
+  const command = [process.execPath, '--enable-source-maps', path, ...words.map((word) => `'${word}'`)].join(' ');
+  return await guest.run(`chroot /host ${command}`, { timeoutMs: NODE_MS });
+}
+
 /** Makes 2 MiB hugepages. */
 export const makeHugepages = async (guest: Guest, pages: number): Promise<void> =>
   void (await guest.run(`echo ${pages} > /proc/sys/vm/nr_hugepages; [ $(cat /proc/sys/vm/nr_hugepages) = ${pages} ]`));
