@@ -28,7 +28,7 @@ import { allCombinationsOf, pairwiseSampleOf } from '../support/pairwise.js';
 import { skipWithout, skipWithoutRoot } from '../support/skip.js';
 
 export const timeBoundSeconds = 360;
-export const fullTimeBoundSeconds = 7200;
+export const fullTimeBoundSeconds = 14_400;
 
 const plan = suite("features of QEMU's own device");
 const test = skipWithoutRoot(
@@ -36,6 +36,8 @@ const test = skipWithoutRoot(
 );
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
 const packets = full ? 10_000 : 500;
+const TRAFFIC_PROGRAM = new URL('../support/guest-features-program.js', import.meta.url);
+const CONTROL_PROGRAM = new URL('../support/guest-control-program.js', import.meta.url);
 const HUGEPAGES = 48;
 /** Slots of the root bus that are free, from this one on. */
 const FIRST_SLOT = 4;
@@ -118,7 +120,7 @@ function assertLine(line: TrafficLine, device: DeviceFeatures): void {
 
 async function assertTraffic(guest: Guest, devices: readonly DeviceFeatures[]): Promise<void> {
   const tasks = devices.map((device, index): TrafficTask => ({ address: addressOf(index), device, packets }));
-  const output = await runProgram(guest, './guest-features-program.js', JSON.stringify(tasks));
+  const output = await runProgram(guest, TRAFFIC_PROGRAM, JSON.stringify(tasks));
   const lines = output.split('\n').filter((line) => line.startsWith('{'));
   assert.is(lines.length, devices.length, output);
   for (const [index, device] of devices.entries()) assertLine(JSON.parse(lines[index]!) as TrafficLine, device);
@@ -132,7 +134,7 @@ async function assertCommands(guest: Guest, index: number, { packed }: DeviceFea
     guest.qmp.execute('announce-self', self).catch(() => undefined);
   }, 1000);
   try {
-    const output = await runProgram(guest, './guest-control-program.js', addressOf(index), options);
+    const output = await runProgram(guest, CONTROL_PROGRAM, addressOf(index), options);
     assert.match(output, /^done announcements$/m);
   } finally {
     clearInterval(announcing);

@@ -33,11 +33,10 @@ export async function runCli(guest: Guest, ...words: readonly string[]) {
   });
 }
 
-/** Runs a program of this folder in such a guest; resolves to what it printed. @throws Error with that when it fails */
-export async function runProgram(guest: Guest, program: string, ...words: readonly string[]): Promise<string> {
-  const path = fileURLToPath(new URL(program, import.meta.url));
-  const command = [process.execPath, '--enable-source-maps', path, ...words.map((word) => `'${word}'`)].join(' ');
-  return await guest.run(`chroot /host ${command}`, { timeoutMs: NODE_MS });
+/** Runs a compiled file in such a guest; resolves to what it printed. @throws Error with that when it fails */
+export async function runProgram(guest: Guest, program: URL, ...words: readonly string[]): Promise<string> {
+  const parts = [process.execPath, '--enable-source-maps', fileURLToPath(program), ...words.map((word) => `'${word}'`)];
+  return await guest.run(`chroot /host ${parts.join(' ')}`, { timeoutMs: NODE_MS });
 }
 
 /** Makes 2 MiB hugepages. */
