@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { type EndOptions, type GuestEnd, type HostEnd, RING_SIZE } from './ends.js';
-import { virtioUserArguments } from './paths.js';
+import { VIRTIO_LOG, virtioUserArguments, WIDE_VECTORS } from './paths.js';
 import { Testpmd, type TestpmdOptions } from './testpmd.js';
 
 const CONNECT_MS = 15_000;
@@ -111,7 +111,6 @@ export function startVirtioUser(
   parameters: readonly string[],
 ): Promise<Testpmd> {
   const { path } = options;
-  const widerVectors = path.vectorized && path.packed ? ['--force-max-simd-bitwidth=512'] : [];
   return startChecked(
     {
       name: options.name,
@@ -122,7 +121,7 @@ export function startVirtioUser(
         ({ mac, socket }, index) =>
           `net_virtio_user${index},mac=${mac},path=${socket},queues=1,queue_size=${RING_SIZE},${virtioUserArguments(path)}`,
       ),
-      eal: ['--log-level=pmd.net.virtio.*:info', ...widerVectors],
+      eal: [...VIRTIO_LOG, ...(path.vectorized && path.packed ? WIDE_VECTORS : [])],
       parameters,
     },
     (started) => checkPath(started, options),

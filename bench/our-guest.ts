@@ -8,8 +8,16 @@ import type { OurEndOptions } from './our-ends.js';
 /** What a guest of DPDK's vhost does best with: the headroom of DPDK's own packets, and headers left as they came. */
 const FOR_DPDK = { headroom: 128, keepNumBuffers: true };
 
-async function open({ socket, core, ringSize, mergeable, inOrder, facesDpdk }: OurEndOptions): Promise<OurEndRole> {
-  const port = await openPort(`vhost-user:${socket}`, { ringSize, mergeable, inOrder, ...(facesDpdk ? FOR_DPDK : {}) });
+async function open(options: OurEndOptions): Promise<OurEndRole> {
+  const { socket, core, ringSize, packed, mergeable, inOrder, facesDpdk } = options;
+  const ring = packed ? 'packed' : 'split';
+  const port = await openPort(`vhost-user:${socket}`, {
+    ring,
+    ringSize,
+    mergeable,
+    inOrder,
+    ...(facesDpdk ? FOR_DPDK : {}),
+  });
   await port.start();
   const worker = new URL('./our-guest-worker.js', import.meta.url);
   let onPolling = () => {};

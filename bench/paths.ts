@@ -86,8 +86,37 @@ export const virtioUserArguments = (ring: RingPath): string =>
     `vectorized=${flag(ring.vectorized)}`,
   ].join(',');
 
+/** EAL's arguments without which DPDK has only narrower vectors than its packed vectorized path is made of. */
+export const WIDE_VECTORS = ['--force-max-simd-bitwidth=512'] as const;
+
+/** What DPDK's virtio driver says of each of its ports only when it is asked to. */
+export const VIRTIO_LOG = ['--log-level=pmd.net.virtio.*:info'] as const;
+
 /** Feature bits that tell the paths apart (virtio 1.2 §5.1.3, §6). */
 const BIT = { mergeable: 15n, packed: 34n, inOrder: 35n } as const;
+
+/** Whether a feature that tells paths apart is among the negotiated ones. */
+const isNegotiated = (features: bigint, key: keyof typeof BIT): boolean => ((features >> BIT[key]) & 1n) !== 0n;
+
+/**
+ * The path that DPDK's virtio driver takes where it was asked for `ring` and these features were negotiated.
+ *
+ * Without IN_ORDER there are no vectors for packed rings, with IN_ORDER or mergeable buffers none for split ones.
+ */
+export function pathTaken(ring: RingPath, features: bigint): RingPath {
+  const [packed, mergeable, inOrder] = (['packed', 'mergeable', 'inOrder'] as const).map((key) =>
+    isNegotiated(features, key),
+  );
+  const takes = (vectorized: boolean): RingPath | undefined =>
+    PATHS.find(
+      (path) =>
+        path.packed === packed &&
+        path.mergeable === mergeable &&
+        path.inOrder === inOrder &&
+        path.vectorized === vectorized,
+    );
+  return (ring.vectorized ? takes(true) : undefined) ?? takes(false)!;
+}
 
 /**
  * What is wrong with the negotiated features for this path, in words; empty when they are the path's.
@@ -95,8 +124,7 @@ const BIT = { mergeable: 15n, packed: 34n, inOrder: 35n } as const;
  * A driver may leave VIRTIO_F_IN_ORDER out only where the path does not name it.
  */
 export function featureMismatch(ring: RingPath, features: bigint): string {
-  const wrong = (Object.keys(BIT) as (keyof typeof BIT)[]).filter(
-    (key) => ((features >> BIT[key]) & 1n) !== BigInt(flag(ring[key])),
-  );
+  const keys = Object.keys(BIT) as (keyof typeof BIT)[];
+  const wrong = keys.filter((key) => isNegotiated(features, key) !== ring[key]);
   return wrong.map((key) => `${key} is ${ring[key] ? 'off' : 'on'}`).join(', ');
 }

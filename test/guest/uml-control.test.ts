@@ -26,6 +26,7 @@ const PING_BYTES = 1000;
 const PING_PACKET_BYTES = PING_BYTES + 42;
 const ETHTOOL = '/usr/sbin/ethtool';
 const IP = '/usr/sbin/ip';
+const BRIDGE = '/usr/sbin/bridge';
 const test = skipWithout(suite('user-mode Linux, control queue'), 'uml', 'busybox', 'iproute2', 'ethtool');
 
 async function withGuest(
@@ -36,7 +37,7 @@ async function withGuest(
   await using guest = await bootUml({
     cards: [backend.path],
     modules: ['virtio_net', 'ipv6', '8021q'],
-    programs: [ETHTOOL, IP],
+    programs: [ETHTOOL, IP, BRIDGE],
   });
   await bringUp(guest, `${NETWORK}1`);
   await body(guest, backend.device);
@@ -105,6 +106,12 @@ test('receive modes, MAC table, VLANs, address and coalescing: what comes back i
     await guest.run(`${IP} link set eth0 promisc on`);
     assert.is(await comesBack('02:00:00:00:00:99'), 3, 'promiscuous');
     await guest.run(`${IP} link set eth0 promisc off`);
+
+    await guest.run(`${BRIDGE} fdb add 02:00:00:00:00:99 dev eth0 self permanent`);
+    assert.is(await comesBack('02:00:00:00:00:99'), 3, 'in the table of stations');
+    assert.is(await comesBack('02:00:00:00:00:98'), 0, 'the one before is not');
+    await guest.run(`${BRIDGE} fdb del 02:00:00:00:00:99 dev eth0 self`);
+    assert.is(await comesBack('02:00:00:00:00:99'), 0, 'not any more');
 
     assert.is(await comesBack('01:00:5e:07:07:07'), 0, 'a group that it is not in');
     await guest.run(`${IP} maddr add 01:00:5e:07:07:07 dev eth0`);

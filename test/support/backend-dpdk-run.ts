@@ -164,12 +164,17 @@ export class DpdkBackend {
   }
 }
 
-/** Starts a testpmd whose ports are those of the back-ends, which are open. */
-export async function startFrontEnd(backends: readonly DpdkBackend[], queues: number): Promise<Testpmd> {
+/** Starts a testpmd whose ports are those of the back-ends, which are open; `eal` are more options of EAL. */
+export async function startFrontEnd(
+  backends: readonly DpdkBackend[],
+  queues: number,
+  eal: readonly string[] = [],
+): Promise<Testpmd> {
   const entries = backends.reduce((sum, { combination: c }) => sum + 2 * c.queues * c.ringSize, 0);
   const buffers = entries + SPARE_BUFFERS;
   return await Testpmd.start({
     vdevs: backends.map((backend) => backend.vdev),
+    eal,
     options: [
       `--rxq=${queues}`,
       `--txq=${queues}`,

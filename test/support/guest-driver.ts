@@ -33,6 +33,12 @@ export async function runCli(guest: Guest, ...words: readonly string[]) {
   });
 }
 
+/** Runs a compiled file in such a guest; resolves to what it printed. @throws Error with that when it fails */
+export async function runProgram(guest: Guest, program: URL, ...words: readonly string[]): Promise<string> {
+  const parts = [process.execPath, '--enable-source-maps', fileURLToPath(program), ...words.map((word) => `'${word}'`)];
+  return await guest.run(`chroot /host ${parts.join(' ')}`, { timeoutMs: NODE_MS });
+}
+
 /** Makes 2 MiB hugepages. */
 export const makeHugepages = async (guest: Guest, pages: number): Promise<void> =>
   void (await guest.run(`echo ${pages} > /proc/sys/vm/nr_hugepages; [ $(cat /proc/sys/vm/nr_hugepages) = ${pages} ]`));

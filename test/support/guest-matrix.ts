@@ -1,8 +1,7 @@
 /** The devices of the guest matrix: who is on the host's side of each, what it is to the guest, how it is driven there. */
 
-import { runCommand, startCommand } from './commands.js';
+import { ReflectingTaps } from './guest-taps.js';
 import { type StreamPeer, streamEcho } from './stream-peer.js';
-import { uniqueName } from './test-names.js';
 import { Testpmd } from './testpmd.js';
 
 /** QEMU's own device (its frames over a stream socket or a tap), our back-end, DPDK's `net_vhost`. */
@@ -108,15 +107,10 @@ export class Matrix implements AsyncDisposable {
       return peer.netdev(id);
     }
     // Of QEMU's own, a tap alone has several queues.
-    const tap = uniqueName('gm');
-    await runCommand('ip', ['tuntap', 'add', tap, 'mode', 'tap', 'multi_queue', 'vnet_hdr']);
-    this.#ending.push(() => runCommand('ip', ['link', 'delete', tap]));
-    await runCommand('sysctl', ['-q', '-w', `net.ipv6.conf.${tap}.disable_ipv6=1`]);
     // The longest packets of the traffic are four bytes longer than the usual MTU allows.
-    await runCommand('ip', ['link', 'set', tap, 'up', 'mtu', '1504', 'txqueuelen', '10000']);
-    const reflect = await startCommand('python3', [REFLECT, tap], /ready/);
-    this.#ending.push(() => reflect.stop());
-    return ['-netdev', `tap,id=${id},ifname=${tap},queues=${queues},script=no,downscript=no,vhost=off`];
+    const taps = await ReflectingTaps.create([queues], 1504);
+    this.#ending.push(() => taps[Symbol.asyncDispose]());
+    return taps.netdev(0, id);
   }
 
   async #startDpdk(cells: readonly Cell[], folder: string, hasIommu: boolean): Promise<void> {
@@ -137,7 +131,6 @@ export class Matrix implements AsyncDisposable {
   }
 }
 
-const REFLECT = new URL('../../../test/support/tap_reflect.py', import.meta.url).pathname;
 const dpdkSocket = (folder: string, index: number): string => `${folder}/d${index}`;
 
 const vhostUserNetdev = (id: string, path: string, { queues = 1 }: Kind): string[] => [

@@ -14,6 +14,8 @@ let started = 0;
 export interface TestpmdOptions {
   /** EAL devices, one `--vdev` each. */
   readonly vdevs: readonly string[];
+  /** More options of EAL. */
+  readonly eal?: readonly string[];
   /** More options of testpmd's own. */
   readonly options?: readonly string[];
   /** Megabytes of memory. */
@@ -52,13 +54,13 @@ export class Testpmd {
   }
 
   /** Starts one in interactive mode, without hugepages and PCI; resolves at its first prompt. */
-  static async start({ vdevs, options = [], megabytes = 512 }: TestpmdOptions): Promise<Testpmd> {
+  static async start({ vdevs, eal: more = [], options = [], megabytes = 512 }: TestpmdOptions): Promise<Testpmd> {
     const prefix = `test${process.pid}-${++started}`;
     const eal = ['--no-pci', '--no-huge', '-m', `${megabytes}`, '--file-prefix', prefix, '--no-telemetry', '-l', '0-1'];
     const devices = vdevs.flatMap((vdev) => ['--vdev', vdev]);
     const own = ['-i', '--no-mlockall', '--total-num-mbufs=4096', ...options];
     // Its output goes into a pipe, which would hold it back.
-    const args = ['-oL', 'dpdk-testpmd', ...eal, ...devices, '--', ...own];
+    const args = ['-oL', 'dpdk-testpmd', ...eal, ...more, ...devices, '--', ...own];
     const testpmd = new Testpmd(spawn('stdbuf', args), prefix);
     try {
       await testpmd.waitFor(/testpmd> /, 60_000);

@@ -4,7 +4,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
 import { CommanderError, parseOptions, usageStatus } from '../../bench/options.js';
-import { choosePaths, featureMismatch, PATHS, virtioUserArguments } from '../../bench/paths.js';
+import { choosePaths, featureMismatch, PATHS, pathTaken, virtioUserArguments } from '../../bench/paths.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 
 const test = suite('bench options');
@@ -94,6 +94,17 @@ test('features that are not those of the path are named', () => {
   assert.is(featureMismatch(path!, 0x150008000n), '', 'VERSION_1 | MRG_RXBUF | INDIRECT_DESC | PROTOCOL_FEATURES');
   assert.is(featureMismatch(path!, 1n << 34n), 'mergeable is off, packed is on');
   assert.is(featureMismatch(choosePaths('packed_vectorized')[0]!, (1n << 34n) | (1n << 35n)), '');
+});
+
+test('the path that DPDK takes with these features; without IN_ORDER others than those that name it', () => {
+  const bits = { mergeable: 1n << 15n, packed: 1n << 34n, inOrder: 1n << 35n };
+  for (const path of PATHS) {
+    const wanted = (path.mergeable ? bits.mergeable : 0n) | (path.packed ? bits.packed : 0n);
+    assert.is(pathTaken(path, wanted | (path.inOrder ? bits.inOrder : 0n)).name, path.name);
+    const ring = path.packed ? 'packed' : 'split';
+    const plain = `${ring}_${path.mergeable ? 'mergeable' : 'non_mergeable'}`;
+    assert.is(pathTaken(path, wanted).name, path.name === 'split_vectorized' ? path.name : plain, path.name);
+  }
 });
 
 test('a path that is none is refused, and the known ones named', () => {

@@ -3,7 +3,6 @@
  * spec-D40 to spec-D42).
  */
 
-import { setTimeout as delay } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { DeviceThread } from '../../driver/backend/device-thread.js';
@@ -21,13 +20,13 @@ import { HashType } from '../../driver/spec/net-config.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import { refusal } from '../support/driver-abuse.js';
 import { address4, HASH_KEY, ipv4, referenceHash, tagged, tcp } from '../support/flow-packets.js';
+import { exchange, packetTo } from '../support/packet-exchange.js';
 
 const test = suite('port control');
 const PAIRS = 2;
 const OWN = Uint8Array.of(2, 0, 0, 0, 0, 1);
 const OTHER = Uint8Array.of(2, 0, 0, 0, 0, 9);
 const GROUP = Uint8Array.of(1, 0, 0x5e, 0, 0, 9);
-const BROADCAST = new Uint8Array(6).fill(0xff);
 const TYPES = HashType.IPv4 | HashType.TCPv4;
 
 /** A port over a device that sends everything back. */
@@ -62,36 +61,13 @@ class Loop implements AsyncDisposable {
     return this.port.control;
   }
 
-  /** Sends packets to an address, then one to everybody; returns the queue that each of the former comes back in. */
-  async exchange(packets: readonly Uint8Array[]): Promise<(number | undefined)[]> {
-    const { port } = this;
-    const burst = port.burst(32);
-    const all = [...packets, Uint8Array.from([...BROADCAST, ...new Array(54).fill(0)])];
-    assert.is(burst.allocate(all.length), all.length);
-    for (const [index, packet] of all.entries()) burst.bytes(index).fill(Uint8Array.from([...packet, index]));
-    assert.is(port.txQueue(0).send(burst), all.length);
-    burst.free();
-    const found = new Array<number | undefined>(packets.length).fill(undefined);
-    const deadline = performance.now() + 10_000;
-    for (let last = false, after = 0; after < 20; ) {
-      assert.ok(performance.now() < deadline, 'the last packet comes back');
-      if (last) after += 1;
-      for (let pair = 0; pair < PAIRS; pair++) {
-        port.rxQueue(pair).receive(burst);
-        for (let index = 0; index < burst.count; index++) {
-          const number = burst.bytes(index).copyPacket().at(-1)!;
-          if (number === packets.length) last = true;
-          else found[number] = pair;
-        }
-        burst.free();
-      }
-      await delay(1);
-    }
-    return found;
+  /** Sends packets, then one to everybody; returns the queue that each of the former comes back in. */
+  exchange(packets: readonly Uint8Array[]): Promise<(number | undefined)[]> {
+    return exchange(this.port, PAIRS, packets);
   }
 
   async comesBack(to: Uint8Array): Promise<boolean> {
-    const [queue] = await this.exchange([Uint8Array.from([...to, ...new Array(54).fill(0)])]);
+    const [queue] = await this.exchange([packetTo(to)]);
     return queue !== undefined;
   }
 
@@ -169,8 +145,7 @@ test('more addresses than a command has room for: all packets come, until there 
 test('VLANs that are turned on, where the port was opened for that', async () => {
   await using loop = await Loop.open({ vlanFilter: true });
   const { control, port } = loop;
-  const packet = (identifier: number): Uint8Array =>
-    tagged(Uint8Array.from([...OWN, ...new Array(54).fill(0)]), 0x8100, identifier);
+  const packet = (identifier: number): Uint8Array => tagged(packetTo(OWN), 0x8100, identifier);
   await control.setVlan(5, true);
   await control.setVlan(4095, true);
   for (let round = 0; round < 2; round++) {
