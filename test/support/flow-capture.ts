@@ -14,7 +14,7 @@ const HEADER_BYTES = 14 + 20 + 8;
 
 /**
  * Writes datagrams of IMIX lengths, no two alike. Of `pairs` queue pairs that take turns each has flows of its own: a
- * device with automatic receive steering sends what comes back on the pair it was sent on (virtio 1.2 §5.1.6.5.5).
+ * device with automatic receive steering sends what comes back on the pair it was sent on (virtio 1.2 §5.1.6.5.6).
  */
 export function writeFlowCapture(path: string, packets: number, pairs: number): void {
   const writer = PcapWriter.create(path);
