@@ -12,43 +12,64 @@ import { bootGuest } from './support/guest-machine.js';
 import { unpackPackage } from './support/guest-packages.js';
 import { missingPeers, packagesOf } from './support/peers.js';
 
-const USAGE = `Usage: npm run guest [-- [--json] [--no-iommu] [LOOPBACK OPTIONS]]
-
-  --json      one JSON object: that of loopback, and boot_s, kernel, device, iova_mode, transport
-  --no-iommu  a machine without an IOMMU: the device is driven through sysfs
-
-Other options are those of virtio-pmd loopback: --packets (default 10,000), --size, --queues, --ring-size, …
-`;
-
 const DEVICE = '0000:00:09.0';
 const HUGEPAGES = 48;
+/** What the device has at most. */
+const QUEUE_PAIRS = 4;
+const RING_SIZE = 1024;
 /** What the guest needs of Debian, unpacked into the cache. */
 const UNPACKED = ['linux-image-amd64', 'busybox-static'] as const;
+
+const USAGE = `Usage: npm run guest [-- [--json] [--translated | --no-iommu] [LOOPBACK OPTIONS]]
+
+  --json        one JSON object: that of loopback, and boot_s, kernel, device, iova_mode (pa: physical addresses;
+                va: the driver's own, which the IOMMU translates), transport
+  --translated  the device is behind the machine's IOMMU, where it goes past it otherwise
+  --no-iommu    a machine without an IOMMU: the device is driven through sysfs
+
+Other options are those of virtio-pmd loopback: --packets (default 10,000), --size, --queues (at most ${QUEUE_PAIRS}),
+--ring-size (at most ${RING_SIZE}), …
+`;
 
 function parse() {
   const { values, tokens } = parseArgs({
     strict: false,
     tokens: true,
-    options: { json: { type: 'boolean' }, iommu: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+    options: {
+      json: { type: 'boolean' },
+      translated: { type: 'boolean' },
+      iommu: { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+    },
     allowNegative: true,
   });
-  const own = new Set(['json', 'iommu', 'help']);
+  const own = new Set(['json', 'translated', 'iommu', 'help']);
   const rest = process.argv
     .slice(2)
     .filter((_word, index) => !tokens.some((token) => token.index === index && 'name' in token && own.has(token.name)));
   return {
     isJson: values['json'] === true,
     hasIommu: values['iommu'] !== false,
+    isTranslated: values['translated'] === true,
     isHelp: values['help'] === true,
     rest,
   };
 }
 
+const propertiesOf = (isTranslated: boolean): string[] => [
+  ...['addr=0x9', 'disable-legacy=on', `rx_queue_size=${RING_SIZE}`, `tx_queue_size=${RING_SIZE}`],
+  ...(isTranslated ? ['iommu_platform=on', 'ats=on'] : []),
+];
+
 async function main(): Promise<number> {
-  const { isJson, hasIommu, isHelp, rest } = parse();
+  const { isJson, hasIommu, isTranslated, isHelp, rest } = parse();
   if (isHelp) {
     process.stdout.write(USAGE);
     return 0;
+  }
+  if (isTranslated && !hasIommu) {
+    process.stderr.write('virtio-pmd: INVALID_ARGUMENT: --translated needs the IOMMU that --no-iommu leaves out\n');
+    return 2;
   }
   const missing = packagesOf(missingPeers(['qemu']));
   if (missing.length > 0) {
@@ -56,14 +77,14 @@ async function main(): Promise<number> {
     return 1;
   }
   for (const name of UNPACKED) await unpackPackage(name);
-  await using backend = await GuestBackend.start({ port: echoPort() });
+  await using backend = await GuestBackend.start({ port: echoPort(), queuePairs: QUEUE_PAIRS, iommu: isTranslated });
   const start = performance.now();
   await using guest = await bootGuest({
     iommu: hasIommu,
     hostRoot: true,
     memoryMb: 768,
     modules: DRIVER_MODULES,
-    cards: [{ path: backend.path, properties: ['addr=0x9', 'disable-legacy=on'] }],
+    cards: [{ path: backend.path, queues: QUEUE_PAIRS, properties: propertiesOf(isTranslated) }],
   });
   const bootSeconds = (performance.now() - start) / 1000;
   const kernel = (await guest.run('uname -r')).trim();
@@ -79,9 +100,8 @@ async function main(): Promise<number> {
   const words = ['loopback', '--device', DEVICE, ...access, ...packets, ...json, ...rest];
   const { status, output } = await runCli(guest, ...words);
   if (!isJson) {
-    process.stdout.write(
-      `Linux ${kernel}, up in ${bootSeconds.toFixed(1)} s; ${DEVICE} through ${hasIommu ? 'VFIO' : 'sysfs'}\n${output}`,
-    );
+    const way = hasIommu ? `VFIO${isTranslated ? ', behind the IOMMU' : ''}` : 'sysfs';
+    process.stdout.write(`Linux ${kernel}, up in ${bootSeconds.toFixed(1)} s; ${DEVICE} through ${way}\n${output}`);
     return status;
   }
   const line = output.split('\n').find((text) => text.startsWith('{'));
@@ -90,7 +110,7 @@ async function main(): Promise<number> {
     boot_s: Number(bootSeconds.toFixed(3)),
     kernel,
     device: { bdf: DEVICE, id: '1af4:1041' },
-    iova_mode: 'pa',
+    iova_mode: isTranslated ? 'va' : 'pa',
   };
   process.stdout.write(`${JSON.stringify({ ...JSON.parse(line), ...about, transport: 'pci-modern' })}\n`);
   return status;

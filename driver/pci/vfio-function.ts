@@ -18,9 +18,10 @@ import { FileRegisters } from './file-registers.js';
 import { type Libc, libc } from './libc.js';
 import { MappedBar } from './mapped-bar.js';
 import { PciSysfs } from './pci-address.js';
-import { VfioContainer } from './vfio-container.js';
+import type { VfioContainer } from './vfio-container.js';
 import { type VfioGroup, vfioGroupPath } from './vfio-group.js';
 import { VfioInterrupts } from './vfio-interrupts.js';
+import { leaseContainer, type VfioLease } from './vfio-lease.js';
 
 interface Region {
   readonly flags: number;
@@ -30,7 +31,7 @@ interface Region {
 }
 
 export interface VfioFunctionOptions {
-  /** The container to put the function into, shared with other functions; one of its own when not given. */
+  /** The container to put the function into, shared with other functions; one of its group's when not given. */
   readonly container?: VfioContainer;
   readonly libc?: Libc;
   /**
@@ -49,7 +50,7 @@ export class VfioFunction implements PciFunction {
   readonly interruptVectors: number;
   readonly #libc: Libc;
   readonly #container: VfioContainer;
-  readonly #ownsContainer: boolean;
+  readonly #lease: VfioLease;
   readonly #group: VfioGroup;
   readonly #fd: number;
   readonly #config: FileRegisters;
@@ -60,18 +61,11 @@ export class VfioFunction implements PciFunction {
   #removalFd: number | undefined;
   #isClosed = false;
 
-  private constructor(
-    address: string,
-    calls: Libc,
-    container: VfioContainer,
-    ownsContainer: boolean,
-    group: VfioGroup,
-    fd: number,
-  ) {
+  private constructor(address: string, calls: Libc, lease: VfioLease, group: VfioGroup, fd: number) {
     this.address = address;
     this.#libc = calls;
-    this.#container = container;
-    this.#ownsContainer = ownsContainer;
+    this.#container = lease.container;
+    this.#lease = lease;
     this.#group = group;
     this.#fd = fd;
     const info = this.#read(vfioDeviceInfo, VfioRequest.DEVICE_GET_INFO, {});
@@ -96,18 +90,22 @@ export class VfioFunction implements PciFunction {
     const pci = new PciSysfs(address, options.sysfs);
     const noIommu = options.container?.isWithoutIommu ?? options.noIommu;
     // What is wrong with the device comes before what is wrong with VFIO.
-    vfioGroupPath(pci, { noIommu });
-    const container = options.container ?? VfioContainer.open({ libc: calls, noIommu });
+    const path = vfioGroupPath(pci, { folder: options.groups, noIommu });
+    const lease =
+      options.container === undefined
+        ? leaseContainer(pci.address, path, { libc: calls, noIommu })
+        : { container: options.container, end: () => undefined };
+    const { container } = lease;
     let group: VfioGroup | undefined;
     let fd = -1;
     try {
       group = container.join(pci, options.groups);
       fd = group.deviceFd(address);
-      return new VfioFunction(address, calls, container, options.container === undefined, group, fd);
+      return new VfioFunction(address, calls, lease, group, fd);
     } catch (error) {
       if (fd >= 0) calls.close(fd);
       if (group !== undefined) container.leave(group);
-      if (options.container === undefined) container.close();
+      lease.end();
       throw error;
     }
   }
@@ -190,9 +188,7 @@ export class VfioFunction implements PciFunction {
       ...[...this.#mapped].map((address) => () => this.#container.unmapDma(address)),
       () => this.#libc.close(this.#fd),
       () => this.#container.leave(this.#group),
-      () => {
-        if (this.#ownsContainer) this.#container.close();
-      },
+      () => this.#lease.end(),
     ]);
   }
 

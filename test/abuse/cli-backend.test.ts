@@ -140,6 +140,33 @@ test('nothing comes back at all', () =>
     assert.match(end.stdout, /192 packets still under way at the end/);
   }));
 
+test('all packets come back on one pair: the other waits for its own, and the run ends', async () => {
+  for (const [words, code, message] of [
+    [
+      [],
+      'VERIFICATION_FAILED',
+      /packets back: \d+ corrupt, .*; first: queue 0, packet \d+, byte 14: expected 0x00, got 0x01/,
+    ],
+    [['--no-verify'], 'TIMEOUT', /nothing came back for 10 s; 192 packets are under way, \S+ came back/],
+  ] as const) {
+    await withBackend({ fault: { kind: 'one-pair', packet: 0 } }, async (path) => {
+      const end = await runCli([
+        'loopback',
+        '--connect',
+        path,
+        '--queues',
+        '2',
+        '--packets',
+        '2000',
+        '--json',
+        ...words,
+      ]);
+      assertFailed(end, code, message);
+      assert.is((JSON.parse(end.stdout) as Record<string, unknown>)['underWay'], 192);
+    });
+  }
+});
+
 test('it goes away: what was under way is counted, and the table printed', () =>
   withFolder(async (folder) => {
     const path = join(folder, 'x.sock');

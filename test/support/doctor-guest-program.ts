@@ -15,6 +15,7 @@ import { doctorCommand } from '../../driver/cli/doctor/command.js';
 import { asVirtioError, printError } from '../../driver/cli/failure.js';
 import { Interrupt } from '../../driver/cli/interrupt.js';
 import { loopbackCommand } from '../../driver/cli/loopback/command.js';
+import { openPort } from '../../driver/open.js';
 
 const PACKETS = process.env['VIRTIO_PMD_FULL'] === '1' ? 10_000 : 300;
 /** Rounds of looking and putting right: what is behind a trouble shows only after it. */
@@ -144,6 +145,12 @@ async function completeGroup(): Promise<void> {
   await assertFails(['loopback', '--device', SHARED], refused);
   assert.equal(await putRight(SHARED), [`virtio-pmd devbind --bind vfio-pci ${SIBLING}`]);
   await assertLoopback(SHARED);
+  // One process has both: VFIO gives the group out once.
+  const port = await openPort(SHARED);
+  await port.start();
+  await assertLoopback(SIBLING);
+  assert.is(port.state, 'started');
+  await port.close();
 }
 
 /** More than the device has; what is no virtio network device, and what is not there. */

@@ -1,4 +1,4 @@
-/** A port of the back-end that returns packets as `echo` does, but for one of them. */
+/** A port of the back-end that returns packets as `echo` does, but for one of them, or by another pair. */
 
 import type { BackendPort, BackendPortContext } from '../../driver/backend/ports/backend-port.js';
 import { PacketQueue } from '../../driver/backend/ports/packet-queue.js';
@@ -6,9 +6,12 @@ import type { Burst } from '../../driver/memory/burst.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
 
-/** What is done to packet number `packet`, counted from 0 on each pair. */
+/**
+ * What is done to packet number `packet`, counted from 0 on each pair; or to all of them: they come to nothing, or back on
+ * the first pair, whichever they were sent on.
+ */
 export interface Fault {
-  readonly kind: 'none' | 'corrupt' | 'shorten' | 'drop' | 'swap' | 'swallow-all';
+  readonly kind: 'none' | 'corrupt' | 'shorten' | 'drop' | 'swap' | 'swallow-all' | 'one-pair';
   readonly packet: number;
   /** `corrupt`: the byte that is inverted. */
   readonly byte?: number;
@@ -32,7 +35,7 @@ class FaultyPort implements BackendPort {
   }
 
   room(pair: number): number {
-    return this.#queues[pair]!.room;
+    return this.#queues[this.#fault.kind === 'one-pair' ? 0 : pair]!.room;
   }
 
   fromGuest(burst: Burst, pair: number): void {
@@ -63,7 +66,7 @@ class FaultyPort implements BackendPort {
         handles[index + 1] = handle;
       }
     }
-    this.#queues[pair]!.takeFrom(burst);
+    this.#queues[kind === 'one-pair' ? 0 : pair]!.takeFrom(burst);
   }
 
   toGuest(burst: Burst, pair: number): void {

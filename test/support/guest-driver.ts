@@ -44,7 +44,8 @@ export const makeHugepages = async (guest: Guest, pages: number): Promise<void> 
   void (await guest.run(`echo ${pages} > /proc/sys/vm/nr_hugepages; [ $(cat /proc/sys/vm/nr_hugepages) = ${pages} ]`));
 
 async function runLoopback(guest: Guest, device: string, packets: number, more: readonly string[]) {
-  const words = ['loopback', '--json', '--size', 'imix', '--device', device, '--packets', String(packets), ...more];
+  const size = more.includes('--pcap-in') ? [] : ['--size', 'imix'];
+  const words = ['loopback', '--json', ...size, '--device', device, '--packets', String(packets), ...more];
   const { status, output } = await runCli(guest, ...words);
   const json = output.split('\n').find((line) => line.startsWith('{'));
   const what = `${device} ${more.join(' ')}: ${output}\n${guest.console}`;

@@ -237,6 +237,11 @@ export class Guest {
     return this.#agent.tryRun(script, options);
   }
 
+  /** What a program of the guest wrote into a file: a capture. */
+  async readFile(path: string): Promise<Buffer> {
+    return Buffer.from(await this.run(`base64 ${path}`), 'base64');
+  }
+
   /** Starts the guest anew, as a power button would that is pressed for long, and resolves when it is up. */
   async reset(timeoutMs = BOOT_MS): Promise<void> {
     const boots = this.#agent.boots + 1;

@@ -1,5 +1,6 @@
 /** The devices of the guest matrix: who is on the host's side of each, what it is to the guest, how it is driven there. */
 
+import { writeFlowCapture } from './flow-capture.js';
 import { ReflectingTaps } from './guest-taps.js';
 import { type StreamPeer, streamEcho } from './stream-peer.js';
 import { Testpmd } from './testpmd.js';
@@ -43,6 +44,8 @@ export interface MatrixDevice extends Cell {
 
 const FIRST_SLOT = 0x4;
 const MAY_LOSE = 256;
+/** Of a capture: as many as are ever sent. */
+const CAPTURED = 10_000;
 
 /** Where the frames of our back-end's and DPDK's devices go. */
 export interface Sockets {
@@ -89,7 +92,13 @@ export class Matrix implements AsyncDisposable {
     }
     const properties = `romfile=,${place},${kind.properties}`;
     const mayLose = cell.side === 'dpdk' && kind.properties.includes('iommu_platform') ? MAY_LOSE : 0;
-    this.devices.push({ ...cell, address, words: kind.words ?? [], mayLose });
+    const words = [...(kind.words ?? [])];
+    if (cell.side === 'qemu' && kind.queues !== undefined) {
+      // The kernel's tap has what comes back take the queue that its flow was last sent on.
+      words.push('--pcap-in', `${sockets.folder}/${id}.pcap`);
+      writeFlowCapture(`${sockets.folder}/${id}.pcap`, CAPTURED, kind.queues);
+    }
+    this.devices.push({ ...cell, address, words, mayLose });
     const netdev =
       cell.side === 'qemu'
         ? await this.#qemuNetdev(id, kind, sockets)

@@ -28,62 +28,67 @@ const echo = (type: number, number: number): readonly number[] =>
     2,
   );
 
-/** Sends a frame and resolves to what `match` makes of the first that it takes. */
-function ask<T>(
-  port: AttachedPort,
-  bytes: Uint8Array,
-  match: (frame: Uint8Array) => T | undefined,
-  context: LaunchContext,
-): T {
-  const [rx, tx, burst] = [port.rxQueue(0), port.txQueue(0), port.burst(32)];
-  const until = performance.now() + REPLY_MS;
-  const rest = context.idle('sleep');
-  burst.allocate(1);
-  burst.bytes(0).fill(bytes);
-  while (!context.stop.requested && performance.now() < until) {
-    tx.send(burst);
-    burst.free();
-    const came = rx.receive(burst);
-    for (let index = 0; index < came; index++) {
-      const found = match(burst.bytes(index).copyPacket());
-      if (found === undefined) continue;
-      burst.free();
-      return found;
-    }
-    burst.free();
-    rest.turn(came);
-  }
-  throw new Error(`no answer within ${REPLY_MS} ms`);
-}
-
 const equals = (bytes: Uint8Array, at: number, wanted: readonly number[]): boolean =>
   wanted.every((byte, index) => bytes[at + index] === byte);
 
+/** What a frame is answered with: a neighbour is asked now and then whether it is still there (RFC 1122 §2.3.2.1). */
+function answerTo(bytes: Uint8Array, { mac, own }: Order): Uint8Array | undefined {
+  if (!equals(bytes, 12, word(ARP)) || !equals(bytes, 20, [0, 1]) || !equals(bytes, 38, own)) return undefined;
+  const asker = [...bytes.subarray(22, 32)];
+  return frame(ARP, [0, 1, 8, 0, 6, 4, 0, 2, ...mac, ...own, ...asker], [], asker.slice(0, 6), mac);
+}
+
+function send(port: AttachedPort, bytes: Uint8Array): void {
+  const burst = port.burst(1);
+  burst.allocate(1);
+  burst.bytes(0).fill(bytes);
+  port.txQueue(0).send(burst);
+  burst.free();
+}
+
+/** Sends a frame and returns what `match` makes of the first that it takes. */
+function ask<T>(
+  context: LaunchContext,
+  what: string,
+  bytes: Uint8Array,
+  match: (frame: Uint8Array) => T | undefined,
+): T {
+  const { port } = context;
+  const [rx, burst] = [port.rxQueue(0), port.burst(32)];
+  const until = performance.now() + REPLY_MS;
+  const rest = context.idle('sleep');
+  send(port, bytes);
+  while (!context.stop.requested && performance.now() < until) {
+    const came = rx.receive(burst);
+    let found: T | undefined;
+    for (let index = 0; index < came; index++) {
+      const packet = burst.bytes(index).copyPacket();
+      const answer = answerTo(packet, context.data as Order);
+      if (answer !== undefined) send(port, answer);
+      found ??= match(packet);
+    }
+    burst.free();
+    if (found !== undefined) return found;
+    rest.turn(came);
+  }
+  throw new Error(`no answer to ${what} within ${REPLY_MS} ms`);
+}
+
 /** On a worker; returns how many pings were answered as they should be. */
 export function run(context: LaunchContext): number {
-  const { port, data } = context;
-  const { mac, own, address, count } = data as Order;
-  const request = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, ...own, 0, 0, 0, 0, 0, 0, ...address];
-  const neighbour = ask(
-    port,
-    frame(ARP, request, [], BROADCAST, mac),
-    (bytes) => {
-      const isReply = equals(bytes, 12, [0x08, 0x06]) && equals(bytes, 20, [0, 2]) && equals(bytes, 28, address);
-      return isReply ? [...bytes.subarray(22, 28)] : undefined;
-    },
-    context,
-  );
+  const { mac, own, address, count } = context.data as Order;
+  const arp = [0, 1, 8, 0, 6, 4, 0, 1, ...mac, ...own, 0, 0, 0, 0, 0, 0, ...address];
+  const neighbour = ask(context, 'the ARP request', frame(ARP, arp, [], BROADCAST, mac), (bytes) => {
+    const isReply = equals(bytes, 12, word(ARP)) && equals(bytes, 20, [0, 2]) && equals(bytes, 28, address);
+    return isReply ? [...bytes.subarray(22, 28)] : undefined;
+  });
   for (let number = 1; number <= count; number++) {
     const reply = echo(0, number);
-    ask(
-      port,
-      frame(IPV4, ipv4(1, echo(8, number), own, address), [], neighbour, mac),
-      (bytes) => {
-        const isReply = equals(bytes, 0, mac) && equals(bytes, 26, address) && equals(bytes, 30, own);
-        return isReply && equals(bytes, 34, reply) ? true : undefined;
-      },
-      context,
-    );
+    const request = frame(IPV4, ipv4(1, echo(8, number), own, address), [], neighbour, mac);
+    ask(context, `ping ${number} of ${count}`, request, (bytes) => {
+      const isReply = equals(bytes, 0, mac) && equals(bytes, 26, address) && equals(bytes, 30, own);
+      return isReply && equals(bytes, 34, reply) ? true : undefined;
+    });
   }
   return count;
 }

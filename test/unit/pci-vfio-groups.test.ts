@@ -64,6 +64,25 @@ test('functions of one group and of two share a container: a group is opened onc
   });
 });
 
+test('functions of one group that name no container share one, which goes with the last; none is given out twice', async () => {
+  await withVfio({ more: { [SAME_GROUP]: 7, [OTHER_GROUP]: 8 } }, (vfio, open) => {
+    const first = open(FAKE_ADDRESS);
+    const second = open(SAME_GROUP);
+    const other = open(OTHER_GROUP);
+    assert.equal(vfio.joined, [join(vfio.groups, '7'), join(vfio.groups, '8')]);
+    assert.is(vfio.iommuTypes.length, 2, 'another group has a container of its own');
+    assert.throws(() => open(FAKE_ADDRESS), failsWith('IN_USE', /0000:00:04\.0 is in use: this process has it open/));
+    first.close();
+    first.close();
+    assert.is(second.readConfig16(0), 0x1af4, 'its neighbour works on');
+    open(FAKE_ADDRESS).close();
+    second.close();
+    other.close();
+    assert.is(vfio.open_.size, 0);
+    open(SAME_GROUP).close();
+  });
+});
+
 test('a function that cannot be had leaves those beside it alone', async () => {
   await withVfio({ more: { [OTHER_GROUP]: 8 } }, (vfio, open) => {
     const container = VfioContainer.open({ libc: vfio });

@@ -16,6 +16,8 @@ export const TrafficCounter = {
   REORDERED: 7,
   /** Came back, and is no packet that was sent. */
   CORRUPT: 8,
+  /** Sent, and neither back nor passed over. Not what is left of the others: a packet may come back twice, or on another queue. */
+  UNDER_WAY: 9,
   COUNT: 16,
 } as const;
 

@@ -92,12 +92,11 @@ export class QueueTraffic {
     if (session !== this.#session) this.#renew(session);
     if (session === undefined) return 0;
     const received = this.#receive();
-    const underWay = this.#made - this.#expected;
-    if (!isSending || underWay >= this.#window || this.#made >= this.#packets) {
-      return this.#out.count === 0 ? received : received + this.#post();
-    }
-    this.#make(underWay);
-    return received + this.#post();
+    const waiting = this.#made - this.#expected;
+    if (isSending && waiting < this.#window && this.#made < this.#packets) this.#make(waiting);
+    const moved = this.#out.count === 0 ? received : received + this.#post();
+    if (moved > 0) this.#counters[TrafficCounter.UNDER_WAY] = this.#sent - this.#expected;
+    return moved;
   }
 
   /** Whether all packets are back, or will never be. */
@@ -132,6 +131,7 @@ export class QueueTraffic {
     if (gone > 0) {
       this.#counters[TrafficCounter.LOST]! += gone;
       this.#counters[TrafficCounter.LOST_WITH_BACKEND]! += gone;
+      this.#counters[TrafficCounter.UNDER_WAY] = 0;
       this.#expected = this.#sent;
       this.#excused = this.#sent;
     }
@@ -155,7 +155,8 @@ export class QueueTraffic {
       bytes += fields[handle * PacketField.WORDS + PacketField.PACKET_LENGTH]!;
       if (this.#options.store !== undefined) this.#keep(handle);
       if (this.#verify) this.#check(handle);
-      else this.#expected++;
+      // More may come than were sent: twice, or another queue's.
+      else if (this.#expected < this.#sent) this.#expected++;
     }
     this.#counters[TrafficCounter.RECEIVED]! += received;
     this.#counters[TrafficCounter.RECEIVED_BYTES]! += bytes;
@@ -165,10 +166,10 @@ export class QueueTraffic {
   }
 
   /** Makes as many packets as may be under way, at most a burst. */
-  #make(underWay: number): void {
+  #make(waiting: number): void {
     const burst = this.#out;
     const start = burst.count;
-    const count = Math.min(burst.capacity - start, this.#window - underWay, this.#packets - this.#made);
+    const count = Math.min(burst.capacity - start, this.#window - waiting, this.#packets - this.#made);
     if (count <= 0 || burst.allocate(count) === 0) return;
     const pool = this.#pool;
     const { fields, offset, bufferBytes, headroom, dataBytes } = pool;

@@ -7,7 +7,6 @@ import type { Capture } from './capture-content.js';
 import type { TrafficCounters } from './counters.js';
 import { type LoopbackOptions, transportOf } from './options.js';
 import type { Stand } from './stand.js';
-import { underWay } from './verdict.js';
 
 interface EachWay {
   readonly sent: number;
@@ -89,7 +88,7 @@ export function makeResult(run: LoopbackRun): LoopbackResult {
     lost: totals.LOST,
     reordered: totals.REORDERED,
     corrupt: totals.CORRUPT,
-    underWay: underWay(totals),
+    underWay: totals.UNDER_WAY,
     seconds: rounded(seconds, 6),
     pps: { sent: Math.round(perSecond(totals.SENT)), received: Math.round(perSecond(totals.RECEIVED)) },
     bytes: { sent: totals.SENT_BYTES, received: totals.RECEIVED_BYTES },

@@ -6,9 +6,6 @@ import type { TrafficTotals } from './counters.js';
 import type { Difference } from './queue-traffic.js';
 import type { TrafficFindings } from './worker.js';
 
-/** Packets that were sent and have neither come back nor been passed over. */
-export const underWay = (totals: TrafficTotals): number => Math.max(0, totals.SENT - totals.RECEIVED - totals.LOST);
-
 /** The error of a run; `failure` is what ended it early, `isBackend` whether the other end is a back-end, and no device. */
 export function verdict(
   failure: VirtioError | undefined,
@@ -17,7 +14,7 @@ export function verdict(
   isBackend: boolean,
 ): VirtioError | undefined {
   if (failure?.code === ErrorCode.PEER_GONE) {
-    const gone = plural(underWay(totals) + totals.LOST_WITH_BACKEND, 'packet was', 'packets were');
+    const gone = plural(totals.UNDER_WAY + totals.LOST_WITH_BACKEND, 'packet was', 'packets were');
     return new VirtioError(ErrorCode.PEER_GONE, `${failure.message}; ${gone} under way`, {
       cause: failure,
       // A back-end can be waited for, which only this command knows.

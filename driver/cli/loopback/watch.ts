@@ -5,7 +5,6 @@ import type { Launched, Port } from '../../index.js';
 import { count, packetRate, plural } from '../output.js';
 import { Progress } from '../progress.js';
 import type { TrafficCounters } from './counters.js';
-import { underWay } from './verdict.js';
 
 export interface WatchOptions {
   /** Milliseconds after which no more is sent. */
@@ -111,7 +110,7 @@ export class Watch {
   #look(): void {
     const totals = this.#counters.totals();
     const now = performance.now();
-    const waits = underWay(totals);
+    const waits = totals.UNDER_WAY;
     if (totals.RECEIVED !== this.#received || waits === 0 || this.#port.state !== 'started') {
       this.#received = totals.RECEIVED;
       this.#movedAt = now;
