@@ -163,16 +163,6 @@ function frameLimit(mtu: number, features: FeatureSet, receiveBytes: number, war
   return receiveBytes;
 }
 
-/** @throws VirtioError INVALID_ARGUMENT for what is no MTU */
-export function checkMtu(mtu: number): void {
-  if (Number.isInteger(mtu) && mtu >= MTU_MIN && mtu <= MTU_MAX) return;
-  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `an MTU is from ${MTU_MIN} to ${MTU_MAX}, not ${mtu}`, {
-    value: mtu,
-    requirement: 'virtio 1.2 §5.1.4.1',
-    advice: 'count the bytes behind the Ethernet header',
-  });
-}
-
 export const mtuTooLong = (address: string, mtu: number, most: number): VirtioError =>
   new VirtioError(ErrorCode.INVALID_ARGUMENT, `the device at ${address} has an MTU of ${most}, not ${mtu}`, {
     value: mtu,

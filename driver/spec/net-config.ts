@@ -1,5 +1,6 @@
 /** Device configuration of a network device (virtio 1.2 §5.1.4; tunnel types 1.3). */
 
+import { ErrorCode, VirtioError } from '../errors.js';
 import { masksOf } from './bits.js';
 import { Feature } from './features.js';
 import { bytes, layout, le16, le32, ro, u8 } from './layout.js';
@@ -98,3 +99,17 @@ export const HashTunnelTypeBit = {
   NVGRE: 8,
 } as const;
 export const HashTunnelType = masksOf(HashTunnelTypeBit);
+
+/** @throws VirtioError INVALID_ARGUMENT for what is no MTU */
+export function checkMtu(mtu: number): void {
+  if (Number.isInteger(mtu) && mtu >= MTU_MIN && mtu <= MTU_MAX) return;
+  throw new VirtioError(
+    ErrorCode.INVALID_ARGUMENT,
+    `an MTU is a whole number from ${MTU_MIN} to ${MTU_MAX}, not ${mtu}`,
+    {
+      value: mtu,
+      requirement: 'virtio 1.2 §5.1.4.1',
+      advice: 'count the bytes behind the Ethernet header',
+    },
+  );
+}
