@@ -48,6 +48,7 @@ export type { LaunchContext } from './net/launch-worker.js';
 export type { PacketWaitOptions } from './net/packet-wait.js';
 export { Port } from './net/port.js';
 export type { PortControl, PortSetting, ReceiveMode } from './net/port-control.js';
+export type { PortInfo } from './net/port-info.js';
 export { type PortMemory, portMemory } from './net/port-memory.js';
 export type { OffloadName, OffloadOutcome, PortOffloads } from './net/port-offloads.js';
 export type { PortEvents, PortInterrupts, PortOptions, PortState, PortStatistics } from './net/port-options.js';

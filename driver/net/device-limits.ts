@@ -63,9 +63,10 @@ export async function readDeviceLimits(
   const receiveBytes = checkReceiveBuffers(pool, features);
   const macAddress = await soundMacAddress(transport, features, ownAddress, warnings);
   const maxPairs = await readMaxPairs(transport, features, queuePairs);
-  const maxMtu = (await readMtu(transport, features, warnings)) ?? MTU_MAX;
+  const ownMtu = await readMtu(transport, features, warnings);
+  const maxMtu = ownMtu ?? MTU_MAX;
   if (wantedMtu !== undefined && wantedMtu > maxMtu) throw mtuTooLong(transport.address, wantedMtu, maxMtu);
-  const maxFrameBytes = frameLimit(wantedMtu ?? maxMtu, features, receiveBytes, warnings);
+  const maxFrameBytes = frameLimit(wantedMtu ?? ownMtu, features, receiveBytes, warnings);
   return { maxPairs, maxFrameBytes, maxMtu, macAddress, warnings };
 }
 
@@ -153,8 +154,8 @@ async function readMtu(transport: Transport, features: FeatureSet, warnings: str
 }
 
 /** Longest frame that may be sent: an MTU with Ethernet header and one VLAN tag (virtio 1.2 §5.1.4.2). */
-function frameLimit(mtu: number, features: FeatureSet, receiveBytes: number, warnings: string[]): number {
-  if (mtu === MTU_MAX) return MAX_PACKET_BYTES;
+function frameLimit(mtu: number | undefined, features: FeatureSet, receiveBytes: number, warnings: string[]): number {
+  if (mtu === undefined) return MAX_PACKET_BYTES;
   const frame = mtu + ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
   if (features.has(Feature.MRG_RXBUF) || mtu + ETHERNET_HEADER_BYTES <= receiveBytes) return frame;
   warnings.push(

@@ -82,9 +82,9 @@ export interface PortEvents {
   fault: [error: VirtioError];
 }
 
-const MIN_RING_SIZE = 4;
-const MAX_RING_SIZE = 32768;
-const MAX_QUEUE_PAIRS = 128;
+export const MIN_RING_SIZE = 4;
+export const MAX_RING_SIZE = 32768;
+export const MAX_QUEUE_PAIRS = 128;
 
 /** @throws VirtioError INVALID_ARGUMENT for numbers that cannot work */
 export function checkOptions(queues: number, ringSize: number, ring: 'split' | 'packed'): void {

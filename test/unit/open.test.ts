@@ -26,4 +26,17 @@ test('an embedded device whose port cannot be made goes wholly, with its functio
   assert.ok(after[0] <= before[0] && after[1] <= before[1], `${before} before, ${after} after`);
 });
 
+test('what fails to go keeps nothing else standing: the thread ends, and the first failure is told', async () => {
+  const port = { module: new URL('../support/failing-port.js', import.meta.url).href, options: { at: 'close' } };
+  const refused = async (): Promise<void> => {
+    const opening = openPort('loopback:', { pages: '4K', ringSize: 3, device: { port } });
+    assert.is(await opening.catch((error: VirtioError) => error.code), ErrorCode.INVALID_ARGUMENT);
+  };
+  const threads = (): number => readdirSync('/proc/self/task').length;
+  await refused();
+  const before = threads();
+  for (let round = 0; round < 3; round++) await refused();
+  assert.ok(threads() <= before, `${before} threads before, ${threads()} after`);
+});
+
 test.run();

@@ -364,6 +364,21 @@ test('the VLAN filter off and on again, over a start, with VLANs that change mea
   assert.is(passed.size, 0);
 });
 
+test('what a port and its device can do', async () => {
+  await using loop = await Loop.open({}, { mtu: 2000 });
+  const { maxMacAddresses, rss, ...others } = await loop.port.info();
+  assert.equal(others, {
+    maxQueuePairs: PAIRS,
+    ringSize: { min: 4, max: 32_768 },
+    mtu: { min: 68, max: 2000 },
+  });
+  assert.equal(rss, await loop.control.rssLimits());
+  // So many fit a table, and no more: see above.
+  assert.is(maxMacAddresses, 681);
+  await loop.port.stop();
+  assert.is((await loop.port.info()).rss, undefined);
+});
+
 test("virtio 1.4, device statistics: what the device has counted, by the document's names", async () => {
   await using loop = await Loop.open();
   const packet = Uint8Array.from([...OWN, ...new Array(54).fill(0)]);
