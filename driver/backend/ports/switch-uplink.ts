@@ -1,9 +1,9 @@
 /** Makes a tap interface of the host's kernel a member of a switch. Its device needs no front-end: it is polled by itself. */
 
 import { Burst } from '../../memory/burst.js';
+import { ALL_WORK } from '../../offload/work.js';
 import { CompletedPackets } from '../completed-packets.js';
 import { RingCounter } from '../counters.js';
-import { ALL_WORK } from '../offload-work.js';
 import type { LearningSwitch } from '../switch/learning-switch.js';
 import { releaseSwitch, switchNamed } from '../switch/registry.js';
 import { SwitchCounter } from '../switch/switch-counters.js';
