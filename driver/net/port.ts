@@ -13,6 +13,7 @@ import { AttachedPort, type PortHandle } from './attached-port.js';
 import { createPool } from './create-pool.js';
 import { inOrder } from './in-order.js';
 import { isolated } from './isolated.js';
+import { loadQueueWork } from './load-queue-work.js';
 import { type FeatureChoices, type Negotiation, wishes } from './negotiation.js';
 import { OverdueKicks } from './overdue-kicks.js';
 import { type CommandedDevice, PortControl } from './port-control.js';
@@ -32,7 +33,6 @@ import type { PortRxQueue } from './port-rx-queue.js';
 import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
 import { PortWatch } from './port-watch.js';
-import { loadQueueWork } from './queue-work.js';
 import { RecoveryLimit } from './recovery-limit.js';
 import { QueueCounters } from './statistics.js';
 

@@ -31,13 +31,18 @@ const negotiated = (offered: readonly number[], offloads: PortOffloads, mergeabl
 
 test('without offloads none of their features is accepted', () => {
   const { features } = negotiated(OFFLOAD_BITS, {});
-  assert.is(OFFLOAD_BITS.find((bit) => features.has(bit)), undefined);
+  assert.is(
+    OFFLOAD_BITS.find((bit) => features.has(bit)),
+    undefined,
+  );
   assert.is(rxOffloads({}, features), undefined);
 });
 
 test('each offload asks for its own features, and for those that these need (§5.1.3.1)', () => {
   const asked = (offloads: PortOffloads): string =>
-    negotiated(OFFLOAD_BITS, offloads).features.without(...BASE).toString();
+    negotiated(OFFLOAD_BITS, offloads)
+      .features.without(...BASE)
+      .toString();
   assert.is(asked({ txChecksum: true }), 'CSUM | GUEST_HDRLEN');
   assert.is(asked({ tso: true }), 'CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN | GUEST_HDRLEN');
   assert.is(asked({ uso: true }), 'CSUM | HOST_USO | GUEST_HDRLEN');
