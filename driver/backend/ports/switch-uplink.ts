@@ -85,7 +85,8 @@ class SwitchUplink implements BackendPort {
     const refused = ALL_WORK & ~this.#tap.takesWork;
     if (refused === 0) return this.#tap.write(this.#toKernel);
     this.#completed.takeFrom(this.#toKernel, refused, TAP_BURST);
-    this.#member.counters[SwitchCounter.DROP_OFFLOAD] = this.#losses[RingCounter.DROP_OFFLOAD]!;
+    const { DROP_OFFLOAD, DROP_NOT_TAKEN } = RingCounter;
+    this.#member.counters[SwitchCounter.DROP_OFFLOAD] = this.#losses[DROP_OFFLOAD]! + this.#losses[DROP_NOT_TAKEN]!;
     return this.#tap.write(this.#completed.burst);
   }
 
