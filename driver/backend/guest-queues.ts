@@ -91,9 +91,9 @@ export class GuestQueues implements RingHost {
       parkedReceive: undefined,
       parkedTransmit: undefined,
       waiting: new Burst(pool, DEVICE_BURST),
-      completed: new CompletedPackets(pool, this.#options.counters.of(receive), this.#options.filter),
+      completed: new CompletedPackets(pool, DEVICE_BURST, this.#options.counters.of(receive), this.#options.filter),
       requested: new Burst(pool, DEVICE_BURST),
-      served: new CompletedPackets(pool, this.#options.counters.of(transmit)),
+      served: new CompletedPackets(pool, DEVICE_BURST, this.#options.counters.of(transmit)),
       counters: this.#options.counters.of(receive),
     };
   }

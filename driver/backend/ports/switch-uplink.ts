@@ -48,7 +48,7 @@ class SwitchUplink implements BackendPort {
     this.#name = name;
     this.#fromKernel = new Burst(pool, TAP_BURST);
     this.#toKernel = new Burst(pool, TAP_BURST);
-    this.#completed = new CompletedPackets(pool, this.#losses);
+    this.#completed = new CompletedPackets(pool, TAP_BURST, this.#losses);
     this.#switch = switchNamed(pool, name, { ...table, fabric });
     let tap: TapDevice | undefined;
     try {
