@@ -8,7 +8,6 @@ import { completeChecksum } from '../offload/checksum.js';
 import { MAX_SEGMENTS, Segmenter } from '../offload/segment.js';
 import { RingCounter } from './counters.js';
 import type { ReceiveFilter } from './receive-filter.js';
-import { DEVICE_BURST } from './ring-context.js';
 
 const { FLAGS, CHECKSUM, WORDS_SHIFT } = PacketField;
 const { NEEDS_CHECKSUM, SEGMENT_ECN } = PacketFlag;
@@ -36,11 +35,12 @@ export class CompletedPackets {
   #segmentCount = 0;
 
   /**
+   * @param capacity packets that are made at a time, at most
    * @param counters of the ring that packets are lost for
    * @param filter keeps its guest from segments above the MTU
    */
-  constructor(pool: PacketPool, counters: Float64Array, filter?: ReceiveFilter) {
-    this.burst = new Burst(pool, DEVICE_BURST);
+  constructor(pool: PacketPool, capacity: number, counters: Float64Array, filter?: ReceiveFilter) {
+    this.burst = new Burst(pool, capacity);
     this.#pool = pool;
     this.#counters = counters;
     this.#filter = filter;

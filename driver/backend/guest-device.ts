@@ -1,6 +1,7 @@
 /** One guest's device on a poll thread: its rings, its port, and the packets between them. */
 
 import { Burst } from '../memory/burst.js';
+import { workFromGuest } from '../offload/work.js';
 import { PACKED_START } from '../ring/packed-views.js';
 import { jobsNeeded } from '../ring/split-device-ring.js';
 import { guestOffloadsOf } from '../spec/control.js';
@@ -19,7 +20,6 @@ import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
 import { deviceFailure, GuestRings } from './guest-rings.js';
 import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
-import { workFromGuest } from './offload-work.js';
 import { freePackets, type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
 import { poolReserve } from './pool-reserve.js';
 import type { BackendPort } from './ports/backend-port.js';

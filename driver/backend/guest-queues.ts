@@ -4,6 +4,7 @@ import type { CopyDirection } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { Burst } from '../memory/burst.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import { workFromGuest } from '../offload/work.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { TableScratch } from '../ring/indirect-tables.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
@@ -21,7 +22,6 @@ import { FromGuestQueue } from './from-guest-queue.js';
 import type { GuestMemory } from './guest-memory.js';
 import type { RingHost } from './guest-rings.js';
 import type { NotificationCoalescing } from './notification-coalescing.js';
-import { workFromGuest } from './offload-work.js';
 import type { Pair } from './pair.js';
 import type { ReceiveFilter } from './receive-filter.js';
 import type { ReceiveSteering } from './receive-steering.js';
@@ -91,9 +91,9 @@ export class GuestQueues implements RingHost {
       parkedReceive: undefined,
       parkedTransmit: undefined,
       waiting: new Burst(pool, DEVICE_BURST),
-      completed: new CompletedPackets(pool, this.#options.counters.of(receive), this.#options.filter),
+      completed: new CompletedPackets(pool, DEVICE_BURST, this.#options.counters.of(receive), this.#options.filter),
       requested: new Burst(pool, DEVICE_BURST),
-      served: new CompletedPackets(pool, this.#options.counters.of(transmit)),
+      served: new CompletedPackets(pool, DEVICE_BURST, this.#options.counters.of(transmit)),
       counters: this.#options.counters.of(receive),
     };
   }

@@ -1,6 +1,6 @@
 /** What the poll threads of one device and its control plane share. */
 
-import { workToGuest } from './offload-work.js';
+import { workToGuest } from '../offload/work.js';
 
 /** Pairs that the driver has turned on. */
 const ACTIVE_PAIRS = 0;

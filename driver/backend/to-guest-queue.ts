@@ -5,9 +5,9 @@ import type { Burst } from '../memory/burst.js';
 import { PacketField, PacketFlag } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
 import { NetHeaderWriter } from '../offload/header.js';
+import { ALL_WORK } from '../offload/work.js';
 import { type BurstJobs, burstJobs } from './burst-jobs.js';
 import { RingCounter } from './counters.js';
-import { ALL_WORK } from './offload-work.js';
 import { RelayToGuest } from './relay-to-guest.js';
 import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 

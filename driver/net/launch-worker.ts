@@ -6,7 +6,7 @@ import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { InterruptIdle, type WakeSource } from '../lcore/interrupt-idle.js';
 import { AttachedPort, type PortHandle, type PortSession } from './attached-port.js';
 import type { LaunchData } from './launch.js';
-import { loadQueueWork } from './queue-work.js';
+import { loadQueueWork } from './load-queue-work.js';
 
 /** What an application's `run` gets. */
 export interface LaunchContext {

@@ -1,6 +1,7 @@
 /** Work on packets that a port can be opened with, who does it, and which features that takes (DPDK's `RTE_ETH_*_OFFLOAD_*`). */
 
 import { PacketFlag } from '../memory/packet-fields.js';
+import { workFromGuest } from '../offload/work.js';
 import { Feature, type FeatureSet, featureName } from '../spec/features.js';
 
 /** Offloads by name; those that are not named are off. What a device lacks, the driver does where it can: `port.offloads` tells. */
@@ -143,16 +144,7 @@ function explain(isOn: boolean, by: OffloadOutcome['by'], missing: readonly stri
 }
 
 /** What a transmit queue does. */
-export const txOffloads = (features: FeatureSet): QueueOffloads => ({
-  flags: flagsOf(features, [
-    [Feature.CSUM, PacketFlag.NEEDS_CHECKSUM],
-    [Feature.HOST_TSO4, PacketFlag.SEGMENT_TCP4],
-    [Feature.HOST_TSO6, PacketFlag.SEGMENT_TCP6],
-    [Feature.HOST_ECN, PacketFlag.SEGMENT_ECN],
-    [Feature.HOST_UFO, PacketFlag.FRAGMENT_UDP],
-    [Feature.HOST_USO, PacketFlag.SEGMENT_UDP],
-  ]),
-});
+export const txOffloads = (features: FeatureSet): QueueOffloads => ({ flags: workFromGuest(features) });
 
 /** What a receive queue does; undefined where that is nothing. */
 export function rxOffloads(offloads: PortOffloads, features: FeatureSet): QueueOffloads | undefined {

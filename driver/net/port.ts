@@ -15,6 +15,7 @@ import { mtuTooLong } from './device-limits.js';
 import { type ExtendedStatistic, extendedStatistics } from './extended-statistics.js';
 import { inOrder } from './in-order.js';
 import { isolated } from './isolated.js';
+import { loadQueueWork } from './load-queue-work.js';
 import { type Negotiation, wishes } from './negotiation.js';
 import { OverdueKicks } from './overdue-kicks.js';
 import { createTallies } from './packet-tally.js';
@@ -39,7 +40,6 @@ import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
 import { type PortLink, PortWatch } from './port-watch.js';
 import type { QueueInfo } from './queue-info.js';
-import { loadQueueWork } from './queue-work.js';
 import { QueueCounters } from './statistics.js';
 import { Turns } from './turns.js';
 

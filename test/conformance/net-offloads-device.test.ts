@@ -7,7 +7,15 @@ import { createPort as createSwitch } from '../../driver/backend/ports/switch.js
 import { Feature, type FeatureSet } from '../../driver/spec/features.js';
 import { GsoFlag, GsoType, NetHeaderFlag } from '../../driver/spec/net-header.js';
 import { HandThread } from '../support/hand-guest.js';
-import { type Arrival, ASKING, NEITHER, type NetHeader, OffloadGuest, TAKING } from '../support/offload-guest.js';
+import {
+  type Arrival,
+  ASKING,
+  NEITHER,
+  type NetHeader,
+  OffloadGuest,
+  RING_SIZE,
+  TAKING,
+} from '../support/offload-guest.js';
 import { type PacketShape, packetOf, placesOf, transportChecksum } from '../support/offload-packets.js';
 
 const test = suite('net device: checksums and segments');
@@ -214,6 +222,28 @@ test('a flood leaves to each driver what that driver takes, and what was left to
     }
     assert.equal(ofOne[segments + 1]!.bytes, packetOf(small));
     assert.is(ofOther[segments + 1]!.header.flags, NEEDS_CSUM);
+  });
+});
+
+test('nothing overtakes segments that wait for buffers, not even a packet that could go directly', () => {
+  const shape: PacketShape = { version: 4, protocol: 'tcp', payload: payloadOf(5000) };
+  withGuests([ASKING, NEITHER], ([from, to]) => {
+    // From here on the switch knows where the receiver is.
+    const answer = packetOf({ version: 4, protocol: 'udp', payload: payloadOf(20) });
+    answer.copyWithin(6, 0, 6);
+    to!.send(answer);
+    to!.takeBuffers();
+    to!.giveBuffers(10);
+    from!.send(unfinished(shape), { ...asks(shape), gso_type: GsoType.TCPV4, gso_size: 100 });
+    const arrived = to!.receive(1);
+    assert.is(arrived.length, 10);
+    to!.giveBuffers(RING_SIZE - 10);
+    const last = packetOf({ ...shape, payload: payloadOf(7) });
+    from!.send(last);
+    arrived.push(...to!.receive());
+    assert.is(arrived.length, 51);
+    assert.equal(joined(arrived.slice(0, 50), shape), shape.payload);
+    assert.equal(arrived[50]!.bytes, last);
   });
 });
 

@@ -1,9 +1,14 @@
-/** Two guests in user mode and the host's kernel at one switch: ping and TCP between all of them. */
+/**
+ * Two guests in user mode and the host's kernel at one switch: ping and TCP between all of them. The first guest leaves
+ * checksums and segments to others and takes them from others, as the host does; the second does neither.
+ */
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
 import { switchPort, switchUplinkPort } from '../../driver/backend/ports/built-in.js';
+import { Feature } from '../../driver/spec/features.js';
+import { receiveqIndex, transmitqIndex } from '../../driver/spec/net-config.js';
 import { GuestBackend } from '../support/guest-backend.js';
 import {
   assertPings,
@@ -30,6 +35,7 @@ test('ping and TCP, each way, between two guests and with the host', async () =>
   const tap = uniqueName('gt');
   await using backend = await GuestBackend.start({
     port: () => switchPort(),
+    each: (connection) => ({ without: connection === 0 ? [] : [Feature.CSUM, Feature.GUEST_CSUM] }),
     uplink: switchUplinkPort({ tap: { name: tap } }),
   });
   await using host = await HostEnd.create(tap, `${NETWORK}254`);
@@ -51,6 +57,17 @@ test('ping and TCP, each way, between two guests and with the host', async () =>
     await assertTransfers(second, first, `${NETWORK}1`, MEGABYTES),
   ];
   console.log(`MB/s to host, from host, guest to guest, back: ${rates.map((rate) => rate.toFixed(1)).join(', ')}`);
+  const accepted = backend.events.flatMap((event) => (event.type === 'features' ? [event.features] : []));
+  for (const feature of [Feature.CSUM, Feature.HOST_TSO4, Feature.GUEST_CSUM, Feature.GUEST_TSO4]) {
+    assert.equal(
+      accepted.map((features) => features.has(feature)),
+      [true, false],
+      `${accepted[0]}`,
+    );
+  }
+  for (const device of backend.devices) {
+    for (const ring of [receiveqIndex(0), transmitqIndex(0)]) assert.is(device.statistics(ring).drops.offload, 0);
+  }
   await assertQuietKernel(first);
   await assertQuietKernel(second);
   assert.equal(backend.errors, []);

@@ -14,6 +14,8 @@ import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
 export interface GuestBackendOptions extends Omit<NetDeviceOptions, 'port'> {
   /** The port of every device, or what makes one for each. */
   readonly port: BackendPortSpec | (() => BackendPortSpec);
+  /** What the device of each connection has otherwise, by its number from 0 on. */
+  readonly each?: ((connection: number) => Partial<NetDeviceOptions>) | undefined;
   /** A port that needs no front-end, on the same thread: a switch's uplink. */
   readonly uplink?: BackendPortSpec | undefined;
   readonly thread?: DeviceThreadOptions | undefined;
@@ -55,7 +57,7 @@ export class GuestBackend {
       const serverOptions = {
         createDevice: () => {
           const port = typeof options.port === 'function' ? options.port() : options.port;
-          const device = new NetDevice(thread, { ...options, port });
+          const device = new NetDevice(thread, { ...options, ...options.each?.(backend.devices.length), port });
           backend.devices.push(device);
           return device;
         },

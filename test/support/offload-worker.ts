@@ -1,4 +1,4 @@
-/** A launched loop that sends long packets to a device that sends them back, and tells what came. */
+/** A launched loop that sends a short packet and a long one to a device that sends them back, and tells what came. */
 
 import { type LaunchContext, OffloadRequests, PacketField, PacketView } from '../../driver/thread.js';
 import { type PacketShape, packetOf, place } from './offload-packets.js';
@@ -18,20 +18,22 @@ export function run({ port, stop, idle }: LaunchContext): Back[] {
   const burst = port.burst(8);
   const requests = new OffloadRequests(port.pool);
   const shape: PacketShape = { version: 4, protocol: 'tcp', payload: new Uint8Array(40_000).map((_, at) => at * 3) };
-  const handle = place(port.pool, packetOf(shape));
-  requests.segmentation(handle, 1400);
+  const short = place(port.pool, packetOf({ ...shape, payload: new Uint8Array(9) }));
+  const long = place(port.pool, packetOf(shape));
+  requests.checksum(short);
+  requests.segmentation(long, 1400);
   const view = new PacketView(port.pool);
-  const sent = view.move(handle).copyPacket();
-  burst.handles[0] = handle;
-  burst.count = 1;
+  const sent = [short, long].map((handle) => view.move(handle).copyPacket());
+  burst.handles.set([short, long]);
+  burst.count = sent.length;
   tx.send(burst);
   const rest = idle('sleep');
   const back: Back[] = [];
-  for (const end = Date.now() + LIMIT_MS; !stop.requested && back.length === 0 && Date.now() < end; ) {
+  for (const end = Date.now() + LIMIT_MS; !stop.requested && back.length < sent.length && Date.now() < end; ) {
     rest.turn(rx.receive(burst));
     for (const received of burst.handles.subarray(0, burst.count)) {
       const flags = port.pool.fields[received * PacketField.WORDS + PacketField.FLAGS]!;
-      const isSame = Buffer.compare(view.move(received).copyPacket(), sent) === 0;
+      const isSame = Buffer.compare(view.move(received).copyPacket(), sent[back.length]!) === 0;
       back.push({ flags: flags & 0xffff, size: flags >>> 16, isSame });
     }
     burst.free();

@@ -64,7 +64,7 @@ test('a long chain that is too small for every packet of a burst is measured onc
     mergeable: false,
     requests: 0,
     shared: SharedState.create(1),
-    completed: new CompletedPackets(thread.pool, counters),
+    completed: new CompletedPackets(thread.pool, 64, counters),
     snapshot: watched,
   });
   const burst = new Burst(thread.pool, 64);

@@ -1,7 +1,7 @@
 /** Takes every packet, counts it, has a look at whether it is as a source sent it where that is asked for, and frees it. */
 
 import type { Burst } from '../../memory/burst.js';
-import { ALL_WORK } from '../offload-work.js';
+import { ALL_WORK } from '../../offload/work.js';
 import type { BackendPort, BackendPortContext } from './backend-port.js';
 import { type CounterMemory, countersOf } from './port-counters.js';
 import { StreamCheck } from './stream-check.js';

@@ -1,9 +1,9 @@
 /** Makes a tap interface of the host's kernel a member of a switch. Its device needs no front-end: it is polled by itself. */
 
 import { Burst } from '../../memory/burst.js';
+import { ALL_WORK } from '../../offload/work.js';
 import { CompletedPackets } from '../completed-packets.js';
 import { RingCounter } from '../counters.js';
-import { ALL_WORK } from '../offload-work.js';
 import type { LearningSwitch } from '../switch/learning-switch.js';
 import { releaseSwitch, switchNamed } from '../switch/registry.js';
 import { SwitchCounter } from '../switch/switch-counters.js';
@@ -48,7 +48,7 @@ class SwitchUplink implements BackendPort {
     this.#name = name;
     this.#fromKernel = new Burst(pool, TAP_BURST);
     this.#toKernel = new Burst(pool, TAP_BURST);
-    this.#completed = new CompletedPackets(pool, this.#losses);
+    this.#completed = new CompletedPackets(pool, TAP_BURST, this.#losses);
     this.#switch = switchNamed(pool, name, { ...table, fabric });
     let tap: TapDevice | undefined;
     try {
@@ -85,7 +85,8 @@ class SwitchUplink implements BackendPort {
     const refused = ALL_WORK & ~this.#tap.takesWork;
     if (refused === 0) return this.#tap.write(this.#toKernel);
     this.#completed.takeFrom(this.#toKernel, refused, TAP_BURST);
-    this.#member.counters[SwitchCounter.DROP_OFFLOAD] = this.#losses[RingCounter.DROP_OFFLOAD]!;
+    const { DROP_OFFLOAD, DROP_NOT_TAKEN } = RingCounter;
+    this.#member.counters[SwitchCounter.DROP_OFFLOAD] = this.#losses[DROP_OFFLOAD]! + this.#losses[DROP_NOT_TAKEN]!;
     return this.#tap.write(this.#completed.burst);
   }
 

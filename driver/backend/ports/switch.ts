@@ -1,7 +1,7 @@
 /** Makes a guest a member of a learning layer-2 switch: devices of a thread that name the same switch are connected. */
 
 import { Burst, MAX_BURST } from '../../memory/burst.js';
-import { ALL_WORK } from '../offload-work.js';
+import { ALL_WORK } from '../../offload/work.js';
 import { type PacketOnTheMove, packPackets, unpackPackets } from '../pair.js';
 import type { PeekedPackets } from '../peeked-packets.js';
 import type { SwitchFabric } from '../switch/fabric.js';

@@ -6,9 +6,9 @@ import type { Burst } from '../../memory/burst.js';
 import { PacketField, PacketFlag } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
 import { HeaderVerdict, NetHeaderReader, NetHeaderWriter } from '../../offload/header.js';
+import { ALL_WORK } from '../../offload/work.js';
 import { MAX_PACKET_BYTES } from '../../spec/ethernet.js';
 import { virtioNetHdr } from '../../spec/net-header.js';
-import { ALL_WORK } from '../offload-work.js';
 import { tapOffloads } from './tap-offloads.js';
 
 export interface TapDeviceOptions {
