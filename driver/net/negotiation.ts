@@ -44,7 +44,10 @@ export interface FeatureChoices {
   readonly eventIndex?: boolean | undefined;
   /** Packets of several segments take one descriptor of the ring. Default on. */
   readonly indirect?: boolean | undefined;
-  /** The device uses buffers in the order they are given, and may tell of several at once. Default on, as in DPDK. */
+  /**
+   * The device uses buffers in the order they are given, and may tell of several at once. Default off: looking for the ends
+   * of batches takes longer than it saves where both ends poll (ARCHITECTURE.md, "In order").
+   */
   readonly inOrder?: boolean | undefined;
   /** Notifications tell how far a ring has come, in the device's own words. Default off: devices in hardware gain by it. */
   readonly notificationData?: boolean | undefined;
@@ -72,7 +75,7 @@ const legacyWishes: readonly Wish[] = [
 
 /** The driver's wishes, each with its reason. */
 export function wishes(choices: FeatureChoices, isLegacy = false): Wish[] {
-  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, inOrder = true, demand = [] } = choices;
+  const { queuePairs, mergeable = true, eventIndex = false, indirect = true, inOrder = false, demand = [] } = choices;
   const list: Wish[] = [
     ...(isLegacy ? legacyWishes : modernWishes),
     { feature: Feature.MAC, reason: 'to know the address of the port' },

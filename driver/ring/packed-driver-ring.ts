@@ -364,29 +364,32 @@ export const packedDriverRing = specialize(function packedDriverRing(
     let slotMarks = doneMarks;
     let free = ring.free;
     let id = oldestId;
+    let left = batch;
+    let lastAt = batchAt;
+    const inFlight = ring.inFlight;
     let count = 0;
     // Bounds: a batch is of chains in flight, which are `size` at most; ids follow each other, as they were given out.
     for (; count < limit; count++) {
-      if (batch === 0) {
+      if (left === 0) {
         const at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
         const word = count === 0 ? Atomics.load(desc, at) : desc[at]!;
         if ((word & PACKED_MARKS) !== slotMarks) break;
         const last = word & PACKED_ID_MASK;
         const ahead = last < id ? last - id + size : last - id;
-        const most = ring.inFlight - count;
+        const most = inFlight - count;
         if (last >= size || ahead >= most) {
           ring.broken = `used id ${last} is none of the ${most} chains in flight`;
           break;
         }
-        batch = ahead + 1;
-        batchAt = slot;
+        left = ahead + 1;
+        lastAt = slot;
       }
       const chain = chains[id]!;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       chains[id] = 0;
       out[start + count] = (chain & HANDLE_MASK) - 1;
-      batch--;
-      usedAt[count] = (chain & WRITABLE) === 0 ? size : batch > 0 ? atWhole : batchAt;
+      left--;
+      usedAt[count] = (chain & WRITABLE) === 0 ? size : left > 0 ? atWhole : lastAt;
       freeIds[tail++ & idMask] = id;
       id = id + 1 === size ? 0 : id + 1;
       free += descriptors;
@@ -396,6 +399,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
         slotMarks ^= PACKED_MARKS;
       }
     }
+    batch = left;
+    batchAt = lastAt;
     oldestId = id;
     usedSlot = slot;
     doneMarks = slotMarks;

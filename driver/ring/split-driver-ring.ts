@@ -274,24 +274,28 @@ export const splitDriverRing = specialize(function splitDriverRing(
     const waiting = waitingChains(size);
     const count = waiting < limit ? waiting : limit;
     const first = usedIndex;
+    let left = batch;
+    let lastLength = batchLength;
     for (let index = 0; index < count; index++) {
       const slot = (first + index) & mask;
-      if (batch === 0) {
-        const last = usedEntries[USED_RING + (slot << 1)]!;
-        batch = chainsUpTo(last, first + index, waiting - index);
-        if (batch === 0) return breakOrder(index, last, waiting - index);
-        batchLength = usedEntries[USED_RING + (slot << 1) + 1]!;
-      }
       const id = availShadow[slot]!;
+      if (left === 0) {
+        const last = usedEntries[USED_RING + (slot << 1)]!;
+        left = last === id ? 1 : chainsUpTo(last, first + index, waiting - index);
+        if (left === 0) return breakOrder(index, last, waiting - index);
+        lastLength = usedEntries[USED_RING + (slot << 1) + 1]!;
+      }
       const chain = chains[id]!;
       chains[id] = 0;
       out[start + index] = (chain & HANDLE_MASK) - 1;
       // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
-      const length = --batch === 0 ? batchLength : bufferBytes;
+      const length = --left === 0 ? lastLength : bufferBytes;
       lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
       if (chain < CHAINED) ring.free++;
       else freeChain(id);
     }
+    batch = left;
+    batchLength = lastLength;
     if (count > 0) finishReclaim(count);
     return count;
   }
