@@ -14,6 +14,8 @@ export interface OfferOptions {
   readonly without?: readonly Feature[] | undefined;
   /** 68 to 65535: no longer packet goes to a guest that has accepted the bit. */
   readonly mtu?: number | undefined;
+  /** Of the link, in Mbit/s: the device says so, and that it is full duplex. vhost-user front-ends say it themselves. */
+  readonly speed?: number | undefined;
 }
 
 /**
@@ -85,6 +87,7 @@ export function offeredFeatures(options: OfferOptions, threads = 1): FeatureSet 
   // The control queue would be ring 256, which the 8 bits of a vhost-user index have no place for.
   if (queuePairs === caps.queuePairs) features = features.without(Feature.CTRL_VQ);
   if (options.mtu !== undefined) features = features.with(Feature.MTU);
+  if (options.speed !== undefined) features = features.with(Feature.SPEED_DUPLEX);
   if (options.iommu === true) features = features.with(Feature.ACCESS_PLATFORM);
   features = features.without(...without);
   if (!features.has(Feature.CTRL_VQ)) features = features.without(...COMMANDED);

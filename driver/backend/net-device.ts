@@ -4,7 +4,15 @@ import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import { dropUnmetRequirements, Feature, FeatureSet } from '../spec/features.js';
-import { checkMtu, controlqIndex, MAC_BYTES, NetStatus, virtioNetConfig } from '../spec/net-config.js';
+import {
+  checkMtu,
+  checkSpeed,
+  controlqIndex,
+  Duplex,
+  MAC_BYTES,
+  NetStatus,
+  virtioNetConfig,
+} from '../spec/net-config.js';
 import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { RingCounters, type RingStatistics } from './counters.js';
@@ -68,7 +76,7 @@ export class NetDevice implements DeviceModel {
   /**
    * A device whose pairs are spread over the threads, one after the other.
    *
-   * @throws VirtioError INVALID_ARGUMENT for no threads, a number of pairs that no device has, an MTU that is none
+   * @throws VirtioError INVALID_ARGUMENT for no threads, a number of pairs that no device has, an MTU or a speed that is none
    */
   constructor(threads: DeviceThread | readonly DeviceThread[], options: NetDeviceOptions) {
     const all = threads instanceof DeviceThread ? [threads] : [...new Set(threads)];
@@ -81,6 +89,7 @@ export class NetDevice implements DeviceModel {
       );
     }
     if (options.mtu !== undefined) checkMtu(options.mtu);
+    if (options.speed !== undefined) checkSpeed(options.speed);
     this.#options = options;
     this.maxQueuePairs = queuePairs;
     this.getsCommands = options.getsCommands ?? false;
@@ -92,6 +101,8 @@ export class NetDevice implements DeviceModel {
       status: NetStatus.LINK_UP,
       max_virtqueue_pairs: queuePairs,
       mtu: options.mtu ?? 0,
+      speed: options.speed ?? 0,
+      duplex: options.speed === undefined ? 0 : Duplex.FULL,
       rss_max_key_size: TOEPLITZ_KEY_BYTES,
       rss_max_indirection_table_length: STEERING_TABLE_MOST,
       supported_hash_types: HASH_TYPES,

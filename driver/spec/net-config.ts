@@ -113,3 +113,13 @@ export function checkMtu(mtu: number): void {
     },
   );
 }
+
+/** @throws VirtioError INVALID_ARGUMENT for what is no speed of a link */
+export function checkSpeed(speed: number): void {
+  if (Number.isInteger(speed) && speed >= 0 && speed <= SPEED_MAX) return;
+  throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a speed is a whole number from 0 to ${SPEED_MAX}, not ${speed}`, {
+    value: speed,
+    requirement: 'virtio 1.2 §5.1.4.1',
+    advice: 'give it in units of 1 Mbit/s',
+  });
+}

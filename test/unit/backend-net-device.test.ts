@@ -315,4 +315,19 @@ test('spec-E2: what is left out takes with it what requires it', () => {
   assert.equal(offeredFeatures({ features: exact }).bits, exact.bits, 'what is said in so many words is offered');
 });
 
+test('speed of the link: told where it was given, and to nobody else (virtio 1.2 §5.1.4)', () =>
+  withThread(async (thread) => {
+    await withDevice(thread, { port: echoPort(), speed: 40_000 }, async (port, device) => {
+      assert.ok(device.offered.has(Feature.SPEED_DUPLEX));
+      assert.equal(port.link, { up: true, speed: 40_000, duplex: 'full' });
+    });
+    await withDevice(thread, { port: echoPort() }, async (port, device) => {
+      assert.not.ok(device.offered.has(Feature.SPEED_DUPLEX));
+      assert.equal(port.link, { up: true, speed: undefined, duplex: undefined });
+    });
+    for (const speed of [-1, 0.5, 2 ** 31]) {
+      assert.throws(() => new NetDevice(thread, { port: echoPort(), speed }), /a speed is a whole number/);
+    }
+  }));
+
 test.run();
