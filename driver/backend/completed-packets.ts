@@ -7,6 +7,7 @@ import type { PacketPool } from '../memory/packet-pool.js';
 import { completeChecksum } from '../offload/checksum.js';
 import { MAX_SEGMENTS, Segmenter } from '../offload/segment.js';
 import { RingCounter } from './counters.js';
+import { poolReserve } from './pool-reserve.js';
 import type { ReceiveFilter } from './receive-filter.js';
 
 const { FLAGS, CHECKSUM, WORDS_SHIFT } = PacketField;
@@ -17,8 +18,8 @@ const CHECKSUM_START = 0xffff;
 /**
  * A queue on the slow way between two bursts: what stands behind packets in it waits until they have gone.
  *
- * Work is done on what is needed next and no sooner, so that one call never makes more than a burst of packets, and at
- * most one packet at a time is there a second time, as segments.
+ * Work is done on what is needed next and no sooner: at most one packet at a time is there a second time, as segments,
+ * and only while the pool has buffers for others besides.
  */
 export class CompletedPackets {
   /** Packets that may go, in order; those that have gone are for the owner to take out. */
@@ -106,10 +107,12 @@ export class CompletedPackets {
   }
 
   #cut(handle: number): void {
+    const pool = this.#pool;
     const count = this.#segmenter.plan(handle);
+    const buffers = count * Math.ceil(this.#segmenter.longest / pool.dataBytes);
     if (count === 0) {
       this.#lose(handle, DROP_OFFLOAD);
-    } else if (!this.#segmenter.cut(this.#segments, 0)) {
+    } else if (buffers > pool.available - poolReserve(pool) || !this.#segmenter.cut(this.#segments, 0)) {
       this.#lose(handle, DROP_NOT_TAKEN);
     } else {
       this.#nextSegment = 0;

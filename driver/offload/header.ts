@@ -8,10 +8,11 @@ import { PacketBytes } from '../memory/packet-bytes.js';
 import { OVERSIZE_FLAGS, PacketField, PacketFlag } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
-import { TcpHeader, UdpHeader } from '../spec/internet.js';
+import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
+import { EthernetHeader, EtherType, TcpHeader, UdpHeader, VLAN_TAG_BYTES } from '../spec/internet.js';
 import { GsoFlag, GsoType, HashReport, NetHeaderFlag, virtioNetHdr, virtioNetHdrHash } from '../spec/net-header.js';
 
-const { FLAGS, CHECKSUM, HASH, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
+const { DATA_OFFSET, FLAGS, CHECKSUM, HASH, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
 const { NEEDS_CHECKSUM, CHECKSUM_VALID, COALESCED, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN } = PacketFlag;
 const { FRAGMENT_UDP } = PacketFlag;
 const { NEEDS_CSUM, DATA_VALID, RSC_INFO } = NetHeaderFlag;
@@ -24,7 +25,7 @@ const LOW_HALF = 0xffff;
 /** What a header says of its packet. */
 export const HeaderVerdict = {
   SOUND: 0,
-  /** NEEDS_CSUM, and the checksum's field is not in the packet. */
+  /** NEEDS_CSUM, and the checksum's field is not in the packet, or in its Ethernet header. */
   CHECKSUM_OUTSIDE: 1,
   /** `gso_type` is none that is known, or none that was accepted. */
   UNKNOWN_SEGMENTATION: 2,
@@ -66,7 +67,8 @@ export class NetHeaderReader {
       flags = COALESCED;
     } else if ((headerFlags & NEEDS_CSUM) !== 0 && (allowed & NEEDS_CHECKSUM) !== 0) {
       place = readU32(bytes, start + at.csum_start.offset);
-      if ((place & LOW_HALF) + (place >>> 16) + 2 > fields[field + PACKET_LENGTH]!)
+      const begin = place & LOW_HALF;
+      if (begin < this.#linkBytes(field, handle) || begin + (place >>> 16) + 2 > fields[field + PACKET_LENGTH]!)
         return HeaderVerdict.CHECKSUM_OUTSIDE;
       flags = NEEDS_CHECKSUM;
     }
@@ -88,6 +90,14 @@ export class NetHeaderReader {
     if ((flags & (NEEDS_CHECKSUM | COALESCED)) !== 0) fields[field + CHECKSUM] = place;
     fields[field + FLAGS] = flags;
     return HeaderVerdict.SOUND;
+  }
+
+  /** Bytes of the Ethernet header, a tag included: no checksum goes there, whose bytes others go by (addresses, VLAN). */
+  #linkBytes(field: number, handle: number): number {
+    const { bytes, fields, offset, bufferBytes } = this.#pool;
+    const type = offset + Math.imul(handle, bufferBytes) + fields[field + DATA_OFFSET]! + EthernetHeader.TYPE;
+    const isTagged = bytes[type] === EtherType.VLAN >>> 8 && bytes[type + 1] === (EtherType.VLAN & 0xff);
+    return ETHERNET_HEADER_BYTES + (isTagged ? VLAN_TAG_BYTES : 0);
   }
 
   /** The hash of a header that has one (virtio 1.2 §5.1.6.4.3); a report that is not known is none. */

@@ -3,12 +3,12 @@
 import { PacketBytes } from '../memory/packet-bytes.js';
 import { PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
-import { IpProtocol } from '../spec/internet.js';
+import { IpProtocol, TcpFlag, TcpHeader } from '../spec/internet.js';
 import { checksumOffsetOf, pseudoHeaderSum } from './checksum.js';
 import { PacketLayers } from './packet-layers.js';
 
 const { FLAGS, CHECKSUM, VLAN_AND_PORT, WORDS_SHIFT } = PacketField;
-const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, VLAN } = PacketFlag;
+const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN, VLAN } = PacketFlag;
 const LOW_HALF = 0xffff;
 
 /** Requests for packets of one pool, on their way to a port that was opened with `offloads`. Allocates nothing. */
@@ -52,16 +52,19 @@ export class OffloadRequests {
 
   #request(handle: number, segmentBytes: number): boolean {
     const packet = this.#packet.move(handle);
-    const { version, protocol, transport } = this.#layers.parse(packet);
+    const { version, protocol, transport, end } = this.#layers.parse(packet);
     const offset = checksumOffsetOf(protocol);
     if (offset === undefined) return false;
-    packet.setU16(transport + offset, pseudoHeaderSum(packet, this.#layers, packet.length - transport));
+    packet.setU16(transport + offset, pseudoHeaderSum(packet, this.#layers, end - transport));
     const { fields } = this.#pool;
     const field = handle << WORDS_SHIFT;
     let flags = (fields[field + FLAGS]! & VLAN) | NEEDS_CHECKSUM;
     if (segmentBytes > 0) {
       flags |= segmentBytes << 16;
       flags |= protocol === IpProtocol.UDP ? SEGMENT_UDP : version === 4 ? SEGMENT_TCP4 : SEGMENT_TCP6;
+      // "MUST NOT send such packets" as plain ones (virtio 1.2 §5.1.6.2.1, VIRTIO_NET_HDR_GSO_ECN).
+      const isReduced = protocol === IpProtocol.TCP && (packet.u8(transport + TcpHeader.FLAGS) & TcpFlag.CWR) !== 0;
+      if (isReduced) flags |= SEGMENT_ECN;
     }
     fields[field + CHECKSUM] = transport | (offset << 16);
     fields[field + FLAGS] = flags;

@@ -9,6 +9,8 @@ import { PacketLayers } from './packet-layers.js';
 
 /** Most segments of a packet: 64 KiB cut at the smallest segment size in use. */
 export const MAX_SEGMENTS = 512;
+/** Most bytes of headers, which each segment has anew: more than any packet in use has. */
+const MAX_HEADERS_BYTES = 256;
 
 const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, VLAN_AND_PORT, HASH, CHECKSUM, WORDS_SHIFT } =
   PacketField;
@@ -29,6 +31,7 @@ export class Segmenter {
   readonly #layers = new PacketLayers();
   readonly #buffer = new Uint32Array(1);
   #segmentBytes = 0;
+  #payloadBytes = 0;
   #count = 0;
 
   /** @param checksums `partial` leaves them to whoever gets the segments, as NEEDS_CHECKSUM says */
@@ -42,7 +45,7 @@ export class Segmenter {
   /**
    * Looks at a packet by its SEGMENT flags and segment size; returns how many segments `cut` will make of it.
    *
-   * 0 where it is not what its flags say, has no segment size, or would make more than `MAX_SEGMENTS`.
+   * 0 where it is not what its flags say, has no segment size or too long headers, or would make more than `MAX_SEGMENTS`.
    */
   plan(handle: number): number {
     const whole = this.#whole.move(handle);
@@ -50,20 +53,22 @@ export class Segmenter {
     const flags = this.#pool.fields[(handle << WORDS_SHIFT) + FLAGS]!;
     this.#segmentBytes = flags >>> 16;
     this.#count = 0;
-    if (this.#segmentBytes === 0 || !isOfKind(layers, flags)) return 0;
-    const count = Math.ceil((whole.length - layers.payload) / this.#segmentBytes);
+    if (this.#segmentBytes === 0 || layers.payload > MAX_HEADERS_BYTES || !isOfKind(layers, flags)) return 0;
+    // Padding is no payload.
+    this.#payloadBytes = layers.end - layers.payload;
+    if (this.#payloadBytes < 0) return 0;
+    const count = Math.ceil(this.#payloadBytes / this.#segmentBytes);
     if (count <= MAX_SEGMENTS) this.#count = Math.max(1, count);
-    this.longest = Math.min(whole.length, layers.payload + this.#segmentBytes);
+    this.longest = layers.payload + Math.min(this.#payloadBytes, this.#segmentBytes);
     return this.#count;
   }
 
   /** Makes the segments of the packet last planned, which stays as it is; false, nothing taken, where the pool has too few buffers. */
   cut(out: Uint32Array, start: number): boolean {
     const { payload } = this.#layers;
-    const payloadBytes = this.#whole.length - payload;
     for (let index = 0; index < this.#count; index++) {
       const from = index * this.#segmentBytes;
-      const length = Math.min(this.#segmentBytes, payloadBytes - from);
+      const length = Math.min(this.#segmentBytes, this.#payloadBytes - from);
       const handle = this.#allocate(payload + length);
       if (handle < 0) {
         this.#pool.free(out, start, index);

@@ -19,8 +19,11 @@ const GOOD = { flags: NEEDS_CSUM, csum_start: transport, csum_offset: 16 };
 const LENGTH = PACKET.length;
 
 /** A sender and two receivers at a switch, one that takes all offloads and one that takes none, beside a guest that behaves. */
-function withGuests(body: (from: OffloadGuest, takes: OffloadGuest, takesNot: OffloadGuest) => void): void {
-  using thread = new HandThread(2048);
+function withGuests(
+  body: (from: OffloadGuest, takes: OffloadGuest, takesNot: OffloadGuest, thread: HandThread) => void,
+  poolSize = 2048,
+): void {
+  using thread = new HandThread(poolSize);
   using witness = new Witness(thread);
   witness.forward();
   const { available } = thread.pool;
@@ -31,7 +34,7 @@ function withGuests(body: (from: OffloadGuest, takes: OffloadGuest, takesNot: Of
     const [from, takes, takesNot] = guests as [OffloadGuest, OffloadGuest, OffloadGuest];
     takes.receive(1);
     takesNot.receive(1);
-    body(from, takes, takesNot);
+    body(from, takes, takesNot, thread);
     for (const { hand } of guests) {
       hand.checkCanaries();
       assert.equal(hand.events, [], 'no ring is broken: the next packet may be a good one');
@@ -49,6 +52,8 @@ const report = (reason: string): void => assert.unreachable(reason);
 /** A header that costs the guest its packet, counted, and nobody else anything. */
 const DROPPED: Readonly<Record<string, Partial<NetHeader>>> = {
   'csum_start at the end': { ...GOOD, csum_start: LENGTH },
+  'csum_start in the Ethernet header': { ...GOOD, csum_start: 13, csum_offset: 0 },
+  'csum_start in the addresses, csum_offset behind them': { ...GOOD, csum_start: 10, csum_offset: 30 },
   'csum_start past the end (row 63)': { ...GOOD, csum_start: 0xffff },
   'csum_offset past the end': { ...GOOD, csum_offset: 0xffff },
   'the sum of both over 16 bits': { ...GOOD, csum_start: 0xfff0, csum_offset: 0x20 },
@@ -75,6 +80,31 @@ for (const [what, header] of Object.entries(DROPPED)) {
         );
     }));
 }
+
+test('abuse-B61: the tag of a packet is no place for a checksum: nobody changes his VLAN on the way', () =>
+  withGuests((from, takes, takesNot) => {
+    const shape: PacketShape = { ...SHAPE, tags: 1 };
+    for (const csum_start of [14, 17]) from.send(packetOf(shape), { ...GOOD, csum_start, csum_offset: 0 });
+    from.send(packetOf(shape), { ...GOOD, csum_start: placesOf(shape).transport });
+    assert.is(from.hand.statistics(transmitqIndex(0)).drops.offload, 2);
+    assert.is(takes.receive().length, 1);
+    assert.equal(takesNot.receive()[0]?.bytes.subarray(0, 18), packetOf(shape).subarray(0, 18));
+  }));
+
+test('abuse-B61: a packet whose segments would take the buffers of other guests is dropped before any is made', () =>
+  withGuests((from, takes, takesNot, thread) => {
+    const { available } = thread.pool;
+    const long = packetOf({ ...SHAPE, payload: new Uint8Array(16_000).fill(6) });
+    from.send(long, { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 40 });
+    from.send(PACKET);
+    assert.is(takes.receive().length, 2);
+    assert.equal(
+      takesNot.receive().map(({ bytes }) => bytes),
+      [PACKET],
+    );
+    assert.is(takesNot.hand.statistics(0).drops.notTaken, 1);
+    assert.is(thread.pool.available, available);
+  }, 512));
 
 /** A header that fits the packet, and a packet that is not what it says: who completes packets finds out. */
 const LIES: Readonly<Record<string, readonly [Partial<NetHeader>, Uint8Array]>> = {
@@ -117,9 +147,9 @@ for (const [what, [header, bytes]] of Object.entries(LIES)) {
 test('abuse-B61: a checksum over any bytes, at any place in the packet, is computed there and nowhere else', () =>
   withGuests((from, _takes, takesNot) => {
     for (const [csum_start, csum_offset] of [
-      [0, 0],
-      [0, LENGTH - 2],
-      [1, 12],
+      [14, 0],
+      [14, LENGTH - 16],
+      [15, 12],
       [LENGTH - 2, 0],
     ] as const) {
       from.send(PACKET, { flags: NEEDS_CSUM, csum_start, csum_offset });

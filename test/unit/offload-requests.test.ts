@@ -7,12 +7,13 @@ import { PacketField, PacketFlag } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
 import { OffloadRequests } from '../../driver/offload/request.js';
+import { MAX_SEGMENTS, Segmenter } from '../../driver/offload/segment.js';
 import { insertTag, stripTag } from '../../driver/offload/vlan.js';
 import { type PacketShape, packetOf, place, placesOf, transportChecksum } from '../support/offload-packets.js';
 
 const test = suite('offload requests');
 const { FLAGS, CHECKSUM, VLAN_AND_PORT, DATA_OFFSET, WORDS } = PacketField;
-const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, VLAN } = PacketFlag;
+const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN, VLAN } = PacketFlag;
 
 function withPool(body: (pool: PacketPool) => void): void {
   using memory = DmaMemory.allocate({ bytes: 64 * 2048, pages: '4K' });
@@ -44,6 +45,47 @@ test('a request begins the checksum and says where it is, whatever stood there; 
       const found = new DataView(bytes.buffer).getUint16(transport + offset);
       assert.is(found, transportChecksum(bytes, shape, true));
       pool.free(Uint32Array.of(handle), 0, 1);
+    }
+  }));
+
+test('padding behind the packet is neither summed nor sent on', () =>
+  withPool((pool) => {
+    const requests = new OffloadRequests(pool);
+    const segmenter = new Segmenter(pool);
+    const out = new Uint32Array(MAX_SEGMENTS);
+    for (const [version, protocol] of [
+      [4, 'tcp'],
+      [6, 'tcp'],
+      [4, 'udp'],
+    ] as const) {
+      const shape: PacketShape = { version, protocol, payload: new Uint8Array(3) };
+      const packet = packetOf(shape);
+      const handle = place(pool, Uint8Array.of(...packet, 9, 9, 9, 9, 9, 9));
+      assert.is(requests.checksum(handle), true);
+      const bytes = new PacketView(pool).move(handle).copyPacket();
+      const at = placesOf(shape).transport + (protocol === 'tcp' ? 16 : 6);
+      assert.is(new DataView(bytes.buffer).getUint16(at), transportChecksum(packet, shape, true));
+      assert.is(requests.segmentation(handle, 1400), true);
+      assert.is(segmenter.plan(handle), 1);
+      assert.is(segmenter.longest, packet.length);
+      assert.is(segmenter.cut(out, 0), true);
+      assert.equal(new PacketView(pool).move(out[0]!).copyPacket(), packet);
+      pool.free(Uint32Array.of(handle, out[0]!), 0, 2);
+    }
+  }));
+
+test('segments of a packet that tells of a reduced window are asked for as such (virtio 1.2 §5.1.6.2.1)', () =>
+  withPool((pool) => {
+    const requests = new OffloadRequests(pool);
+    for (const [flags, ecn] of [
+      [0x90, SEGMENT_ECN],
+      [0x50, 0],
+    ] as const) {
+      const handle = place(pool, packetOf({ version: 4, protocol: 'tcp', payload: new Uint8Array(1500), flags }));
+      assert.is(requests.segmentation(handle, 1000), true);
+      assert.is(pool.fields[handle * WORDS + FLAGS]! & 0xffff, SEGMENT_TCP4 | NEEDS_CHECKSUM | ecn);
+      assert.is(requests.checksum(handle), true);
+      assert.is(pool.fields[handle * WORDS + FLAGS], NEEDS_CHECKSUM);
     }
   }));
 

@@ -137,4 +137,22 @@ test('where the pool runs short, nothing is taken', () =>
     assert.is(pool.available, left);
   }));
 
+test('headers of more than 256 bytes are not made again for each segment', () =>
+  withPool((pool) => {
+    const segmenter = new Segmenter(pool);
+    const shape: PacketShape = { version: 6, protocol: 'tcp', payload: new Uint8Array(2000).fill(0x55), options: 1 };
+    for (const [units, isCut] of [
+      [15, true],
+      [31, false],
+    ] as const) {
+      const packet = packetOf(shape);
+      // The extension header is this long, and in the payload something begins that may be a header of TCP.
+      packet[14 + 40 + 1] = units;
+      const handle = place(pool, packet);
+      pool.fields[handle * WORDS + FLAGS] = SEGMENT_TCP6 | NEEDS_CHECKSUM | (100 << 16);
+      assert.is(segmenter.plan(handle) > 0, isCut, `${units}`);
+      pool.free(Uint32Array.of(handle), 0, 1);
+    }
+  }));
+
 test.run();

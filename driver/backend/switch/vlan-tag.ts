@@ -1,10 +1,11 @@
 /** Adds and takes away the 802.1Q tag of a packet, in its buffer. */
 
-import { PacketField } from '../../memory/packet-fields.js';
+import { PacketField, PacketFlag } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
 import { NET_HEADER_BYTES_MAX } from '../../spec/net-header.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, CHECKSUM, FLAGS, WORDS_SHIFT } = PacketField;
+const { NEEDS_CHECKSUM } = PacketFlag;
 
 /** Bytes of a tag: TPID and TCI. */
 export const VLAN_TAG_BYTES = 4;
@@ -16,12 +17,15 @@ export const VLAN_ID_MAX = 4094;
 /** Both addresses: what stands before a tag. */
 const ADDRESSES_BYTES = 12;
 
-/** Inserts a tag behind the addresses; false where the buffer has no room before its data. Data begins at a multiple of 4. */
+/**
+ * Inserts a tag behind the addresses; false where the buffer has no room before its data, or csum_start none for its place.
+ * Data begins at a multiple of 4.
+ */
 export function addVlanTag(pool: PacketPool, handle: number, vlan: number): boolean {
   const { fields, words, bytes } = pool;
   const field = handle << WORDS_SHIFT;
   const dataOffset = fields[field + DATA_OFFSET]!;
-  if (dataOffset < NET_HEADER_BYTES_MAX + VLAN_TAG_BYTES) return false;
+  if (dataOffset < NET_HEADER_BYTES_MAX + VLAN_TAG_BYTES || !mayMove(fields, field)) return false;
   const at = pool.offset + handle * pool.bufferBytes + dataOffset;
   const word = at >>> 2;
   for (let index = 0; index < ADDRESSES_BYTES / 4; index++) words[word - 1 + index] = words[word + index]!;
@@ -48,6 +52,12 @@ function move(fields: Uint32Array, field: number, bytes: number): void {
   fields[field + DATA_OFFSET]! -= bytes;
   fields[field + SEGMENT_LENGTH]! += bytes;
   fields[field + PACKET_LENGTH]! += bytes;
-  // csum_start is the low half.
-  if (fields[field + FLAGS] !== 0) fields[field + CHECKSUM]! += bytes;
+  // csum_start is the low half, and behind the tag (`NetHeaderReader`).
+  if ((fields[field + FLAGS]! & NEEDS_CHECKSUM) !== 0) fields[field + CHECKSUM]! += bytes;
+}
+
+/** Whether csum_start has room for a tag more. */
+function mayMove(fields: Uint32Array, field: number): boolean {
+  const isOpen = (fields[field + FLAGS]! & NEEDS_CHECKSUM) !== 0;
+  return !isOpen || (fields[field + CHECKSUM]! & 0xffff) + VLAN_TAG_BYTES <= 0xffff;
 }
