@@ -56,7 +56,7 @@ test('loopback: each thread loads what it uses, and nothing else', async () => {
   );
   check(
     threadWith(threads, 'driver/cli/loopback/worker.js'),
-    75,
+    78,
     /^driver\/(index|open)\.|^driver\/(transport|pci|wire|backend\/switch)\/|\/backend\/(vhost|emulated|net-device)|\/net\/port\./,
   );
   check(
