@@ -1,6 +1,6 @@
 /** The VFIO container: the set of devices that share one IOMMU address space (Linux, Documentation/driver-api/vfio.rst). */
 
-import { constants } from 'node:fs';
+import { constants, fstatSync } from 'node:fs';
 import { native } from '../../native/index.js';
 import { ErrorCode, isSystemError, VirtioError } from '../errors.js';
 import type { MemoryRange } from '../spec/pci-function.js';
@@ -38,6 +38,8 @@ interface Member {
 
 /** Memory that devices reach at an address. */
 interface Mapping {
+  /** Which memory it is, whatever descriptor names it. */
+  readonly identity: string;
   /** This process' view of it, which VFIO takes the pages from. */
   readonly buffer: ArrayBuffer;
   readonly bytes: number;
@@ -171,8 +173,10 @@ export class VfioContainer {
   mapDma(address: bigint, memory: MemoryRange): void {
     if (this.isWithoutIommu) return;
     const { bytes } = memory;
+    const identity = identityOf(memory);
     const there = this.#mappings.get(address);
-    if (there !== undefined && there.bytes === bytes) {
+    if (there !== undefined) {
+      if (there.identity !== identity) throw occupied(address, bytes);
       there.users++;
       return;
     }
@@ -193,7 +197,7 @@ export class VfioContainer {
       native.unmapShared(buffer);
       throw mapError(cause, address, bytes, this.#mappedBytes());
     }
-    this.#mappings.set(address, { buffer, bytes, users: 1 });
+    this.#mappings.set(address, { identity, buffer, bytes, users: 1 });
   }
 
   /** Takes the memory at `address` from the devices, when no other function has it too. */
@@ -276,8 +280,14 @@ export class VfioContainer {
   }
 }
 
+/** The part of the file: a mapping keeps its file, whose number is nobody else's until it goes. */
+function identityOf({ fd, fileOffset, bytes }: MemoryRange): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino} ${fileOffset}+${bytes}`;
+}
+
 function mapError(cause: unknown, address: bigint, bytes: number, mapped: number): unknown {
-  const where = `${bytes} bytes at 0x${address.toString(16)}`;
+  const where = placeOf(address, bytes);
   if (isSystemError(cause, 'ENOMEM')) {
     return new VirtioError(
       ErrorCode.NO_RESOURCES,
@@ -297,11 +307,7 @@ function mapError(cause: unknown, address: bigint, bytes: number, mapped: number
     });
   }
   if (isSystemError(cause, 'EEXIST')) {
-    return new VirtioError(ErrorCode.IN_USE, `something else is mapped within ${where}`, {
-      value: address,
-      cause,
-      advice: 'use a pool of its own for each container, or one container for all functions',
-    });
+    return occupied(address, bytes, cause);
   }
   if (isSystemError(cause, 'EPERM') || isSystemError(cause, 'EACCES')) {
     return new VirtioError(ErrorCode.PERMISSION_DENIED, `VFIO may not map ${where} for DMA: ${cause.code}`, {
@@ -319,6 +325,15 @@ function mapError(cause: unknown, address: bigint, bytes: number, mapped: number
   }
   return cause;
 }
+
+const placeOf = (address: bigint, bytes: number): string => `${bytes} bytes at 0x${address.toString(16)}`;
+
+const occupied = (address: bigint, bytes: number, cause?: unknown): VirtioError =>
+  new VirtioError(ErrorCode.IN_USE, `something else is mapped within ${placeOf(address, bytes)}`, {
+    value: address,
+    cause,
+    advice: 'use a pool of its own for each container, or one container for all functions',
+  });
 
 function openPath(calls: Libc, path: string): number {
   try {

@@ -17,9 +17,10 @@ const REFUSED = 1n;
  * requests are answered, so that a flood of them holds up nobody else.
  */
 export class ConfigChanges {
-  /** The configuration may be another one. */
-  onChange: (() => void) | undefined;
   readonly #socket: VhostUserSocket;
+  #onChange: (() => void) | undefined;
+  /** Something was told before anybody listened. */
+  #isUnheard = false;
 
   /** Takes the descriptor over. */
   constructor(fd: OwnedFd) {
@@ -27,9 +28,16 @@ export class ConfigChanges {
     void this.#receive();
   }
 
+  /** Called whenever the configuration may be another one; at once when it was told of before. */
+  set onChange(listener: () => void) {
+    this.#onChange = listener;
+    if (this.#isUnheard) listener();
+    this.#isUnheard = false;
+  }
+
   /** Idempotent. */
   close(): void {
-    this.onChange = undefined;
+    this.#onChange = undefined;
     this.#socket.close();
   }
 
@@ -62,7 +70,8 @@ export class ConfigChanges {
     if (isChange) {
       decodePayload(payload, message.payload);
       checkFds('none', undefined, message.fdCount);
-      this.onChange?.();
+      if (this.#onChange === undefined) this.#isUnheard = true;
+      else this.#onChange();
     }
     if (!message.needsReply) return;
     const answer = encodePayload(payloads.u64, { u64: isChange ? DONE : REFUSED });

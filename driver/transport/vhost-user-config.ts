@@ -13,6 +13,8 @@ export const keepsStatus = ({ config }: VhostUserSession): boolean =>
 
 export class VhostUserConfig {
   readonly #bytes = new Uint8Array(virtioNetConfig.bytes);
+  /** Mask of `NetStatus`, whole: which of it a driver has a use for, its features tell later. */
+  #status: number = NetStatus.LINK_UP;
   /** Changes that a back-end has told of. */
   #told = 0;
   #isReading = false;
@@ -23,15 +25,18 @@ export class VhostUserConfig {
 
   /** Begins with a new back-end. */
   adopt(session: VhostUserSession): void {
-    this.#write({
-      status: NetStatus.LINK_UP,
-      max_virtqueue_pairs: session.queuePairs,
-      mtu: session.mtu ?? 0,
-    });
+    this.#status = keepsStatus(session) ? session.config!.status : NetStatus.LINK_UP;
+    this.#write({ max_virtqueue_pairs: session.queuePairs, mtu: session.mtu ?? 0 });
   }
 
-  /** @throws VirtioError INVALID_ARGUMENT outside of it */
-  read(offset: number, bytes: number): Uint8Array {
+  /**
+   * Returns a copy of a part.
+   *
+   * @param used mask of the `NetStatus` that the driver has a use for
+   * @throws VirtioError INVALID_ARGUMENT outside of it
+   */
+  read(offset: number, bytes: number, used: number): Uint8Array {
+    this.#write({ status: this.#status & used });
     return readOwnConfig(this.#bytes, offset, bytes);
   }
 
@@ -41,16 +46,14 @@ export class VhostUserConfig {
 
   /** The driver has heard it. The back-end sets the bit again when it wants the next one. */
   endAnnouncement(): void {
-    this.#bytes[virtioNetConfig.fields.status.offset]! &= ~NetStatus.ANNOUNCE;
+    this.#status &= ~NetStatus.ANNOUNCE;
   }
 
   /**
    * Reads what has changed, as the back-end says; calls `onRead` when it is there. However often it says so, one reading at
    * a time is asked for, and one more for what came meanwhile.
-   *
-   * @param status mask of the `NetStatus` that the driver has a use for
    */
-  async refresh(session: VhostUserSession, status: () => number, onRead: () => void): Promise<void> {
+  async refresh(session: VhostUserSession, onRead: () => void): Promise<void> {
     this.#told++;
     if (this.#isReading) return;
     this.#isReading = true;
@@ -59,7 +62,7 @@ export class VhostUserConfig {
         seen = this.#told;
         const config = await session.readConfig();
         if (config === undefined || session.gone !== undefined) return;
-        this.#take(session, config, status());
+        this.#take(session, config);
         onRead();
       }
     } catch {
@@ -69,8 +72,8 @@ export class VhostUserConfig {
     }
   }
 
-  #take(session: VhostUserSession, { status, mtu }: BackendConfig, mask: number): void {
-    if (keepsStatus(session)) this.#write({ status: status & mask });
+  #take(session: VhostUserSession, { status, mtu }: BackendConfig): void {
+    if (keepsStatus(session)) this.#status = status;
     if (mtu !== undefined && session.mtu !== undefined) this.#write({ mtu });
   }
 

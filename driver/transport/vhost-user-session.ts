@@ -67,7 +67,7 @@ export class VhostUserSession {
   get tellsOfChanges(): boolean {
     return this.#changes !== undefined;
   }
-  /** Called whenever it does. */
+  /** Called whenever it does; at once when it has before. */
   set onConfigChange(listener: () => void) {
     if (this.#changes !== undefined) this.#changes.onChange = listener;
   }
@@ -218,14 +218,19 @@ async function shakeHands(channel: RequestChannel, queuePairs: number, wait: Wai
     );
   }
 
-  // 5. The configuration, where the back-end has something to say: an MTU, or that it has changed.
+  // 5. A channel for what the back-end tells by itself: before the reading, or a change between the two is never told.
   const hears = hasBit(protocol, BACKEND_REQ);
-  const isAsked = hasBit(protocol, CONFIG) && (hears || features.has(Feature.MTU));
-  const config = isAsked ? await askConfig(channel, features, wait) : undefined;
-
-  // 6. A channel for what it tells by itself.
   const changes = hears ? await openChanges(channel, wait) : undefined;
-  return { features, protocol, queuePairs, config, changes };
+
+  // 6. The configuration, where the back-end has something to say: an MTU, or that it has changed.
+  const isAsked = hasBit(protocol, CONFIG) && (hears || features.has(Feature.MTU));
+  try {
+    const config = isAsked ? await askConfig(channel, features, wait) : undefined;
+    return { features, protocol, queuePairs, config, changes };
+  } catch (error) {
+    changes?.close();
+    throw error;
+  }
 }
 
 /** Hands one end of a new socket to the back-end; the other one is read. */

@@ -150,7 +150,9 @@ export class VhostUserTransport implements Transport {
 
   async readConfig(offset: number, bytes: number): Promise<Uint8Array> {
     this.#live();
-    return this.#config.read(offset, bytes);
+    const { LINK_UP, ANNOUNCE } = NetStatus;
+    const used = this.#accepted.has(Feature.GUEST_ANNOUNCE) ? LINK_UP | ANNOUNCE : LINK_UP;
+    return this.#config.read(offset, bytes, used);
   }
 
   async queueCount(): Promise<number> {
@@ -183,7 +185,12 @@ export class VhostUserTransport implements Transport {
     const ring = createRing(session);
     this.#rings.set(index, ring);
     const fds = { kick: ring.kick.fd, call: ring.call.fd, err: this.#err.fd };
-    await session.startRing(index, addresses, this.#accepted.has(Feature.RING_PACKED), fds);
+    try {
+      await session.startRing(index, addresses, this.#accepted.has(Feature.RING_PACKED), fds);
+    } catch (error) {
+      this.#dropRing(index, ring);
+      throw error;
+    }
     if (this.#toEnable.delete(index)) {
       await session.enableRing(index, true);
       ring.isEnabled = true;
@@ -202,8 +209,7 @@ export class VhostUserTransport implements Transport {
       await session.enableRing(index, false);
       this.#toEnable.add(index);
     }
-    this.#rings.delete(index);
-    closeAll([ring.kick, ring.call]);
+    this.#dropRing(index, ring);
   }
 
   /** The eventfd that the back-end signals when it has used buffers of a queue; the transport's, good until `reset`. */
@@ -254,16 +260,14 @@ export class VhostUserTransport implements Transport {
     this.#accepted = FeatureSet.EMPTY;
     this.#status = 0;
     session.onGone = (reason) => this.#lost(session, reason);
-    session.onConfigChange = () => this.#configChanged(session);
     this.#config.adopt(session);
+    session.onConfigChange = () => this.#configChanged(session);
     const { gone } = session;
     if (gone !== undefined) setImmediate(() => this.#lost(session, gone));
   }
 
   #configChanged(session: VhostUserSession): void {
-    const { LINK_UP, ANNOUNCE } = NetStatus;
-    const used = (): number => (this.#accepted.has(Feature.GUEST_ANNOUNCE) ? LINK_UP | ANNOUNCE : LINK_UP);
-    void this.#config.refresh(session, used, () => {
+    void this.#config.refresh(session, () => {
       if (this.#session === session) this.#emit({ type: 'config' });
     });
   }
@@ -276,6 +280,8 @@ export class VhostUserTransport implements Transport {
     if (this.#session !== session) return;
     const wasUsed = !this.#accepted.isEmpty;
     this.#session = undefined;
+    // What is left of it: a back-end may keep its end of the channel for changes.
+    session.close();
     if (this.#options.reconnect) this.#reconnecting = this.#reconnect(wasUsed);
     this.#emit({ type: 'gone', reason: reason.message });
   }
@@ -290,14 +296,13 @@ export class VhostUserTransport implements Transport {
         // Only `close` ends the attempts.
         return;
       }
-      if (this.#isClosed) {
-        session.close();
+      if (!this.#isClosed && session.gone === undefined) {
+        this.#adopt(session);
+        this.#emit({ type: 'back' });
         return;
       }
-      if (session.gone !== undefined) continue;
-      this.#adopt(session);
-      this.#emit({ type: 'back' });
-      return;
+      session.close();
+      if (this.#isClosed) return;
     }
   }
 
@@ -349,9 +354,14 @@ export class VhostUserTransport implements Transport {
     for (const [index] of rings) await session.stopRing(index);
   }
 
+  /** Forgets a ring that does not run, unless another one has taken its place meanwhile. */
+  #dropRing(index: number, ring: Ring): void {
+    if (this.#rings.get(index) === ring) this.#rings.delete(index);
+    closeAll([ring.kick, ring.call]);
+  }
+
   #dropRings(): void {
-    for (const ring of this.#rings.values()) closeAll([ring.kick, ring.call]);
-    this.#rings.clear();
+    for (const [index, ring] of this.#rings) this.#dropRing(index, ring);
     this.#toEnable.clear();
   }
 

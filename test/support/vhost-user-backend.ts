@@ -17,12 +17,18 @@ export interface FakeBackendOptions {
   readonly protocol?: bigint;
   readonly queuePairs?: number;
   readonly mtu?: number;
+  /** The status field of its configuration. Default 0. */
+  readonly netStatus?: number;
   /** Requests that are refused. */
   readonly refuse?: readonly number[];
   /** Requests that are never answered. */
   readonly mute?: readonly number[];
   /** Closes the connection on this request. */
   readonly closeOn?: number;
+  /** Closes the connection as soon as it has answered this request. */
+  readonly leaveAfter?: number;
+  /** Called before a request is answered; descriptors that it takes out of the message outlive the connection. */
+  readonly onRequest?: (message: RawMessage) => void | Promise<void>;
   /** What GET_STATUS answers instead of what was set. */
   readonly status?: bigint;
 }
@@ -86,8 +92,10 @@ export class FakeBackend {
       this.log.push(`${names.get(request) ?? request}${index}${enable}${status}`);
       this.#check(message);
       if (request === this.#options.closeOn) return;
+      await this.#options.onRequest?.(message);
       if (this.#options.mute?.includes(request)) continue;
       await this.#answer(message);
+      if (request === this.#options.leaveAfter) return;
     }
   }
 
@@ -163,6 +171,7 @@ export class FakeBackend {
       case Id.GET_CONFIG: {
         if (this.#options.mtu === undefined) return reply(Buffer.alloc(0));
         const config = Buffer.from(payload);
+        config.writeUInt16LE(this.#options.netStatus ?? 0, 12 + 6);
         config.writeUInt16LE(this.#options.mtu, 12 + 10);
         return reply(config);
       }

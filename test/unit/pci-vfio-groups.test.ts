@@ -1,5 +1,6 @@
 /** Several functions in one VFIO container, the limits of an IOMMU, and VFIO without one; against a VFIO of our own. */
 
+import { closeSync, constants, openSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -80,6 +81,27 @@ test('functions of one group that name no container share one, which goes with t
     other.close();
     assert.is(vfio.open_.size, 0);
     open(SAME_GROUP).close();
+  });
+});
+
+test('other memory at the same address is refused, however alike: the functions of a group share their addresses', async () => {
+  using memory = DmaMemory.allocate({ bytes: 64 * 1024, pages: '4K' });
+  using other = DmaMemory.allocate({ bytes: 64 * 1024, pages: '4K' });
+  await withVfio({ more: { [SAME_GROUP]: 7 } }, (vfio, open) => {
+    const [first, second] = [open(FAKE_ADDRESS), open(SAME_GROUP)];
+    const half = { ...memory.range, bytes: memory.range.bytes / 2 };
+    first.mapDma(FIRST, memory.range);
+    first.mapDma(SECOND, half);
+    const refused = failsWith('IN_USE', /something else is mapped/);
+    assert.throws(() => second.mapDma(FIRST, other.range), refused, 'another file');
+    assert.throws(() => second.mapDma(SECOND, { ...half, fileOffset: half.bytes }), refused, 'another part');
+    const fd = openSync(`/proc/self/fd/${memory.range.fd}`, constants.O_RDWR);
+    second.mapDma(FIRST, { ...memory.range, fd });
+    closeSync(fd);
+    first.close();
+    assert.equal([...vfio.mapped.keys()], [FIRST], 'what the second one shares, and no more');
+    second.close();
+    assert.is(vfio.mapped.size, 0);
   });
 });
 

@@ -13,17 +13,30 @@ import { sinkPort } from '../../driver/backend/ports/built-in.js';
 import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
 import type { Port } from '../../driver/net/port.js';
 import { openPort } from '../../driver/open.js';
+import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { NetStatus, virtioNetConfig } from '../../driver/spec/net-config.js';
 import type { TransportEvent } from '../../driver/spec/transport.js';
 import { VhostUserTransport } from '../../driver/transport/vhost-user.js';
 import { FakeBackendListener, type FakeBackendOptions } from '../support/vhost-user-backend.js';
-import { assertNoFdLeak, Id, NEED_REPLY, RawPeer, REPLY, u64s, until, VERSION } from '../support/vhost-user-raw.js';
+import {
+  assertNoFdLeak,
+  countFds,
+  Id,
+  NEED_REPLY,
+  type RawMessage,
+  RawPeer,
+  REPLY,
+  u64s,
+  until,
+  VERSION,
+} from '../support/vhost-user-raw.js';
 
 const test = suite('vhost-user: changes of the configuration');
 const CONFIG_CHANGE = 2;
 /** The usual ones with MTU, and MQ, REPLY_ACK, BACKEND_REQ, CONFIG, STATUS. */
 const FEATURES = 0x1_7042_800bn;
 const PROTOCOL = 0x1_8229n;
+const [STATUS_OFFSET, MTU_OFFSET] = [6, 10];
 
 async function withFolder(body: (path: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'changes-'));
@@ -167,6 +180,123 @@ test('abuse: answers to nothing, payloads and descriptors that do not belong the
       assert.equal(events, []);
     });
   }
+});
+
+interface Handshake {
+  readonly transport: VhostUserTransport;
+  readonly listener: FakeBackendListener;
+  /** Ends of the channel that back-ends were given, and keep. */
+  readonly channels: RawPeer[];
+  readonly events: string[];
+}
+
+/** A transport that reconnects, over back-ends that keep their channel; `onRequest` runs before an answer. */
+const withHandshake = (
+  options: FakeBackendOptions,
+  body: (handshake: Handshake) => Promise<void>,
+  onRequest: (request: number, channels: readonly RawPeer[]) => void | Promise<void> = () => {},
+): Promise<void> =>
+  assertNoFdLeak(() =>
+    withFolder(async (path) => {
+      const channels: RawPeer[] = [];
+      Object.assign(options, {
+        onRequest: ({ request, fds }: RawMessage) => {
+          if (request === Id.SET_BACKEND_REQ_FD) channels.push(new RawPeer(fds.pop()!));
+          return onRequest(request, channels);
+        },
+      });
+      const listener = new FakeBackendListener(path, options);
+      const transport = await VhostUserTransport.open(path, { queuePairs: 1, timeoutMs: 5000, reconnect: true });
+      const events: string[] = [];
+      transport.onEvent = ({ type }) => events.push(type);
+      try {
+        await body({ transport, listener, channels, events });
+      } finally {
+        await transport.close();
+        for (const channel of channels) channel.close();
+        await listener.close();
+      }
+      assert.equal(listener.violations, []);
+    }),
+  );
+
+const usual = { features: FEATURES, protocol: PROTOCOL, mtu: 1500 };
+const count = (events: readonly string[], type: string): number => events.filter((each) => each === type).length;
+
+test('abuse: back-ends that go and keep their end of the channel leave no descriptor here', () =>
+  withHandshake({ ...usual }, async ({ transport, listener, channels, events }) => {
+    const before = countFds() - channels.length;
+    for (let round = 1; round <= 10; round++) {
+      // One that was used is followed without a pause.
+      await transport.accept(FeatureSet.of(Feature.VERSION_1));
+      listener.last.close();
+      await until(() => count(events, 'back') === round, 'the next one');
+    }
+    assert.is(channels.length, 11);
+    assert.is(countFds() - channels.length, before, 'descriptors');
+  }));
+
+const leavings: readonly [string, FakeBackendOptions][] = [
+  ['at its last request', { closeOn: Id.GET_CONFIG }],
+  ['with its last answer', { leaveAfter: Id.GET_CONFIG }],
+];
+for (const [when, leaving] of leavings) {
+  test(`abuse: so do back-ends that go in the handshake, ${when}`, () =>
+    withHandshake({ ...usual }, async ({ listener, channels, events }) => {
+      const before = countFds() - channels.length;
+      const staying = listener.options;
+      listener.options = { ...staying, ...leaving };
+      listener.last.close();
+      await until(() => listener.backends.length === 4 && listener.last.isDone, 'three that go');
+      listener.options = staying;
+      await until(() => count(events, 'back') > 0 && !listener.last.isDone, 'one that stays');
+      assert.is(countFds() - channels.length, before, 'descriptors');
+    }));
+}
+
+test('a change that is told in the handshake, before anybody listens, is read', () => {
+  const options = { ...usual };
+  let readings = 0;
+  return withHandshake(
+    options,
+    async ({ transport, events }) => {
+      await until(() => count(events, 'config') === 1, 'the change', 5000);
+      assert.equal([...(await transport.readConfig(MTU_OFFSET, 2))], [0x78, 0x05]);
+    },
+    async (request, [channel]) => {
+      if (request === Id.SET_BACKEND_REQ_FD) await channel!.send(CONFIG_CHANGE);
+      if (request === Id.GET_CONFIG && ++readings === 2) options.mtu = 1400;
+    },
+  );
+});
+
+test('a change of which nothing is told, for the channel comes with it, is read: the channel is there first', () => {
+  const options = { ...usual };
+  return withHandshake(
+    options,
+    async ({ transport }) => {
+      assert.equal([...(await transport.readConfig(MTU_OFFSET, 2))], [0x78, 0x05]);
+    },
+    (request) => {
+      if (request === Id.SET_BACKEND_REQ_FD) options.mtu = 1400;
+    },
+  );
+});
+
+test('virtio 1.2 §5.1.6.5.4: an announcement that was asked for before features were accepted is seen then', () => {
+  const options = { ...usual, features: FEATURES | (1n << 21n), netStatus: NetStatus.LINK_UP as number };
+  return withHandshake(options, async ({ transport, channels, events }) => {
+    const status = async (): Promise<number> => (await transport.readConfig(STATUS_OFFSET, 1))[0]!;
+    options.netStatus = NetStatus.LINK_UP | NetStatus.ANNOUNCE;
+    await channels[0]!.send(CONFIG_CHANGE);
+    await until(() => count(events, 'config') === 1, 'the change');
+    assert.is(await status(), NetStatus.LINK_UP, 'not to a driver that has not accepted GUEST_ANNOUNCE');
+    const { VERSION_1, STATUS, CTRL_VQ, GUEST_ANNOUNCE } = Feature;
+    await transport.accept(FeatureSet.of(VERSION_1, STATUS, CTRL_VQ, GUEST_ANNOUNCE));
+    assert.is(await status(), NetStatus.LINK_UP | NetStatus.ANNOUNCE);
+    assert.is(await transport.controlCommand(3, 0, new Uint8Array(0)), 0);
+    assert.is(await status(), NetStatus.LINK_UP, 'until it is acknowledged');
+  });
 });
 
 test('a back-end that will not have the channel is used without it', () =>

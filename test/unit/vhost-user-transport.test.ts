@@ -257,6 +257,31 @@ test('queues: two a pair, of up to 32768 entries', () =>
     await assertFails(transport.setUpQueue(0, queue(0)), 'WRONG_STATE', /set up already/);
   }));
 
+test('a queue that the back-end refused is not set up: nothing of it stays, and it is set up when it is not refused', () => {
+  const refuse: number[] = [];
+  return withBackend(
+    async ({ open, memory, listener }) => {
+      const transport = await open();
+      await transport.shareMemory(iova(BASE), { fd: memory, fileOffset: 0, bytes: MEMORY_BYTES });
+      await transport.setUpQueue(1, queue(1));
+      const before = countFds();
+      for (const request of [Id.SET_VRING_CALL, Id.SET_VRING_KICK]) {
+        refuse.splice(0, 1, request);
+        await assertFails(transport.setUpQueue(0, queue(0)), 'REQUEST_REFUSED');
+        assert.is(transport.callFd(0), undefined);
+        for (const { request: kind, payload, fds } of listener.last.messages) {
+          const isOfRing = kind >= Id.SET_VRING_KICK && kind <= Id.SET_VRING_ERR && payload[0] === 0;
+          if (isOfRing) for (const fd of fds.splice(0)) native.closeFd(fd);
+        }
+        assert.is(countFds(), before, 'descriptors');
+      }
+      refuse.pop();
+      await transport.setUpQueue(0, queue(0));
+    },
+    { refuse },
+  );
+});
+
 test('VQ_PAIRS_SET enables and disables pairs; everything else is answered with an error', () =>
   withBackend(async ({ open, memory, listener }) => {
     const transport = await open({ queuePairs: 2 });

@@ -37,7 +37,7 @@ export class TapDevice {
   readonly name: string;
   /** Work that the kernel does on packets that are written, as `PacketFlag`s. */
   readonly takesWork: number;
-  /** Packets that the kernel refused. */
+  /** Packets that the kernel refused, and those from it that were: their header cannot be. */
   refused = 0;
   readonly #pool: PacketPool;
   readonly #fd: number;
@@ -199,6 +199,7 @@ export class TapDevice {
     if (length > first) this.#chain(field, length - first);
     const header = this.#pool.offset + handle * this.#pool.bufferBytes + fields[field + DATA_OFFSET]! - HEADER_BYTES;
     if (this.#reader.read(handle, header) !== HeaderVerdict.SOUND) {
+      this.refused += 1;
       this.#taken[0] = handle;
       this.#pool.free(this.#taken, 0, 1);
       return false;

@@ -48,6 +48,7 @@ class TapPort implements BackendPort {
     if (pair !== 0) return;
     // What the guest has no room for waits in the kernel, whose queue is longer.
     if (burst.capacity - burst.count >= TAP_BURST) this.#tap.read(burst);
+    this.#counters[tapCounters.dropRefused] = this.#tap.refused;
     if (this.#tap.isGone && !this.#isReported) {
       this.#isReported = true;
       this.#context.report(`the tap interface ${this.#tap.name} is gone`);

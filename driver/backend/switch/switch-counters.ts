@@ -22,7 +22,7 @@ export const SwitchCounter = {
   DROP_NOT_TAKEN: 8,
   /** Copies for this member that the host had no buffers for. */
   DROP_NO_BUFFER: 9,
-  /** Dropped: the kernel refused it, for its interface is down or gone. */
+  /** Dropped: the kernel refused it, for its interface is down or gone, or sent it with a header that cannot be. */
   DROP_REFUSED: 10,
   /** Dropped on the way to this member: a checksum or the segments are missing, and it cannot complete them. */
   DROP_OFFLOAD: 11,
