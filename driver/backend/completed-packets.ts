@@ -63,15 +63,20 @@ export class CompletedPackets {
     const { burst } = this;
     const start = burst.count;
     let taken = 0;
-    while (burst.count < most) {
-      if (this.#nextSegment < this.#segmentCount) {
-        burst.handles[burst.count++] = this.#segments[this.#nextSegment++]!;
-        continue;
+    try {
+      while (burst.count < most) {
+        if (this.#nextSegment < this.#segmentCount) {
+          burst.handles[burst.count++] = this.#segments[this.#nextSegment++]!;
+          continue;
+        }
+        if (taken === from.count) break;
+        this.#take(from.handles[taken]!, refused);
+        taken += 1;
       }
-      if (taken === from.count) break;
-      this.#take(from.handles[taken++]!, refused);
+    } finally {
+      // Whatever is thrown: each packet is in one burst.
+      if (taken > 0) from.removeFirst(taken);
     }
-    if (taken > 0) from.removeFirst(taken);
     this.#filter?.limit(burst, start, this.#counters);
   }
 

@@ -55,12 +55,16 @@ export class FromGuestQueue {
     return this.#context.ring.broken;
   }
 
-  /** Adds up to `most` packets to the burst; returns how many chains it took, dropped ones included. */
-  take(burst: Burst, most: number): number {
+  /**
+   * Adds up to `most` packets to the burst; returns how many chains it took, dropped ones included.
+   *
+   * @param mostPieces unless the packets fit a buffer each: the first that makes them as many pieces is the last
+   */
+  take(burst: Burst, most: number, mostPieces = Number.MAX_SAFE_INTEGER): number {
     const popped = this.#pop(burst, most);
     if (popped === 0) return 0;
     const bytes = this.#fetchJobs(burst, popped);
-    return bytes < 0 ? this.#takeScattered(burst, popped) : this.#takeWhole(burst, popped, bytes);
+    return bytes < 0 ? this.#takeScattered(burst, popped, mostPieces) : this.#takeWhole(burst, popped, bytes);
   }
 
   /**
@@ -157,7 +161,7 @@ export class FromGuestQueue {
   }
 
   /** The general case: chains of any shape, packets over several of the host's buffers. */
-  #takeScattered(burst: Burst, popped: number): number {
+  #takeScattered(burst: Burst, popped: number, mostPieces = Number.MAX_SAFE_INTEGER): number {
     const { ring, engine, pool, counters, headerBytes } = this.#context;
     const { firstJob } = ring;
     this.#collect(burst, popped);
@@ -165,7 +169,7 @@ export class FromGuestQueue {
     const capacity = engine.jobs.length / JOB_WORDS;
     let job = 0;
     let taken = 0;
-    for (; taken < popped; taken++) {
+    for (; taken < popped && job < mostPieces; taken++) {
       const first = firstJob[taken]!;
       const end = firstJob[taken + 1]!;
       let total = 0;

@@ -20,7 +20,16 @@ import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
 import { deviceFailure, GuestRings } from './guest-rings.js';
 import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
-import { freePackets, type Pair, type PairOnTheMove, packPackets, unpackPackets } from './pair.js';
+import {
+  dropForGuest,
+  dropFromGuest,
+  freePackets,
+  isHolding,
+  type Pair,
+  type PairOnTheMove,
+  takePackets,
+  unpackPackets,
+} from './pair.js';
 import { poolReserve } from './pool-reserve.js';
 import type { BackendPort } from './ports/backend-port.js';
 import { isRouting, type RoutingPort } from './ports/routing-port.js';
@@ -198,13 +207,14 @@ export class GuestDevice {
   /** Lets go of a pair, for a thread that goes on with it. */
   releasePair(number: number): PairOnTheMove {
     const pair = this.#queues.pair(number);
+    // Before the rings are closed: what waits goes along.
+    const waiting = takePackets(pair.waiting);
+    const completed = takePackets(pair.completed.burst);
+    const requested = takePackets(pair.requested);
+    dropForGuest(pair);
+    dropFromGuest(pair);
     const receive = this.#rings.release(receiveqIndex(number));
     const transmit = this.#rings.release(transmitqIndex(number));
-    const waiting = packPackets(pair.waiting);
-    const completed = packPackets(pair.completed.burst);
-    const requested = packPackets(pair.requested);
-    pair.counters[RingCounter.DROP_NOT_TAKEN]! +=
-      freePackets(pair) - waiting.length - completed.length - requested.length;
     this.#queues.remove(pair);
     return { receive, transmit, waiting, completed, requested, port: this.#port.releasePair?.(number) };
   }
@@ -280,7 +290,7 @@ export class GuestDevice {
     const { number, transmit, receive, waiting } = pair;
     let moved = 0;
     if (transmit !== undefined) {
-      if (!this.#rings.isEnabled(2 * number + 1)) moved += transmit.discard();
+      if (!this.#rings.isEnabled(2 * number + 1)) moved += this.#discard(pair, transmit);
       else if (this.#bounces) moved += this.#takeBack(pair, transmit, waiting);
       // A buffer without a translation waits in the guest: no burst of such a guest is begun and not ended.
       else if (this.#router !== undefined && !this.#memory.isTranslated)
@@ -299,14 +309,17 @@ export class GuestDevice {
       if (waiting.count > 0 || pair.completed.isWaiting) moved += receive.give(waiting);
     }
     // The host's buffers are for all guests: what one does not take goes when they run low.
-    const isHolding = waiting.count > 0 || pair.completed.isWaiting;
-    if (isHolding && this.#resources.pool.available < this.#reserve) this.#dropWaiting(pair);
+    if (isHolding(pair) && this.#resources.pool.available < this.#reserve) {
+      dropForGuest(pair);
+      dropFromGuest(pair);
+    }
     return moved;
   }
 
-  #dropWaiting({ counters, completed, waiting }: Pair): void {
-    counters[RingCounter.DROP_NOT_TAKEN]! += completed.free() + waiting.count;
-    waiting.free();
+  /** Drops what a transmitq brings that is not enabled, and what it has brought before. */
+  #discard(pair: Pair, transmit: FromGuestQueue): number {
+    dropFromGuest(pair);
+    return transmit.discard();
   }
 
   #fetchSteered(pair: Pair): void {
@@ -400,8 +413,9 @@ export class GuestDevice {
   #takeAwayServed({ number, requested, served }: Pair, transmit: FromGuestQueue): number {
     const room = this.#port.room(number);
     if (room === 0) return 0;
-    const taken = requested.count > 0 || served.isWaiting ? 0 : transmit.take(requested, DEVICE_BURST);
-    served.takeFrom(requested, this.#served, room < DEVICE_BURST ? room : DEVICE_BURST);
+    const most = room < DEVICE_BURST ? room : DEVICE_BURST;
+    const taken = requested.count > 0 || served.isWaiting ? 0 : transmit.take(requested, most, SERVED_PIECES);
+    served.takeFrom(requested, this.#served, most);
     const { burst } = served;
     const given = burst.count;
     if (given > 0) this.#port.fromGuest(burst, number);
@@ -456,5 +470,7 @@ export class GuestDevice {
 const isFresh = ({ base }: RingSetup, isPacked: boolean): boolean =>
   base === 0 || (isPacked && (base === PACKED_START || base === ((PACKED_START << 16) | PACKED_START) >>> 0));
 
+/** Pieces of packets that are taken at a time for the host to work on, more or less: eight of the longest packets. */
+const SERVED_PIECES = 256;
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;

@@ -22,7 +22,7 @@ import { FromGuestQueue } from './from-guest-queue.js';
 import type { GuestMemory } from './guest-memory.js';
 import type { RingHost } from './guest-rings.js';
 import type { NotificationCoalescing } from './notification-coalescing.js';
-import type { Pair } from './pair.js';
+import { dropFromGuest, type Pair } from './pair.js';
 import type { ReceiveFilter } from './receive-filter.js';
 import type { ReceiveSteering } from './receive-steering.js';
 import { DEVICE_BURST, JobSnapshot, type RingContext } from './ring-context.js';
@@ -95,6 +95,7 @@ export class GuestQueues implements RingHost {
       requested: new Burst(pool, DEVICE_BURST),
       served: new CompletedPackets(pool, DEVICE_BURST, this.#options.counters.of(transmit)),
       counters: this.#options.counters.of(receive),
+      transmitCounters: this.#options.counters.of(transmit),
     };
   }
 
@@ -155,7 +156,7 @@ export class GuestQueues implements RingHost {
     }
   }
 
-  closed(index: number): void {
+  closed(index: number, comesBack: boolean): void {
     this.#options.coalescing.close(index);
     if (index === this.controlIndex) {
       this.control = undefined;
@@ -169,6 +170,8 @@ export class GuestQueues implements RingHost {
     } else {
       pair.transmit = undefined;
       pair.parkedTransmit = undefined;
+      // Nobody would serve them any more.
+      if (!comesBack) dropFromGuest(pair);
     }
   }
 

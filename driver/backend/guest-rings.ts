@@ -43,8 +43,8 @@ export interface RingOnTheMove {
 export interface RingHost {
   /** The ring can be used, in place of one that was opened before. */
   opened(index: number, ring: DeviceRing, setup: RingSetup, features: FeatureSet): void;
-  /** Nothing of it may be touched any more. */
-  closed(index: number): void;
+  /** Nothing of it may be touched any more. It `comesBack` when its memory does, where only that is swapped. */
+  closed(index: number, comesBack: boolean): void;
   /** The ring is not to be polled, or again. */
   parked(index: number, isParked: boolean): void;
   emit(event: DeviceEvent): void;
@@ -280,19 +280,19 @@ export class GuestRings {
   /** Closes a ring that is to be opened again; one that is broken stays so until it is started again. */
   #leave(index: number, state: RingState): void {
     const reason = state.ring?.broken;
-    this.#close(index, state);
+    this.#close(index, state, reason === undefined);
     if (reason !== undefined) this.#break(index, state, reason);
   }
 
   /** Lets go of a ring's memory and remembers where it stood. */
-  #close(index: number, state: RingState): void {
+  #close(index: number, state: RingState, comesBack = false): void {
     if (state.ring === undefined) return;
     state.base = state.ring.base;
     state.ring = undefined;
     state.inflight?.close();
     state.inflight = undefined;
     state.isParked = false;
-    this.#host.closed(index);
+    this.#host.closed(index, comesBack);
   }
 
   #ask(state: RingState, iova: bigint, direction: CopyDirection): void {

@@ -5,6 +5,7 @@ import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { PacketView } from '../memory/packet-view.js';
 import type { CompletedPackets } from './completed-packets.js';
+import { RingCounter } from './counters.js';
 import type { FromGuestQueue } from './from-guest-queue.js';
 import type { RingOnTheMove } from './guest-rings.js';
 import type { ToGuestQueue } from './to-guest-queue.js';
@@ -26,6 +27,8 @@ export interface Pair {
   readonly served: CompletedPackets;
   /** Of the receiveq. */
   readonly counters: Float64Array;
+  /** Of the transmitq. */
+  readonly transmitCounters: Float64Array;
 }
 
 /** A packet between the pools of two threads. */
@@ -50,12 +53,35 @@ export interface PairOnTheMove {
 const { FLAGS, VLAN_AND_PORT, HASH, CHECKSUM, DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, WORDS } = PacketField;
 const FIELDS = [FLAGS, VLAN_AND_PORT, HASH, CHECKSUM] as const;
 
-/** Frees all packets that wait for either side of a pair; returns how many there were. */
-export function freePackets({ waiting, completed, requested, served }: Pair): number {
-  const count = waiting.count + requested.count;
+/** Whether packets wait for either side of a pair. */
+export const isHolding = ({ waiting, completed, requested, served }: Pair): boolean =>
+  waiting.count > 0 || completed.isWaiting || requested.count > 0 || served.isWaiting;
+
+/** Frees the packets that wait for the guest, and counts them as not taken. */
+export function dropForGuest({ waiting, completed, counters }: Pair): void {
+  counters[RingCounter.DROP_NOT_TAKEN]! += waiting.count + completed.free();
   waiting.free();
+}
+
+/** Frees the packets of the guest that wait for the port, and counts them as not taken. */
+export function dropFromGuest({ requested, served, transmitCounters }: Pair): void {
+  transmitCounters[RingCounter.DROP_NOT_TAKEN]! += requested.count + served.free();
   requested.free();
-  return count + completed.free() + served.free();
+}
+
+/** Frees all packets that wait for either side of a pair. */
+export function freePackets({ waiting, completed, requested, served }: Pair): void {
+  waiting.free();
+  completed.free();
+  requested.free();
+  served.free();
+}
+
+/** As `packPackets`, and leaves the burst empty. */
+export function takePackets(burst: Burst): PacketOnTheMove[] {
+  const packets = packPackets(burst);
+  burst.free();
+  return packets;
 }
 
 /** Copies the packets of a burst, which keeps them. */

@@ -42,6 +42,10 @@ export class ToGuestQueue {
   readonly #capacities = new Float64Array(MAX_CHAINS);
   /** Packet of the burst that a chain belongs to. */
   readonly #chainPacket = new Uint32Array(MAX_CHAINS);
+  /** Packets of the burst that get no chain, in order, and the counter of each: `#finish` counts and frees them with the rest. */
+  readonly #dropped = new Uint32Array(DEVICE_BURST);
+  readonly #reasons = new Uint32Array(DEVICE_BURST);
+  #drops = 0;
 
   constructor(context: RingContext) {
     this.#context = context;
@@ -60,10 +64,11 @@ export class ToGuestQueue {
    * Returns how many left the burst. Those that can never be delivered are dropped and counted.
    */
   give(burst: Burst): number {
-    const { ring, engine, pool, counters, completed } = this.#context;
-    if (completed.isWaiting) return this.#giveCompleted(burst);
-    if (burst.count === 0) return 0;
+    const { ring, engine, pool, counters, completed, shared } = this.#context;
+    const isCompleting = completed.isWaiting;
+    if (!isCompleting && burst.count === 0) return 0;
     counters[POLLS]! += 1;
+    if (isCompleting) return this.#giveCompleted(burst, shared.guestWork);
     const wanted = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
     const popped = ring.pop(wanted);
     if (popped === 0) {
@@ -72,12 +77,12 @@ export class ToGuestQueue {
     }
     // A burst with anything unusual in it is popped afresh: nothing has been taken yet.
     this.relay.isUsual = ring.allWritable;
-    if (!ring.allWritable) return this.#giveUnusual(burst);
+    if (!ring.allWritable) return this.#giveUnusual(burst, shared.guestWork);
     const { handles } = burst;
     const { jobs } = engine;
     const lengths = this.#lengths;
     const bytes = this.#jobs.deliver(handles, lengths, popped);
-    if (bytes < 0) return this.#giveUnusual(burst);
+    if (bytes < 0) return this.#giveUnusual(burst, shared.guestWork);
     if (engine.run(popped) > 0) {
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
@@ -96,20 +101,24 @@ export class ToGuestQueue {
     return popped;
   }
 
-  /** The general case, and before it what the guest leaves to the host. */
-  #giveUnusual(burst: Burst): number {
-    const refused = ALL_WORK & ~this.#context.shared.guestWork;
+  /**
+   * The general case, and before it what the guest leaves to the host.
+   *
+   * @param guestWork what the guest does: read once a call, for a command on another thread may change it at any time
+   */
+  #giveUnusual(burst: Burst, guestWork: number): number {
+    const refused = ALL_WORK & ~guestWork;
     for (let index = 0; index < burst.count; index++) {
-      if ((this.#flagsOf(burst.handles[index]!) & refused) !== 0) return this.#giveCompleted(burst);
+      if ((this.#flagsOf(burst.handles[index]!) & refused) !== 0) return this.#giveCompleted(burst, guestWork);
     }
-    return this.#giveScattered(burst);
+    return this.#giveScattered(burst, guestWork);
   }
 
   /** Has the host do what the guest does not, and delivers that: all that is there waits in one line. */
-  #giveCompleted(burst: Burst): number {
-    const { completed, shared } = this.#context;
-    completed.takeFrom(burst, ALL_WORK & ~shared.guestWork, DEVICE_BURST);
-    return completed.burst.count === 0 ? 0 : this.#giveScattered(completed.burst);
+  #giveCompleted(burst: Burst, guestWork: number): number {
+    const { completed } = this.#context;
+    completed.takeFrom(burst, ALL_WORK & ~guestWork, DEVICE_BURST);
+    return completed.burst.count === 0 ? 0 : this.#giveScattered(completed.burst, guestWork);
   }
 
   #flagsOf(handle: number): number {
@@ -117,10 +126,14 @@ export class ToGuestQueue {
   }
 
   /** The general case: packets of several segments, guest buffers of any shape, several buffers a packet. */
-  #giveScattered(burst: Burst): number {
-    const { ring, engine, pool, counters, headerBytes, mergeable, shared } = this.#context;
-    const refused = ALL_WORK & ~shared.guestWork;
+  #giveScattered(burst: Burst, guestWork: number): number {
+    const { ring, engine, pool, counters, headerBytes, mergeable } = this.#context;
+    const refused = ALL_WORK & ~guestWork;
     const popped = ring.pop(MAX_CHAINS);
+    if (popped === 0) {
+      counters[EMPTY_POLLS]! += 1;
+      return 0;
+    }
     const { firstJob } = ring;
     const source = this.#context.snapshot.take(firstJob[popped]!);
     this.#measure(source, popped);
@@ -137,13 +150,12 @@ export class ToGuestQueue {
       const handle = burst.handles[packet]!;
       const total = pool.fields[(handle << WORDS_SHIFT) + PACKET_LENGTH]! + headerBytes;
       if (pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]! < headerBytes) {
-        // No chain is taken for it: `#finish` frees it with the rest.
-        counters[RingCounter.DROP_NO_ROOM]! += 1;
+        this.#drop(packet, RingCounter.DROP_NO_ROOM);
         continue;
       }
       if ((this.#flagsOf(handle) & refused) !== 0) {
         // The guest has turned it off since: "MUST NOT set" holds from then on (virtio 1.2 §5.1.6.4.1).
-        counters[RingCounter.DROP_OFFLOAD]! += 1;
+        this.#drop(packet, RingCounter.DROP_OFFLOAD);
         continue;
       }
       let room = 0;
@@ -152,17 +164,17 @@ export class ToGuestQueue {
       if (room < total) {
         // More buffers may come, unless the packet has all that there can be.
         if (mergeable && (chain > 0 || popped < most)) break;
-        counters[RingCounter.DROP_NO_ROOM]! += 1;
+        this.#drop(packet, RingCounter.DROP_NO_ROOM);
         continue;
       }
       const pieces = firstJob[end]! - firstJob[chain]! + pool.segments(handle);
       if (job + pieces > jobsLeft) {
         if (job > 0) break;
         // It would never fit.
-        counters[RingCounter.DROP_NO_ROOM]! += 1;
+        this.#drop(packet, RingCounter.DROP_NO_ROOM);
         continue;
       }
-      this.#writeHeader(handle, end - chain);
+      this.#writeHeader(handle, end - chain, guestWork);
       job = this.#scatter(handle, total, source, chain, end, job);
       for (; chain < end; chain++) this.#chainPacket[chain] = packet;
     }
@@ -171,6 +183,11 @@ export class ToGuestQueue {
       if (standing < chain) return this.#finish(burst, this.#chainPacket[standing]!, standing);
     }
     return this.#finish(burst, packet, chain);
+  }
+
+  #drop(packet: number, reason: number): void {
+    this.#dropped[this.#drops] = packet;
+    this.#reasons[this.#drops++] = reason;
   }
 
   /** Notes how many bytes the device may write into each chain; 0 where a part of it is not writable. */
@@ -194,19 +211,18 @@ export class ToGuestQueue {
   #skipUnwritable(chain: number, popped: number): number {
     let next = chain;
     for (; next < popped && this.#capacities[next] === 0; next++) {
-      this.#context.counters[RingCounter.DROP_DIRECTION]! += 1;
       this.#lengths[next] = 0;
       this.#chainPacket[next] = NO_PACKET;
     }
     return next;
   }
 
-  #writeHeader(handle: number, buffers: number): void {
-    const { pool, headerBytes, hashes, shared } = this.#context;
+  #writeHeader(handle: number, buffers: number, guestWork: number): void {
+    const { pool, headerBytes, hashes } = this.#context;
     const dataOffset = pool.fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
     const header = pool.offset + Math.imul(handle, pool.bufferBytes) + dataOffset - headerBytes;
     // "If the VIRTIO_NET_F_GUEST_CSUM feature was not negotiated, the device MUST set flags to zero" (virtio 1.2 §5.1.6.4.1).
-    const mayTell = (shared.guestWork & NEEDS_CHECKSUM) !== 0;
+    const mayTell = (guestWork & NEEDS_CHECKSUM) !== 0;
     if (mayTell && this.#flagsOf(handle) !== 0) this.#headers.write(handle, header, buffers);
     else writePlainHeader(pool, header, headerBytes, buffers);
     hashes?.report(handle, header);
@@ -263,17 +279,22 @@ export class ToGuestQueue {
     return to;
   }
 
-  /** Returns `chains` chains, counts and frees the first `packets` packets. */
+  /** Returns `chains` chains, counts and frees the first `packets` packets: nothing of those behind is counted yet. */
   #finish(burst: Burst, packets: number, chains: number): number {
     const { ring, pool, counters } = this.#context;
     let previous = -1;
     for (let chain = 0; chain < chains; chain++) {
       const packet = this.#chainPacket[chain]!;
+      if (packet === NO_PACKET) counters[RingCounter.DROP_DIRECTION]! += 1;
       if (packet === previous || this.#lengths[chain] === 0) continue;
       previous = packet;
       counters[PACKETS]! += 1;
       counters[BYTES]! += pool.fields[(burst.handles[packet]! << WORDS_SHIFT) + PACKET_LENGTH]!;
     }
+    for (let drop = 0; drop < this.#drops && this.#dropped[drop]! < packets; drop++) {
+      counters[this.#reasons[drop]!]! += 1;
+    }
+    this.#drops = 0;
     if (chains > 0) {
       ring.returnChains(this.#lengths, chains);
       this.#context.caller.call(ring);

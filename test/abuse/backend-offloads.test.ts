@@ -176,6 +176,78 @@ test('abuse-B61: a guest that has packets cut into hundreds takes its own time: 
     assert.is(first + rest, 3 * 500);
   }));
 
+/** As long as a packet can be, 66 segments each; a port that does none of its work. */
+const LONG = packetOf({ ...SHAPE, payload: new Uint8Array(65_000).fill(7) });
+const ASKS = { ...GOOD, gso_type: GsoType.TCPV4, gso_size: 1000 };
+
+/** A guest whose ring is full of the longest packets, at a port that has no room once it has had some of the first. */
+function withHeld(body: (guest: OffloadGuest, thread: HandThread) => void): void {
+  using thread = new HandThread();
+  {
+    using guest = new OffloadGuest(thread, ASKING);
+    guest.offer(LONG, ASKS, 64);
+    guest.hand.poll(1);
+    guest.hand.port.roomLeft = 0;
+    assert.ok(thread.pool.available < thread.pool.size, 'packets wait');
+    assert.is(lost(guest), 0);
+    body(guest, thread);
+  }
+  assert.is(thread.pool.available, thread.pool.size, 'every buffer of the host is back');
+}
+
+const lost = ({ hand }: OffloadGuest): number => hand.statistics(transmitqIndex(0)).drops.notTaken;
+
+test('abuse-B61: the longest packets wait in the guest, and not in the buffers of all guests; none is lost', () => {
+  using thread = new HandThread();
+  using witness = new Witness(thread);
+  {
+    using guest = new OffloadGuest(thread, ASKING);
+    guest.offer(LONG, ASKS, 64);
+    for (let turn = 0; turn < 80; turn++) {
+      guest.hand.poll(1);
+      assert.ok(thread.pool.available >= thread.pool.size / 2, `${thread.pool.available} buffers are left`);
+      witness.forward(1);
+    }
+    assert.is(guest.hand.port.received.length, 64 * 65);
+    assert.is(lost(guest), 0);
+  }
+  assert.is(witness.guest.statistics(transmitqIndex(0)).noBuffer, 0);
+  assert.is(thread.pool.available, thread.pool.size);
+});
+
+test('abuse-B61: what waits for a port is dropped when the buffers of all guests run low, and counted', () =>
+  withHeld((guest, { pool }) => {
+    const others = new Uint32Array(pool.available - 100);
+    for (let at = 0; at < others.length; at++) assert.ok(pool.allocate(others, at, 1));
+    guest.hand.poll(1);
+    assert.is(pool.available, pool.size - others.length);
+    assert.ok(lost(guest) > 1);
+    assert.is(guest.hand.statistics(0).drops.notTaken, 0, 'they were of the transmitq');
+    pool.free(others, 0, others.length);
+  }));
+
+for (const [what, end] of [
+  ['stops', ({ hand }: OffloadGuest): unknown => hand.device.stopRing(1)],
+  ['is disabled', ({ hand }: OffloadGuest): unknown => hand.device.enableRing(1, false)],
+] as const) {
+  test(`abuse-B61: a transmitq that ${what} leaves nothing behind that it has brought`, () =>
+    withHeld((guest, { pool }) => {
+      end(guest);
+      guest.hand.poll(1);
+      assert.is(pool.available, pool.size);
+      assert.ok(lost(guest) > 1, 'segments count, too');
+    }));
+}
+
+test('abuse-B61: a memory table that is swapped meanwhile costs no packet', () =>
+  withHeld((guest) => {
+    guest.hand.device.setMemory(guest.hand.regions);
+    guest.hand.port.roomLeft = 64;
+    guest.hand.poll(80);
+    assert.is(guest.hand.port.received.length, 64 * 65);
+    assert.is(lost(guest), 0);
+  }));
+
 test('abuse-B61: what is asked for without CSUM counts for nothing', () => {
   using thread = new HandThread();
   using guest = new OffloadGuest(thread, NEITHER);

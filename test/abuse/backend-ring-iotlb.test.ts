@@ -160,6 +160,31 @@ test('the second page of a buffer, and buffers of a chain, are missed one by one
   assertPackets(guest.port.received, [new Uint8Array(2288).fill(7)]);
 });
 
+test('to the guest: what is behind a buffer that is missed is counted once, however often it is looked at', () => {
+  using thread = new HandThread();
+  using guest = new HandGuest(thread, { features: FEATURES.without(Feature.MRG_RXBUF) });
+  const ring = newRing(guest, 0, 64);
+  startTranslated(guest, 0, ring);
+  // The third cannot be written to, and the fourth has no room for what is longer than a buffer of the host.
+  for (let id = 0; id < 5; id++) ring.describe(id, IOVA_B + BigInt(id) * PAGE, 2048, id === 2 ? 0 : WRITE);
+  ring.offer(0, 1, 2, 3, 4);
+  map(guest, IOVA_B);
+  const packets = [60, 61, 3000, 62].map((length) => pattern(length, length));
+  guest.port.queued.push(...packets);
+  guest.poll();
+  assert.is(ring.takeUsed().length, 1);
+  for (const id of [8n, 3n, 4n, 1n]) {
+    map(guest, IOVA_B + id * PAGE);
+    guest.poll();
+  }
+  const { packets: arrived, drops } = guest.statistics(0);
+  assert.equal([arrived, drops.noRoom, drops.direction], [3, 1, 1]);
+  assert.equal(
+    ring.takeUsed().map(({ length }) => length),
+    [61 + 12, 0, 62 + 12],
+  );
+});
+
 test('to the guest: packets wait in order for the translation of a buffer', () => {
   using thread = new HandThread();
   using guest = newGuest(thread);

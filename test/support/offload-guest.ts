@@ -89,12 +89,19 @@ export class OffloadGuest {
     this.#rx.offer(...next);
   }
 
-  /** Sends a packet; what of its header is not given is zero. */
-  send(bytes: Uint8Array, header: Partial<NetHeader> = {}): void {
+  /** Has a packet wait in the transmitq, so many times; what of its header is not given is zero. */
+  offer(bytes: Uint8Array, header: Partial<NetHeader> = {}, times = 1): void {
     this.hand.write(REGION_B, this.#headerOf(header));
     this.hand.write(REGION_B + BigInt(this.#headerBytes), bytes);
-    this.#tx.describe(0, REGION_B, this.#headerBytes + bytes.length, 0);
-    this.#tx.offer(0);
+    for (let id = 0; id < times; id++) {
+      this.#tx.describe(id, REGION_B, this.#headerBytes + bytes.length, 0);
+      this.#tx.offer(id);
+    }
+  }
+
+  /** Sends a packet. */
+  send(bytes: Uint8Array, header: Partial<NetHeader> = {}): void {
+    this.offer(bytes, header);
     this.hand.poll(1);
     assert.equal(this.#tx.takeUsed(), [{ id: 0, length: 0 }], 'a chain comes back whatever was in it');
   }

@@ -2,11 +2,15 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { CompletedPackets } from '../../driver/backend/completed-packets.js';
+import { RingCounter } from '../../driver/backend/counters.js';
 import { GuestDevice } from '../../driver/backend/guest-device.js';
 import { offeredFeatures } from '../../driver/backend/net-device-offer.js';
 import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
 import { createPort as createEcho } from '../../driver/backend/ports/echo.js';
 import { limitReceivedPackets, receiveFilterState } from '../../driver/backend/receive-filter.js';
+import { SharedState } from '../../driver/backend/shared-state.js';
+import { Burst } from '../../driver/memory/burst.js';
 import { PacketField, PacketFlag } from '../../driver/memory/packet-fields.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
@@ -251,6 +255,93 @@ test('a pair that goes to another thread takes along what was completed for it',
     assert.equal(Uint8Array.from(Buffer.concat(segments)), Uint8Array.from([...SHAPE.payload, ...SHAPE.payload]));
   }
   assert.is(thread.pool.available, thread.pool.size);
+});
+
+test('a pair that goes to another thread takes along what its guest sent; segments that do not are lost for the transmitq', () => {
+  using thread = new HandThread();
+  {
+    using guest = new OffloadGuest(thread, ASKING);
+    const { device, port } = guest.hand;
+    port.roomLeft = 2;
+    guest.offer(unfinished(SHAPE), ASKS, 2);
+    guest.hand.poll(1);
+    device.adoptPair(0, device.releasePair(0));
+    const lost = [0, transmitqIndex(0)].map((ring) => guest.hand.statistics(ring).drops.notTaken);
+    assert.equal(lost, [0, 3]);
+    guest.hand.poll(4);
+    assert.is(port.received.length, 2 + 5);
+  }
+  assert.is(thread.pool.available, thread.pool.size);
+});
+
+/** Tells what the guest does so many times more; from then on the guest does nothing. */
+class FadingState extends SharedState {
+  looks = Number.POSITIVE_INFINITY;
+  override get guestWork(): number {
+    return this.looks-- > 0 ? super.guestWork : 0;
+  }
+}
+
+test('virtio 1.2 §5.1.6.5.8: whenever an offload is turned off, on another thread, header and checksum agree', () => {
+  for (let looks = 0; looks < 8; looks++) {
+    using thread = new HandThread();
+    const port = new WorkPort(thread.pool);
+    const shared = new FadingState(SharedState.create(3).memory);
+    shared.activePairs = 1;
+    {
+      using guest = new OffloadGuest(thread, TAKING, () => port, { shared });
+      guest.hand.poll(1);
+      port.send(unfinished(SHAPE), NEEDS_CHECKSUM);
+      shared.looks = looks;
+      const [arrival] = guest.receive();
+      const { bytes, header } = arrival!;
+      const checksum = (bytes[transport + 16]! << 8) | bytes[transport + 17]!;
+      assert.is(checksum === transportChecksum(bytes, SHAPE), header.flags === 0, `off after ${looks} looks`);
+      assert.is(guest.hand.statistics(0).drops.offload, 0, `off after ${looks} looks`);
+    }
+    assert.is(thread.pool.available, thread.pool.size);
+  }
+});
+
+test('a packet is in one burst, whatever is thrown on its way', () => {
+  using thread = new HandThread();
+  const { pool } = thread;
+  const counters = new Proxy(new Float64Array(RingCounter.COUNT), {
+    set: () => {
+      throw new Error('a counter that cannot be written');
+    },
+  });
+  const completed = new CompletedPackets(pool, 64, counters);
+  const from = new Burst(pool, 64);
+  for (const checksum of [transport | (16 << 16), 0xffff]) {
+    const handle = place(pool, packetOf(SHAPE).slice(0, 60));
+    pool.fields[handle * PacketField.WORDS + PacketField.FLAGS] = NEEDS_CHECKSUM;
+    pool.fields[handle * PacketField.WORDS + PacketField.CHECKSUM] = checksum;
+    from.handles[from.count++] = handle;
+  }
+  assert.throws(() => completed.takeFrom(from, ALL_WORK, 64), 'a counter');
+  assert.equal([completed.burst.count, from.count], [1, 1]);
+  assert.is.not(completed.burst.handles[0], from.handles[0]);
+  completed.free();
+  from.free();
+  assert.is(pool.available, pool.size);
+});
+
+test('looks for buffers are counted for segments that wait as for packets', () => {
+  using thread = new HandThread();
+  const port = new WorkPort(thread.pool);
+  using guest = new OffloadGuest(thread, ASKING, () => port);
+  guest.takeBuffers();
+  guest.giveBuffers(2);
+  port.send(unfinished(SHAPE), NEEDS_CHECKSUM | SEGMENT_TCP4 | (1000 << 16));
+  guest.hand.poll(1);
+  const counted = (): number[] => [guest.hand.statistics(0).polls, guest.hand.statistics(0).emptyPolls];
+  assert.equal(counted(), [1, 0]);
+  guest.hand.poll(3);
+  assert.equal(counted(), [4, 3]);
+  guest.giveBuffers(RING_SIZE - 2);
+  guest.hand.poll(1);
+  assert.equal(counted(), [5, 3]);
 });
 
 test('echo turns a packet round with what it asks for', () => {

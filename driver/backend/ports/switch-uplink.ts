@@ -4,6 +4,7 @@ import { Burst } from '../../memory/burst.js';
 import { ALL_WORK } from '../../offload/work.js';
 import { CompletedPackets } from '../completed-packets.js';
 import { RingCounter } from '../counters.js';
+import { poolReserve } from '../pool-reserve.js';
 import type { LearningSwitch } from '../switch/learning-switch.js';
 import { releaseSwitch, switchNamed } from '../switch/registry.js';
 import { SwitchCounter } from '../switch/switch-counters.js';
@@ -35,6 +36,7 @@ class SwitchUplink implements BackendPort {
   readonly #toKernel: Burst;
   /** What the kernel cannot complete. */
   readonly #completed: CompletedPackets;
+  readonly #reserve: number;
   readonly #losses = new Float64Array(RingCounter.COUNT);
   /** What the kernel was told that others do. */
   #left = 0;
@@ -48,6 +50,7 @@ class SwitchUplink implements BackendPort {
     this.#name = name;
     this.#fromKernel = new Burst(pool, TAP_BURST);
     this.#toKernel = new Burst(pool, TAP_BURST);
+    this.#reserve = poolReserve(pool);
     this.#completed = new CompletedPackets(pool, TAP_BURST, this.#losses);
     this.#switch = switchNamed(pool, name, { ...table, fabric });
     let tap: TapDevice | undefined;
@@ -72,6 +75,7 @@ class SwitchUplink implements BackendPort {
     if (received > 0) this.#switch.fromMember(this.#fromKernel, this.#member);
     this.#switch.toMember(this.#toKernel, this.#member, 0);
     const sent = this.#write();
+    if (this.#completed.isWaiting && this.#context.pool.available < this.#reserve) this.#dropWaiting();
     this.#member.counters[SwitchCounter.DROP_REFUSED] = this.#tap.refused;
     if (this.#tap.isGone && !this.#isReported) {
       this.#isReported = true;
@@ -88,6 +92,12 @@ class SwitchUplink implements BackendPort {
     const { DROP_OFFLOAD, DROP_NOT_TAKEN } = RingCounter;
     this.#member.counters[SwitchCounter.DROP_OFFLOAD] = this.#losses[DROP_OFFLOAD]! + this.#losses[DROP_NOT_TAKEN]!;
     return this.#tap.write(this.#completed.burst);
+  }
+
+  /** What the kernel does not take goes when the buffers of all members run low. */
+  #dropWaiting(): void {
+    this.#member.counters[SwitchCounter.DROP_NOT_TAKEN]! += this.#toKernel.count + this.#completed.free();
+    this.#toKernel.free();
   }
 
   /** Has the kernel leave to others what they do. */
