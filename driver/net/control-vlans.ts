@@ -15,7 +15,10 @@ export function checkVlan(identifier: number): void {
 export class VlanFilter implements KeptSettings {
   readonly #sender: ControlSender;
   readonly #vlans = new Set<number>();
+  /** As it was turned last. */
   #isOn = true;
+  /** Whether the device has all of that: not after a turn that failed half-way. */
+  #isSettled = true;
 
   constructor(sender: ControlSender) {
     this.#sender = sender;
@@ -27,12 +30,12 @@ export class VlanFilter implements KeptSettings {
   }
   /** Whether those of no other VLAN come. */
   get isOn(): boolean {
-    return this.#isOn;
+    return this.#isOn && this.#isSettled;
   }
 
   async set(identifier: number, isWanted: boolean): Promise<void> {
     // With the filter off all come, and those that are not wanted any more go when it is turned on.
-    if (this.#isOn) await this.#send(identifier, isWanted);
+    if (this.#isOn || !this.#isSettled) await this.#send(identifier, isWanted);
     else this.#sender.accepted(ControlClass.VLAN, VlanCommand.ADD);
     if (isWanted) this.#vlans.add(identifier);
     else this.#vlans.delete(identifier);
@@ -41,12 +44,16 @@ export class VlanFilter implements KeptSettings {
   /** A device with CTRL_VLAN always filters: off, it is told of every VLAN there is. */
   async turn(isOn: boolean): Promise<void> {
     this.#sender.accepted(ControlClass.VLAN, VlanCommand.ADD);
-    if (isOn === this.#isOn) return;
+    if (isOn === this.#isOn && this.#isSettled) return;
+    this.#isSettled = false;
     for (let vlan = 0; vlan < VLAN_IDENTIFIERS; vlan++) if (!this.#vlans.has(vlan)) await this.#send(vlan, !isOn);
     this.#isOn = isOn;
+    this.#isSettled = true;
   }
 
   async restore(): Promise<void> {
+    // The device was reset: what was done by halves is undone.
+    this.#isSettled = true;
     if (this.#isOn) for (const identifier of this.#vlans) await this.#send(identifier, true);
     else for (let vlan = 0; vlan < VLAN_IDENTIFIERS; vlan++) await this.#send(vlan, true);
   }

@@ -30,9 +30,10 @@ const sumOf = (queues: readonly QueueStatistics[], value: (queue: QueueStatistic
   queues.reduce((sum, queue) => sum + value(queue), 0);
 
 /** Packets that the device sent and that were dropped here: they were not sound. */
-const rxErrors = ({ drops }: QueueStatistics): number => drops.overlong + drops.runt + drops.incomplete;
-/** Packets that could never be sent, and those that the device still had when it was reset. */
-const txErrors = ({ drops }: QueueStatistics): number => drops.tooLong + drops.noHeadroom + drops.lostInFlight;
+const rxErrors = ({ drops }: QueueStatistics): number => drops.overlong + drops.runt + drops.incomplete + drops.offload;
+/** Packets that could never be sent, as long or as their flags have it, and those that the device still had when it was reset. */
+const txErrors = ({ drops }: QueueStatistics): number =>
+  drops.tooLong + drops.noHeadroom + drops.offload + drops.lostInFlight;
 
 /**
  * Returns all there is.

@@ -131,12 +131,12 @@ export class PortDevice {
   /** Asks nothing more of the device, which is about to be reset. */
   quiesce(): void {
     this.#session = undefined;
-    this.#isLive = false;
     this.closeControl();
   }
 
-  /** Ends a command that is under way, and sends no more. */
+  /** Ends a command that is under way, and sends no more until the next start. */
   closeControl(): void {
+    this.#isLive = false;
     this.#queues?.closeControl();
   }
 

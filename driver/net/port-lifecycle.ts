@@ -74,11 +74,11 @@ export class PortLifecycle {
     this.#parts.watch.linkLost();
   }
 
-  /** Holds nothing of the device, which is gone, until it is back. */
+  /** Holds nothing of the device, which is gone, until it is back; whatever fails. */
   async disconnect(): Promise<void> {
     this.state = 'disconnected';
     await this.#quiesce();
-    await this.#parts.threads.release();
+    await this.#parts.threads.release().catch(() => undefined);
     await this.#parts.device.unshareMemory().catch(() => undefined);
     this.#parts.watch.linkLost();
   }

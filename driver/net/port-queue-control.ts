@@ -17,8 +17,11 @@ export interface QueueStartOptions {
   readonly ringSize?: number | undefined;
 }
 
-/** Where a stopped queue is: with the device, which has its ring and buffers on; let go of; or nobody knows. */
-type Whereabouts = 'held' | 'reset' | 'unknown';
+/**
+ * Where a stopped queue is: with the device, which has its ring and buffers on; nobody knows; let go of, and its buffers
+ * are still with the threads; or let go of by all.
+ */
+type Whereabouts = 'held' | 'unknown' | 'released' | 'reset';
 
 /**
  * With RING_RESET the device lets go of a queue: its buffers are back in the pool, packets that were not sent count as
@@ -48,20 +51,30 @@ export class PortQueueControl {
     return this.#stopped.has(indexOf(direction, pair));
   }
 
-  /** Has a queue move nothing, and the device let go of it where it can. @throws VirtioError as `Transport.resetQueue` */
+  /**
+   * Has a queue move nothing, and the device let go of it where it can. One that failed half-way goes on from there.
+   *
+   * @throws VirtioError as `Transport.resetQueue`
+   */
   async stop(direction: QueueDirection, pair: number): Promise<void> {
     const { index } = this.#handle(direction, pair);
-    if (this.#stopped.has(index)) return;
-    this.#stopped.set(index, 'held');
-    this.#device.setStopped([...this.#stopped.keys()]);
-    // Before the doorbell is none any more.
-    this.#watch();
-    await this.#threads.stopQueue(index);
-    if (!this.#device.features.has(Feature.RING_RESET)) return;
-    this.#stopped.set(index, 'unknown');
-    await this.#device.resetQueue(index);
-    this.#stopped.set(index, 'reset');
+    const where = this.#stopped.get(index);
+    if (where === 'reset' || (where === 'held' && !this.#canReset)) return;
+    if (where === undefined) {
+      this.#stopped.set(index, 'held');
+      this.#device.setStopped([...this.#stopped.keys()]);
+      // Before the doorbell is none any more.
+      this.#watch();
+    }
+    if (where === undefined || where === 'held') await this.#threads.stopQueue(index);
+    if (!this.#canReset) return;
+    if (where !== 'released') {
+      this.#stopped.set(index, 'unknown');
+      await this.#device.resetQueue(index);
+      this.#stopped.set(index, 'released');
+    }
     await this.#threads.reclaimQueue(index);
+    this.#stopped.set(index, 'reset');
   }
 
   /**
@@ -75,20 +88,20 @@ export class PortQueueControl {
     const { index, ring } = handle;
     const where = this.#stopped.get(index);
     if (ringSize !== undefined) checkRingSize(ringSize, ring.packed ? 'packed' : 'split');
-    if (where !== 'reset' && ringSize !== undefined && ringSize !== ring.size) throw cannotResize(handle, where);
-    if (where === undefined) return;
-    if (where === 'unknown') {
-      throw new VirtioError(ErrorCode.WRONG_STATE, `queue ${index} was not reset, and cannot be set up anew`, {
-        value: index,
-        requirement: 'virtio 1.2 §2.6.1.1.2',
-        advice: 'stop and start the port',
-      });
+    if (where === 'unknown' || where === 'released') throw notReset(handle);
+    if (where !== 'reset' && ringSize !== undefined && ringSize !== ring.size) {
+      throw where === 'held' && this.#canReset ? notReset(handle) : cannotResize(handle, where);
     }
+    if (where === undefined) return;
     if (where === 'reset') this.#kicks.begin([await this.#device.setUpQueueAgain(handle, ringSize ?? ring.size)]);
     this.#stopped.delete(index);
     this.#device.setStopped([...this.#stopped.keys()]);
     await this.#threads.startQueue(this.#device.session!, index);
     this.#watch();
+  }
+
+  get #canReset(): boolean {
+    return this.#device.features.has(Feature.RING_RESET);
   }
 
   /** Overdue kicks are for queues that run. */
@@ -106,6 +119,14 @@ export class PortQueueControl {
 
 const indexOf = (direction: QueueDirection, pair: number): number =>
   direction === 'rx' ? receiveqIndex(pair) : transmitqIndex(pair);
+
+/** A stop of it has failed. */
+const notReset = ({ index }: QueueHandle): VirtioError =>
+  new VirtioError(ErrorCode.WRONG_STATE, `queue ${index} was not reset, and cannot be set up anew`, {
+    value: index,
+    requirement: 'virtio 1.2 §2.6.1.1.2',
+    advice: 'stop the queue again, or stop and start the port',
+  });
 
 function cannotResize({ index }: QueueHandle, where: Whereabouts | undefined): VirtioError {
   if (where !== 'held') {

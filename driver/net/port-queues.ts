@@ -115,7 +115,7 @@ export class PortQueues {
     queue: QueueHandle,
     ringSize: number,
   ): Promise<QueueHandle> {
-    const { index, maxFrameBytes, interruptFd } = queue;
+    const { index, maxFrameBytes, offloads, interruptFd } = queue;
     const { rx, tx } = this.#pairs[index >>> 1]!;
     const place = (index & 1) === 0 ? rx : tx;
     if (ringSize > place.size) {
@@ -125,7 +125,11 @@ export class PortQueues {
       });
     }
     const handle = await this.#setUpQueue(transport, index, { ...place, size: ringSize }, features, maxFrameBytes);
-    return interruptFd === undefined ? handle : { ...handle, interruptFd: transport.interruptFd?.(index) };
+    return {
+      ...handle,
+      offloads,
+      interruptFd: interruptFd === undefined ? undefined : transport.interruptFd?.(index),
+    };
   }
 
   /** Turns the pairs beyond the first on (virtio 1.2 §5.1.6.5.5), after DRIVER_OK. */

@@ -61,7 +61,9 @@ export class PortRecovery {
   }
 
   onEvent(event: TransportEvent): void {
-    const { turns } = this.#parts;
+    const { turns, device } = this.#parts;
+    // The machine waits: a command that waits for its answer waits no longer.
+    if (event.type === 'unplug') device.closeControl();
     if (event.type === 'gone') void turns.take(() => this.#onGone(event.reason));
     else if (event.type === 'back') void turns.take(() => this.#onBack());
     else if (event.type === 'unplug') void turns.take(() => this.#onUnplug());

@@ -220,8 +220,14 @@ export class Port extends EventEmitter<PortEvents> {
     });
   }
 
-  /** Resets the device; packets in flight are lost and counted. The port can be started again. */
+  /**
+   * Resets the device; packets in flight are lost and counted. The port can be started again. A setting that is being made
+   * fails with WRONG_STATE, and so does a start.
+   */
   stop(): Promise<void> {
+    // As in `close`. What the port does by itself is left to end: it would be told as a fault.
+    const { state } = this.#lifecycle;
+    if (state !== 'recovering' && state !== 'disconnected') this.#device.closeControl();
     return this.#turns.take(async () => {
       if (this.#lifecycle.state === 'closed') throw this.#wrongState('stop');
       if (this.#lifecycle.state === 'started') await this.#lifecycle.stop('stopped');

@@ -35,4 +35,10 @@ export class TalliedTxQueue extends TxQueue {
     this.#tally.count(handles, start, start + taken);
     return taken;
   }
+
+  /** One packet, as among those that were sent; counted before its buffers are free. */
+  protected override sendSegments(handles: Uint32Array, index: number): 1 {
+    this.#tally.count(handles, index, index + 1);
+    return super.sendSegments(handles, index);
+  }
 }

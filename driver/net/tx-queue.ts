@@ -107,24 +107,28 @@ export class TxQueue {
         const preparation = this.#work!.prepare(burst.handles[start + taken]!, ring.free, ring.size);
         if (preparation === Preparation.LATER) break;
         if (preparation === Preparation.IMPOSSIBLE) this.#take(burst, start + taken, DROP_OFFLOAD);
-        else if (preparation === Preparation.CUT) taken += this.#sendSegments(burst.handles, start + taken);
+        else if (preparation === Preparation.CUT) taken += this.sendSegments(burst.handles, start + taken);
       }
       taken += this.postTo(burst.handles, start + taken, burst.count - start - taken);
     }
     return taken;
   }
 
-  /** Posts packets from `start` on, as far as they go; returns how many were taken. */
+  /** Posts packets of a burst from `start` on, as far as they go; returns how many were taken. */
   protected postTo(handles: Uint32Array, start: number, count: number): number {
+    return this.#postNow(handles, start, count);
+  }
+
+  #postNow(handles: Uint32Array, start: number, count: number): number {
     const taken = this.#ring.postPackets(handles, start, count);
     this.#bytes += this.#ring.postedBytes;
     return taken;
   }
 
   /** Sends what packet `index` was cut into, for which there is room; returns how many packets that were: one. */
-  #sendSegments(handles: Uint32Array, index: number): 1 {
+  protected sendSegments(handles: Uint32Array, index: number): 1 {
     const { segments, segmentCount } = this.#work!;
-    const posted = this.postTo(segments, 0, segmentCount);
+    const posted = this.#postNow(segments, 0, segmentCount);
     this.#pool.free(segments, posted, segmentCount - posted);
     this.#pool.free(handles, index, 1);
     return 1;

@@ -95,7 +95,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     reclaimAll,
     needsKick,
     hasUsed,
-    usedCount,
+    usedCount: inOrder ? usedCountInOrder : usedCount,
     enableCalls,
     disableCalls,
   };
@@ -461,6 +461,32 @@ export const packedDriverRing = specialize(function packedDriverRing(
       // Those that are no chain of ours break the ring when they are reclaimed.
       if (count === ring.inFlight || (word & PACKED_MARKS) !== slotMarks || chain === 0) return count;
       slot += chain < CHAINED ? 1 : chainLength[id]!;
+      if (slot >= size) {
+        slot -= size;
+        slotMarks ^= PACKED_MARKS;
+      }
+    }
+  }
+
+  /** As `usedCount`, with as many chains a used descriptor as `takeInOrder` takes. */
+  function usedCountInOrder(): number {
+    if (ring.broken !== undefined) return 0;
+    let slot = usedSlot;
+    let slotMarks = doneMarks;
+    let id = oldestId;
+    let left = batch;
+    // Bounds: as in `takeInOrder`; with nothing in flight any more no id is ahead by little enough.
+    for (let count = 0; ; count++) {
+      if (left === 0) {
+        const word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
+        const last = word & PACKED_ID_MASK;
+        const ahead = last < id ? last - id + size : last - id;
+        if ((word & PACKED_MARKS) !== slotMarks || last >= size || ahead >= ring.inFlight - count) return count;
+        left = ahead + 1;
+      }
+      slot += chains[id]! < CHAINED ? 1 : chainLength[id]!;
+      id = id + 1 === size ? 0 : id + 1;
+      left--;
       if (slot >= size) {
         slot -= size;
         slotMarks ^= PACKED_MARKS;

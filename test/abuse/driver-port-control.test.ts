@@ -143,6 +143,23 @@ test('abuse-D33: no answer: the call ends with TIMEOUT, packets flow meanwhile, 
     assert.is.not(await cut, undefined);
   }));
 
+test('abuse-D33: a stop waits for no answer, however many commands are to come; the next start has a queue that works', () =>
+  againstDevice({ offers: [...offers, Feature.CTRL_VLAN], port: { vlanFilter: true } }, async (bench) => {
+    await bench.start();
+    const { control } = bench.port;
+    const cut = refusal(control.setVlanFilter(false), ErrorCode.WRONG_STATE);
+    for (let vlan = 0; vlan < 10; vlan++) await answer(bench, 0);
+    const began = performance.now();
+    await bench.port.stop();
+    assert.ok(performance.now() - began < 3000, 'at once');
+    await cut;
+    await bench.start();
+    const done = control.setVlan(7, true);
+    await answer(bench, 0);
+    await done;
+    checkPackets(bench);
+  }));
+
 test('device statistics of another type or queue, or too short, are none', () =>
   againstDevice({ offers: [...offers, Feature.DEVICE_STATS] }, async (bench) => {
     await bench.start();

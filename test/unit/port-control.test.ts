@@ -323,6 +323,50 @@ test('groups are replaced as a whole, and addresses of stations stay', async () 
   await refusal(control.setMulticastAddresses([OTHER]), ErrorCode.INVALID_ARGUMENT);
 });
 
+test('a VLAN filter that is turned half-way can be turned either way, and is on when no other VLAN passes', async () => {
+  const passed = new Set<number>();
+  let left = Number.POSITIVE_INFINITY;
+  const control = new PortControl({
+    address: 'a set',
+    queuePairs: 1,
+    maxPairs: 1,
+    live: { features: FeatureSet.of(Feature.CTRL_VQ, Feature.CTRL_VLAN), outcomes: [] },
+    setMacAddress: () => undefined,
+    readConfig: async (_offset, bytes) => new Uint8Array(bytes),
+    command: async (_class, command, data) => {
+      if (left-- <= 0) return { ack: ControlAck.ERR, result: new Uint8Array(0) };
+      const identifier = data[0]! | (data[1]! << 8);
+      if (command === VlanCommand.ADD) passed.add(identifier);
+      else passed.delete(identifier);
+      return { ack: ControlAck.OK, result: new Uint8Array(0) };
+    },
+    inTurn: (work) => work(),
+  });
+  const halfWay = async (isOn: boolean): Promise<void> => {
+    left = 100;
+    await refusal(control.setVlanFilter(isOn), ErrorCode.REQUEST_REFUSED);
+    left = Number.POSITIVE_INFINITY;
+    assert.not(control.vlanFilter);
+  };
+  await control.setVlan(5, true);
+  await halfWay(false);
+  await control.setVlanFilter(true);
+  assert.ok(control.vlanFilter);
+  assert.equal([...passed], [5], 'back');
+  await halfWay(false);
+  await control.setVlanFilter(false);
+  assert.is(passed.size, 4096, 'on');
+  await halfWay(true);
+  await control.setVlan(9, true);
+  await control.setVlanFilter(true);
+  assert.equal([...passed].sort(), [5, 9], 'a VLAN that is turned on meanwhile');
+  await halfWay(false);
+  passed.clear();
+  await control.restore();
+  assert.ok(control.vlanFilter, 'what failed is not made again');
+  assert.equal([...passed].sort(), [5, 9]);
+});
+
 test('the VLAN filter off and on again, over a start, with VLANs that change meanwhile', async () => {
   const passed = new Set<number>();
   const control = new PortControl({

@@ -179,6 +179,43 @@ test('a device that goes away: a fault, or a wait for it to come back', async ()
   );
 });
 
+test('a device that goes away while a thread gives nothing back: it keeps no memory, and the link is down', () =>
+  withPort(
+    async (port, transport) => {
+      const nothing = async (): Promise<void> => undefined;
+      const hangs = () => Promise.reject(new VirtioError(ErrorCode.TIMEOUT, 'a thread hangs'));
+      await port.start();
+      const queues = { stopQueue: nothing, reclaimQueue: nothing, startQueue: nothing };
+      const remove = port.addRemote({ quiesce: hangs, release: hangs, leave: nothing, resume: nothing, ...queues });
+      const links: boolean[] = [];
+      port.on('link', (up) => links.push(up));
+      transport.onEvent?.({ type: 'gone', reason: 'restarted' });
+      // In turn: done when the event is.
+      await port.setMtu(1400);
+      assert.equal([port.state, port.linkUp, links], ['disconnected', false, [false]]);
+      assert.is(transport.sharedRanges, 0);
+      remove();
+      transport.onEvent?.({ type: 'back' });
+      await port.setMtu(1400).catch(() => undefined);
+      assert.is(port.state, 'started');
+    },
+    { reconnect: true },
+  ));
+
+test('a device that is unplugged is given back at once, whatever it was asked before and has not answered', () =>
+  withPort(async (port, transport) => {
+    transport.features = transport.features.with(Feature.CTRL_VQ, Feature.CTRL_RX);
+    await port.start();
+    const cut = codeOf(port.control.setPromiscuous(true));
+    const fault = new Promise<VirtioError>((resolve) => port.once('fault', resolve));
+    const began = performance.now();
+    transport.onEvent?.({ type: 'unplug' });
+    assert.is((await fault).code, ErrorCode.PEER_GONE);
+    assert.ok(performance.now() - began < 3000, 'at once');
+    assert.is(await cut, ErrorCode.WRONG_STATE);
+    assert.is(transport.isClosed, true);
+  }));
+
 test('spec-D4, spec-D31: from the moment a reset begins nothing is posted and no doorbell rings', () =>
   withPort(async (port, transport) => {
     await port.start();

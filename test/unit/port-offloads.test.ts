@@ -1,12 +1,13 @@
 /** A port's offloads: what is asked for, who does it and why, and that launched threads do it too. */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { launch, openPort, PacketFlag, type PortOffloads } from '../../driver/index.js';
+import { launch, openPort, PacketFlag, type Port, type PortOffloads } from '../../driver/index.js';
 import { negotiate, wishes } from '../../driver/net/negotiation.js';
 import { offloadOutcomes, rxOffloads, txOffloads } from '../../driver/net/port-offloads.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
-import type { Back } from '../support/offload-worker.js';
+import { type Back, exchangeBoth, Gate } from '../support/offload-worker.js';
 
 const test = suite('offloads of a port');
 const ALL: PortOffloads = {
@@ -101,6 +102,20 @@ test('queues tell and believe what was accepted, and nothing else', () => {
   assert.is(rxOffloads(ALL, FeatureSet.EMPTY)!.verifiesChecksums, true);
 });
 
+const { NEEDS_CHECKSUM, SEGMENT_TCP4 } = PacketFlag;
+/** What a device that sends everything back makes of a short packet and a long one. */
+const BOTH: readonly Back[] = [
+  { flags: NEEDS_CHECKSUM, size: 0, isSame: true },
+  { flags: NEEDS_CHECKSUM | SEGMENT_TCP4, size: 1400, isSame: true },
+];
+
+async function restartQueues(port: Port): Promise<void> {
+  for (const direction of ['rx', 'tx'] as const) {
+    await port.stopQueue(direction, 0);
+    await port.startQueue(direction, 0, { ringSize: 128 });
+  }
+}
+
 for (const ring of ['split', 'packed'] as const) {
   test(`a launched thread sends short and long packets and gets them, over merged buffers, after a restart too (${ring})`, async () => {
     await using port = await openPort('loopback:', { ring, offloads: { tso: true, lro: true } });
@@ -110,13 +125,29 @@ for (const ring of ['split', 'packed'] as const) {
       assert.is(port.offloads.find(({ name }) => name === 'lro')?.by, 'device');
       const launched = await launch(port, new URL('../support/offload-worker.js', import.meta.url));
       const [back] = (await launched.finished) as Back[][];
-      const { NEEDS_CHECKSUM, SEGMENT_TCP4 } = PacketFlag;
-      assert.equal(back, [
-        { flags: NEEDS_CHECKSUM, size: 0, isSame: true },
-        { flags: NEEDS_CHECKSUM | SEGMENT_TCP4, size: 1400, isSame: true },
-      ]);
+      assert.equal(back, BOTH);
       await port.stop();
     }
+  });
+
+  test(`queues that were reset and started again do what they did before, here and on a thread (${ring}, §2.6.1)`, async () => {
+    await using port = await openPort('loopback:', { ring, offloads: { tso: true, lro: true } });
+    await port.start();
+    assert.ok(port.features?.has(Feature.RING_RESET));
+    const gate = new Int32Array(new SharedArrayBuffer(4));
+    const worker = new URL('../support/offload-worker.js', import.meta.url);
+    const launched = await launch(port, worker, { data: gate.buffer });
+    while (Atomics.load(gate, 0) !== Gate.TAKEN) await delay(1);
+    await restartQueues(port);
+    Atomics.store(gate, 0, Gate.GO);
+    const [back] = (await launched.finished) as Back[][];
+    assert.equal(back, BOTH);
+    await port.stop();
+    await port.start();
+    port.rxQueue(0);
+    port.txQueue(0);
+    await restartQueues(port);
+    assert.equal(await exchangeBoth(port, () => delay(1, true)), BOTH);
   });
 }
 

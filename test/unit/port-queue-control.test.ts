@@ -14,6 +14,7 @@ import { launch } from '../../driver/net/launch.js';
 import { Port } from '../../driver/net/port.js';
 import type { PortOptions } from '../../driver/net/port-options.js';
 import type { QueueDirection } from '../../driver/net/port-queue-control.js';
+import type { RemotePort } from '../../driver/net/port-threads.js';
 import { Feature } from '../../driver/spec/features.js';
 import type { Transport } from '../../driver/spec/transport.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
@@ -236,6 +237,47 @@ test('a device that does not let go of a queue: its buffers stay with it until t
     await port.stop();
     await port.start();
     await roundTrip(port, 0);
+  }));
+
+test('a stop that failed half-way, wherever, is tried again: it goes on where it stood', () =>
+  withPort('pci', async ({ port, transport }) => {
+    await roundTrip(port, 0);
+    port.pool.flush();
+    const { available } = port.pool;
+    const nothing = async (): Promise<void> => undefined;
+    const failure = new VirtioError(ErrorCode.TIMEOUT, 'it hangs');
+    const remote: RemotePort = {
+      quiesce: nothing,
+      release: nothing,
+      leave: nothing,
+      resume: nothing,
+      stopQueue: nothing,
+      reclaimQueue: nothing,
+      startQueue: nothing,
+    };
+    const remove = port.addRemote(remote);
+    for (const [object, step] of [
+      [remote, 'stopQueue'],
+      [transport, 'resetQueue'],
+      [remote, 'reclaimQueue'],
+    ] as const) {
+      const works = Reflect.get(object, step);
+      Reflect.set(object, step, () => Promise.reject(failure));
+      assert.is(await codeOf(port.stopQueue('rx', 0)), ErrorCode.TIMEOUT, step);
+      const resized = await port.startQueue('rx', 0, { ringSize: 32 }).catch((error) => error);
+      assert.is(resized.code, ErrorCode.WRONG_STATE, step);
+      assert.not.match(resized.message, /has no RING_RESET|runs/);
+      Reflect.set(object, step, works);
+      await port.stopQueue('rx', 0);
+      port.pool.flush();
+      assert.ok(port.pool.available > available, `${step}: the buffers are back`);
+      await port.startQueue('rx', 0, { ringSize: 32 });
+      await roundTrip(port, 0);
+      await port.stopQueue('rx', 0);
+      await port.startQueue('rx', 0, { ringSize: 64 });
+      await roundTrip(port, 0);
+    }
+    remove();
   }));
 
 for (const way of ['pci', 'vhost-user'] as const) {

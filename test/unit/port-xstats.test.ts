@@ -6,12 +6,17 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { Burst } from '../../driver/memory/burst.js';
+import { extendedStatistics } from '../../driver/net/extended-statistics.js';
 import { launch } from '../../driver/net/launch.js';
-import type { Port } from '../../driver/net/port.js';
+import { Port } from '../../driver/net/port.js';
 import type { DescriptorStatus } from '../../driver/net/queue-info.js';
+import { dropReasons, QueueCounters } from '../../driver/net/statistics.js';
+import { OffloadRequests } from '../../driver/offload/request.js';
 import { type OpenPortOptions, openPort } from '../../driver/open.js';
 import { HandDevice } from '../support/hand-device.js';
+import { packetOf, place } from '../support/offload-packets.js';
 import type { PortWork } from '../support/port-worker.js';
+import { ScriptedTransport } from '../support/scripted-transport.js';
 
 const test = suite('port statistics by name, and queue entries');
 const worker = new URL('../support/port-worker.js', import.meta.url);
@@ -122,6 +127,36 @@ test('packets that cannot be sent are errors, and no sizes', () =>
     assert.equal([found['tx_errors'], found['tx_q0_good_packets']], [1, 3]);
     assert.equal([found['tx_q0_size_64_packets'], found['tx_q0_size_512_1023_packets']], [2, undefined]);
   }));
+
+test('each reason for a drop is an error of its direction; offloads are of both', () => {
+  const errors = (reason: keyof typeof dropReasons): (number | undefined)[] => {
+    const counters = QueueCounters.create(2);
+    for (const queue of [0, 1]) counters.of(queue)[dropReasons[reason]] = 1;
+    const named = extendedStatistics({ rx: [counters.read(0)], tx: [counters.read(1)] }, undefined);
+    return ['rx_errors', 'rx_q0_errors', 'tx_errors'].map((name) => named.find((each) => each.name === name)?.value);
+  };
+  for (const reason of ['overlong', 'runt', 'incomplete'] as const) assert.equal(errors(reason), [1, 1, 0], reason);
+  for (const reason of ['tooLong', 'noHeadroom', 'lostInFlight'] as const)
+    assert.equal(errors(reason), [0, 0, 1], reason);
+  assert.equal(errors('offload'), [1, 1, 1]);
+});
+
+test('a packet that the driver cuts is one, of the size that it was given with', async () => {
+  const options = { xstats: true, offloads: { uso: true }, ringSize: 64, pages: '4K' } as const;
+  await using port = new Port(new ScriptedTransport(), options);
+  await port.start();
+  const packet = packetOf({ version: 4, protocol: 'udp', payload: new Uint8Array(5000) });
+  const long = place(port.pool, packet);
+  new OffloadRequests(port.pool).segmentation(long, 1000);
+  const burst = port.burst(8);
+  burst.handles[0] = long;
+  burst.count = 1;
+  assert.is(port.txQueue(0).send(burst), 1);
+  assert.is(port.txQueue(0).inFlight, 5, 'as five frames');
+  const found = counted(port);
+  assert.equal([found['tx_q0_good_packets'], found['tx_q0_size_1519_max_packets']], [1, 1]);
+  assert.is(found['tx_q0_size_1024_1518_packets'], undefined);
+});
 
 test('threads count too; ids are places, and stay', () =>
   withPort({ xstats: true, queues: 2 }, async (port) => {

@@ -102,6 +102,7 @@ for (const [format, indirect] of (['split', 'packed'] as const).flatMap((each) =
             assert.is(driver.hasUsed(), wait);
           } else driver.disableCalls();
           assert.is(driver.broken, undefined);
+          assert.is(driver.usedCount(), bench.back.length - bench.pair.reclaimedTotal, 'each of a batch counts');
         }
         bench.use(size, 100);
         bench.reclaim(4096);
@@ -111,6 +112,19 @@ for (const [format, indirect] of (['split', 'packed'] as const).flatMap((each) =
       }),
       { numRuns },
     );
+  });
+
+  test(`${format}: a batch counts as the chains that it stands for, and looking changes nothing (indirect ${indirect})`, () => {
+    using bench = new Bench({ size: 16, start: starts[0], packed, indirect });
+    bench.buffers(16);
+    bench.use(16, 100);
+    const { driver } = bench.pair;
+    for (const left of [16, 12, 8]) {
+      assert.equal([driver.usedCount(), driver.usedCount()], [left, left]);
+      bench.reclaim(4);
+    }
+    bench.reclaim(4);
+    assert.equal([driver.usedCount(), driver.inFlight], [0, 0]);
   });
 
   test(`spec-E10, ${format}: our device returns what it has read by one entry a batch, and order holds (indirect ${indirect})`, () => {
