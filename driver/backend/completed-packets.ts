@@ -30,7 +30,6 @@ export class CompletedPackets {
   readonly #packet: PacketBytes;
   readonly #segmenter: Segmenter;
   readonly #segments = new Uint32Array(MAX_SEGMENTS);
-  readonly #one = new Uint32Array(1);
   /** Segments `#nextSegment` to `#segmentCount - 1` stand behind the burst. */
   #nextSegment = 0;
   #segmentCount = 0;
@@ -122,17 +121,12 @@ export class CompletedPackets {
     } else {
       this.#nextSegment = 0;
       this.#segmentCount = count;
-      this.#free(handle);
+      this.#pool.freeOne(handle);
     }
   }
 
   #lose(handle: number, reason: number): void {
     this.#counters[reason]! += 1;
-    this.#free(handle);
-  }
-
-  #free(handle: number): void {
-    this.#one[0] = handle;
-    this.#pool.free(this.#one, 0, 1);
+    this.#pool.freeOne(handle);
   }
 }

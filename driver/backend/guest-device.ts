@@ -81,7 +81,6 @@ export class GuestDevice {
   readonly #shared: SharedState;
   /** Packets that go to the port as if the guest had sent them, when there is room. */
   readonly #announcements: Uint8Array[] = [];
-  readonly #lost = new Uint32Array(1);
   #isSteered = false;
   /** Those of the accepted features. */
   #offloads = 0n;
@@ -362,8 +361,7 @@ export class GuestDevice {
       return;
     }
     counters[RingCounter.DROP_NOT_TAKEN]! += 1;
-    this.#lost[0] = handle;
-    this.#resources.pool.free(this.#lost, 0, 1);
+    this.#resources.pool.freeOne(handle);
   }
 
   /** Takes packets that go back to their pair into the burst that waits for it. */

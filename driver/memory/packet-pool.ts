@@ -65,6 +65,7 @@ export class PacketPool {
   readonly #stack: SharedStack;
   readonly #list: FreeList;
   #ethernet: EthernetRewriter | undefined;
+  readonly #one = new Uint32Array(1);
   /** As `allocate`, for callers that set DATA_OFFSET, SEGMENT_LENGTH and PACKET_LENGTH themselves. */
   readonly take: FreeList['take'];
   /** Gives back packets with all their segments. */
@@ -165,6 +166,12 @@ export class PacketPool {
   /** Free buffers, caches of other threads not counted. */
   get available(): number {
     return this.#list.cached + this.#stack.count;
+  }
+
+  /** Gives one packet back, with all of its segments: where none comes in a list. */
+  freeOne(handle: number): void {
+    this.#one[0] = handle;
+    this.free(this.#one, 0, 1);
   }
 
   /**

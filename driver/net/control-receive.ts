@@ -3,12 +3,11 @@
 import { ControlClass, MacCommand, RxCommand } from '../spec/control.js';
 import { MAC_BYTES } from '../spec/net-config.js';
 import { CONTROL_DATA_BYTES } from './control-queue.js';
-import { macTablesData, switchData } from './control-requests.js';
+import { isGroup, macTablesData, switchData } from './control-requests.js';
 import { type ControlSender, checkSetting, type KeptSettings } from './control-sender.js';
 
 type Addresses = ReadonlyMap<string, Uint8Array>;
 
-export const isGroup = (address: Uint8Array): boolean => (address[0]! & 1) !== 0;
 const textOf = (address: Uint8Array): string => Buffer.from(address).toString('hex');
 
 /** @throws VirtioError INVALID_ARGUMENT for what is no address */

@@ -13,6 +13,8 @@ import {
 } from '../spec/control.js';
 import { MAC_BYTES } from '../spec/net-config.js';
 
+export const isGroup = (address: Uint8Array): boolean => (address[0]! & 1) !== 0;
+
 /** Which packets are hashed, and how. */
 export interface HashSettings {
   /** What the hash is computed with, 40 bytes for every type. */
@@ -45,7 +47,6 @@ export const switchData = (isOn: boolean): Uint8Array => Uint8Array.of(isOn ? 1 
 
 /** Two tables, one behind the other, each with its length in front. */
 export function macTablesData(addresses: readonly Uint8Array[]): Uint8Array {
-  const isGroup = (address: Uint8Array): boolean => (address[0]! & 1) !== 0;
   const tables = [addresses.filter((address) => !isGroup(address)), addresses.filter(isGroup)];
   return made(2 * virtioNetCtrlMac.bytes + addresses.length * MAC_BYTES, (view) => {
     let at = 0;

@@ -5,6 +5,7 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { Feature, type FeatureSet } from '../spec/features.js';
+import { VLAN_TAG_BYTES } from '../spec/internet.js';
 import {
   controlqIndex,
   MAC_BYTES,
@@ -18,7 +19,6 @@ import { netHeaderBytes } from '../spec/net-header.js';
 import type { Transport } from '../spec/transport.js';
 import { longPacketFeatures } from './port-offloads.js';
 
-const VLAN_TAG_BYTES = 4;
 /** Longest packet that a device may put into one buffer (virtio 1.2 §5.1.6.3.1): without segmentation, and with. */
 const RECEIVE_FRAME_BYTES = 1514;
 const RECEIVE_SEGMENT_BYTES = 65_589;

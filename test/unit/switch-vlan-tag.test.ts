@@ -2,11 +2,12 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { addVlanTag, stripVlanTag, VLAN_TAG_BYTES } from '../../driver/backend/switch/vlan-tag.js';
+import { addVlanTag, stripVlanTag } from '../../driver/backend/switch/vlan-tag.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField, PacketFlag } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
+import { VLAN_TAG_BYTES } from '../../driver/spec/internet.js';
 import { packetOf, place } from '../support/offload-packets.js';
 
 const test = suite('switch: tags');

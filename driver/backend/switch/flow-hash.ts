@@ -2,7 +2,7 @@
 
 import { PacketField } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
-import { VLAN_TAG_BYTES, VLAN_TPID } from './vlan-tag.js';
+import { EtherType, VLAN_TAG_BYTES } from '../../spec/internet.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, WORDS_SHIFT } = PacketField;
 
@@ -26,7 +26,7 @@ export function flowHash(pool: PacketPool, handle: number): number {
   const end = start + fields[field + SEGMENT_LENGTH]!;
   let hash = mix(bytes, 0, start, start + ETHERTYPE_AT);
   let at = start + ETHERTYPE_AT;
-  if (u16(bytes, at) === VLAN_TPID && at + VLAN_TAG_BYTES + 2 <= end) at += VLAN_TAG_BYTES;
+  if (u16(bytes, at) === EtherType.VLAN && at + VLAN_TAG_BYTES + 2 <= end) at += VLAN_TAG_BYTES;
   const type = u16(bytes, at);
   at += 2;
   let ports = 0;

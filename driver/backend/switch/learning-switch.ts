@@ -54,7 +54,6 @@ export class LearningSwitch {
   readonly #byNumber: (SwitchMember | undefined)[] = [];
   #members: readonly SwitchMember[] = [];
   #peekBytes = CLASSIFIED_BYTES;
-  readonly #one = new Uint32Array(1);
   /** Members that a flood goes to. */
   readonly #targets = new Uint16Array(MAX_MEMBERS);
   readonly #place: FabricPlace | undefined;
@@ -262,7 +261,7 @@ export class LearningSwitch {
   #deliver(handle: number, from: SwitchMember, to: SwitchMember, vlan: number): void {
     if (to.link !== undefined) {
       this.#toPeer(handle, from, to.link);
-      this.#free(handle);
+      this.#pool.freeOne(handle);
       return;
     }
     let hasRoom = true;
@@ -311,12 +310,7 @@ export class LearningSwitch {
 
   #drop(handle: number, counters: Float64Array, reason: number): void {
     counters[reason]! += 1;
-    this.#free(handle);
-  }
-
-  #free(handle: number): void {
-    this.#one[0] = handle;
-    this.#pool.free(this.#one, 0, 1);
+    this.#pool.freeOne(handle);
   }
 
   #tellPeers(): void {

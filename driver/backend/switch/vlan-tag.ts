@@ -2,15 +2,12 @@
 
 import { PacketField, PacketFlag } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
+import { EtherType, VLAN_TAG_BYTES } from '../../spec/internet.js';
 import { NET_HEADER_BYTES_MAX } from '../../spec/net-header.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, CHECKSUM, FLAGS, WORDS_SHIFT } = PacketField;
 const { NEEDS_CHECKSUM } = PacketFlag;
 
-/** Bytes of a tag: TPID and TCI. */
-export const VLAN_TAG_BYTES = 4;
-/** TPID of a customer tag. */
-export const VLAN_TPID = 0x8100;
 /** Numbers of VLANs are 1 to this; 0 marks a priority tag, 4095 is reserved (IEEE 802.1Q table 9-2). */
 export const VLAN_ID_MAX = 4094;
 
@@ -30,8 +27,8 @@ export function addVlanTag(pool: PacketPool, handle: number, vlan: number): bool
   const word = at >>> 2;
   for (let index = 0; index < ADDRESSES_BYTES / 4; index++) words[word - 1 + index] = words[word + index]!;
   const tag = at - VLAN_TAG_BYTES + ADDRESSES_BYTES;
-  bytes[tag] = VLAN_TPID >>> 8;
-  bytes[tag + 1] = VLAN_TPID & 0xff;
+  bytes[tag] = EtherType.VLAN >>> 8;
+  bytes[tag + 1] = EtherType.VLAN & 0xff;
   bytes[tag + 2] = vlan >>> 8;
   bytes[tag + 3] = vlan & 0xff;
   move(fields, field, VLAN_TAG_BYTES);
