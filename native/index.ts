@@ -171,7 +171,11 @@ export interface CopyEngine {
    * though bytes are the same, never the other way round.
    */
   peek(count: number, most: number): number;
-  /** What `relay` puts before each packet for this engine's guest: up to 32 bytes, none at first. */
+  /** As `run`; of what comes from the guest the first `skip` bytes need not be copied, but are checked with the rest. */
+  fetch(count: number, skip: number): number;
+  /** As `run` for jobs TO_GUEST: the header (`setHeader`) takes the place of the first bytes of each. */
+  deliver(count: number): number;
+  /** What `deliver` and `relay` put before each packet for this engine's guest: up to 32 bytes, none at first. */
   setHeader(header: readonly number[]): void;
   /**
    * Copies packets of this engine's guest, which were peeked at, to that of the open engine `to` of this thread; returns

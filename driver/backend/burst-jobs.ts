@@ -5,7 +5,6 @@ import { PacketField } from '../memory/packet-fields.js';
 import { writePlainHeader } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.js';
-import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
 import type { ReceiveSteering } from './receive-steering.js';
 
@@ -19,7 +18,8 @@ export interface BurstJobs {
   /** Whether the headers that `fetch` has brought ask for nothing. */
   asksNothing(handles: Uint32Array, start: number, count: number): boolean;
   /**
-   * Jobs 0 to `count - 1` deliver the packets `handles[0]` on, a plain header before each; `lengths` gets what each takes.
+   * Jobs 0 to `count - 1` deliver the packets `handles[0]` on, with room for a header before each, which is there already
+   * only where it tells a hash; `lengths` gets what each takes.
    * Returns the packets' bytes, or -1 when something is unusual.
    */
   deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number;
@@ -32,7 +32,6 @@ export interface BurstJobs {
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
 const { POOL_OFFSET, LENGTH, SOURCE, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
-const PLAIN_HEADER_BYTES = virtioNetHdr.bytes;
 
 export const burstJobs = specialize(
   function burstJobs(
@@ -41,9 +40,8 @@ export const burstJobs = specialize(
     headerBytes: number,
     hashes?: ReceiveSteering | undefined,
   ): BurstJobs {
-    const { fields, halfWords, words, offset, headroom, bufferBytes } = pool;
+    const { fields, halfWords, offset, headroom, bufferBytes } = pool;
     const { jobs } = engine;
-    const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
     const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const longest = pool.dataBytes + headerBytes;
     const fetchAt = offset + headroom - headerBytes;
@@ -75,18 +73,6 @@ export const burstJobs = specialize(
       return asked === 0;
     }
 
-    function writeHeader(header: number): void {
-      if (plainHeader && (header & 3) === 0) {
-        const word = header >>> 2;
-        words[word] = 0;
-        words[word + 1] = 0;
-        // csum_offset is the low half, num_buffers the high one.
-        words[word + 2] = 1 << 16;
-      } else {
-        writePlainHeader(pool, header, headerBytes, 1);
-      }
-    }
-
     function deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number {
       let bytes = 0;
       for (let index = 0; index < count; index++) {
@@ -99,7 +85,6 @@ export const burstJobs = specialize(
         const isPlain = (fields[field + NEXT]! | fields[field + FLAGS]!) === 0;
         if (!isPlain || dataOffset < headerBytes || length > jobs[job + LENGTH]!) return -1;
         const header = offset + Math.imul(handle, bufferBytes) + dataOffset - headerBytes;
-        writeHeader(header);
         jobs[job + POOL_OFFSET] = header;
         jobs[job + LENGTH] = length;
         lengths[index] = length;
@@ -107,8 +92,11 @@ export const burstJobs = specialize(
       }
       // In a loop of its own: the one above is everybody's.
       if (hashes !== undefined) {
-        for (let index = 0; index < count; index++)
-          hashes.report(handles[index]!, jobs[(index << JOB_SHIFT) + POOL_OFFSET]!);
+        for (let index = 0; index < count; index++) {
+          const header = jobs[(index << JOB_SHIFT) + POOL_OFFSET]!;
+          writePlainHeader(pool, header, headerBytes, 1);
+          hashes.report(handles[index]!, header);
+        }
       }
       return bytes - count * headerBytes;
     }
@@ -130,6 +118,6 @@ export const burstJobs = specialize(
   {
     ...{ DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT },
     ...{ POOL_OFFSET, LENGTH, SOURCE, JOB_SHIFT },
-    ...{ PLAIN_HEADER_BYTES, ETHERNET_HEADER_BYTES, writePlainHeader },
+    ...{ ETHERNET_HEADER_BYTES, writePlainHeader },
   },
 );

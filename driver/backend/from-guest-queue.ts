@@ -37,6 +37,8 @@ export class FromGuestQueue {
   readonly #jobs: BurstJobs;
   /** Of a guest that may ask for something. */
   readonly #requested: RequestedWork | undefined;
+  /** First bytes of each packet's chain that nobody looks at. */
+  readonly #unreadBytes: number;
   readonly #handles = new Uint32Array(DEVICE_BURST);
   /** Bytes of the packet that is in each chain; 0 drops it. */
   readonly #lengths = new Uint32Array(DEVICE_BURST);
@@ -48,6 +50,7 @@ export class FromGuestQueue {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
     this.#requested = context.requests === 0 ? undefined : new RequestedWork(context);
+    this.#unreadBytes = this.#requested === undefined ? context.headerBytes : 0;
     this.peeked = new PeekedPackets(context, this.#lengths);
   }
 
@@ -126,7 +129,8 @@ export class FromGuestQueue {
   #takeWhole(burst: Burst, popped: number, bytes: number): number {
     const { ring, engine, counters } = this.#context;
     const { jobs } = engine;
-    if (engine.run(popped) > 0) {
+    // Nobody reads the header of a guest that may ask for nothing.
+    if (engine.fetch(popped, this.#unreadBytes) > 0) {
       this.#collect(burst, popped);
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;

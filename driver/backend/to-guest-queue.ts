@@ -64,7 +64,7 @@ export class ToGuestQueue {
    * Returns how many left the burst. Those that can never be delivered are dropped and counted.
    */
   give(burst: Burst): number {
-    const { ring, engine, pool, counters, completed, shared } = this.#context;
+    const { ring, engine, pool, counters, completed, shared, hashes } = this.#context;
     const isCompleting = completed.isWaiting;
     if (!isCompleting && burst.count === 0) return 0;
     counters[POLLS]! += 1;
@@ -83,7 +83,7 @@ export class ToGuestQueue {
     const lengths = this.#lengths;
     const bytes = this.#jobs.deliver(handles, lengths, popped);
     if (bytes < 0) return this.#giveUnusual(burst, shared.guestWork);
-    if (engine.run(popped) > 0) {
+    if ((hashes === undefined ? engine.deliver(popped) : engine.run(popped)) > 0) {
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
         this.#chainPacket[index] = index;

@@ -47,10 +47,15 @@ const { GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, WORDS: JOB_WORDS, WORDS_SHIFT:
 const UNUSUAL = (DescFlag.NEXT | DescFlag.INDIRECT) << PACKED_FLAGS_SHIFT;
 const WRITE = DescFlag.WRITE << PACKED_FLAGS_SHIFT;
 const WRITE_SHIFT = PACKED_FLAGS_SHIFT + 1;
+/**
+ * Whether this machine does two loads in the order of the program: x86-64 does, and compiled code keeps the order of its
+ * accesses to typed arrays (ARCHITECTURE.md, "Barriers").
+ */
+const LOADS_IN_ORDER = process.arch === 'x64';
 
 const scope = {
   ...{ GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, JOB_WORDS, JOB_SHIFT, UNUSUAL, WRITE, WRITE_SHIFT, TABLE_BUDGET },
-  ...{ PACKED_DESC_WORDS_SHIFT, PACKED_FLAGS_SHIFT, PACKED_ID_MASK, PACKED_MARKS, OFFSET_MASK, WRAP },
+  ...{ PACKED_DESC_WORDS_SHIFT, PACKED_FLAGS_SHIFT, PACKED_ID_MASK, PACKED_MARKS, OFFSET_MASK, WRAP, LOADS_IN_ORDER },
   ...{ RingEvent, PackedChainWalker, advance, availMarks, passedPackedEvent, usedMarks },
 };
 
@@ -76,8 +81,6 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   const deviceEvent = new Int32Array(views.deviceEvent.buffer, views.deviceEvent.byteOffset, 1);
   const fence = new Int32Array(1);
   const walker = new PackedChainWalker(size, source, engine, scratch, onMiss, readsTables, kept);
-  /** Last words of the descriptors that a `pop` found available, before it looks at the rest of them. */
-  const words = new Int32Array(options.burst);
   const heads = new Uint16Array(options.burst);
   const firstJob = Uint32Array.from({ length: options.burst + 1 }, (_, chain) => chain);
   const descriptors = new Uint16Array(options.burst).fill(1);
@@ -112,37 +115,19 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
     ring.allReadable = false;
     ring.allWritable = false;
     if (ring.broken !== undefined) return 0;
-    const start = ring.base & OFFSET_MASK;
+    let at = ring.base & OFFSET_MASK;
     let marks = availMarks(ring.base);
     // The driver's writes of a chain come before the marks of its first descriptor (virtio 1.2 §2.8.6).
-    const head = Atomics.load(signedSource, (start << PACKED_DESC_WORDS_SHIFT) + 3);
-    if (((head ^ marks) & PACKED_MARKS) !== 0) return 0;
+    let word = Atomics.load(signedSource, (at << PACKED_DESC_WORDS_SHIFT) + 3);
+    if (((word ^ marks) & PACKED_MARKS) !== 0) return 0;
     if (!isPlain) makePlain();
-    const limit = most < size ? most : size;
-    let scanned = 1;
-    let at = start;
-    words[0] = head;
-    // Bounds: `at` stays below `size`, `limit` is within `words`.
-    for (; scanned < limit; scanned++) {
-      at += 1;
-      if (at === size) {
-        at = 0;
-        marks ^= PACKED_MARKS;
-      }
-      const word = signedSource[(at << PACKED_DESC_WORDS_SHIFT) + 3]!;
-      if (((word ^ marks) & PACKED_MARKS) !== 0) break;
-      words[scanned] = word;
-    }
-    // No part of a descriptor behind the first is read before its marks: marks by plain loads, a full barrier, then the rest.
-    if (scanned > 1) Atomics.add(fence, 0, 1);
+    const room = most < size ? most : size;
+    const limit = LOADS_IN_ORDER ? room : lookAhead(at, marks, room);
     let anyFlags = 0;
     let allFlags = WRITE as number;
     let index = 0;
-    at = start;
-    // The usual chains: one buffer each.
-    for (; index < scanned; index++) {
-      const word = words[index]!;
-      if ((word & UNUSUAL) !== 0) break;
+    // The usual chains: one buffer each. Bounds: `at` stays below `size`, `limit` is within the lists.
+    while ((word & UNUSUAL) === 0) {
       const from = at << PACKED_DESC_WORDS_SHIFT;
       const to = index << JOB_SHIFT;
       heads[index] = word;
@@ -153,10 +138,17 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
       if (kept !== undefined) keep(index, jobs[to + GUEST_LOW]!, jobs[to + GUEST_HIGH]!, jobs[to + LENGTH]!, word);
       anyFlags |= word;
       allFlags &= word;
-      at = at + 1 === size ? 0 : at + 1;
+      at += 1;
+      if (at === size) {
+        at = 0;
+        marks ^= PACKED_MARKS;
+      }
+      if (++index === limit) break;
+      word = signedSource[(at << PACKED_DESC_WORDS_SHIFT) + 3]!;
+      if (((word ^ marks) & PACKED_MARKS) !== 0) break;
     }
-    if (index < scanned) {
-      index = popGeneral(index, most, scanned);
+    if ((word & UNUSUAL) !== 0 && ((word ^ marks) & PACKED_MARKS) === 0) {
+      index = popGeneral(index, most, word);
     } else {
       ring.allReadable = (anyFlags & WRITE) === 0;
       ring.allWritable = allFlags !== 0;
@@ -166,10 +158,30 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   }
 
   /**
-   * Goes on at chain `first`, which is none of the usual ones: before it each chain was one descriptor, and the last words of
-   * `scanned` descriptors were read. Returns how many chains are popped in all.
+   * How many descriptors from offset `start` on are available, `limit` at most, where the first is. Nothing of them is read
+   * before that: marks by plain loads, a full barrier, then the rest.
    */
-  function popGeneral(first: number, most: number, scanned: number): number {
+  function lookAhead(start: number, startMarks: number, limit: number): number {
+    let at = start;
+    let marks = startMarks;
+    let count = 1;
+    for (; count < limit; count++) {
+      at += 1;
+      if (at === size) {
+        at = 0;
+        marks ^= PACKED_MARKS;
+      }
+      if (((signedSource[(at << PACKED_DESC_WORDS_SHIFT) + 3]! ^ marks) & PACKED_MARKS) !== 0) break;
+    }
+    if (count > 1) Atomics.add(fence, 0, 1);
+    return count;
+  }
+
+  /**
+   * Goes on at chain `first`, which is none of the usual ones and whose last word was read: before it each chain was one
+   * descriptor. Returns how many chains are popped in all.
+   */
+  function popGeneral(first: number, most: number, firstWord: number): number {
     // The last chain may need `size` jobs.
     const lastJob = jobs.length / JOB_WORDS - size;
     isPlain = false;
@@ -181,7 +193,7 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
     for (; index < most && taken < size && job <= lastJob && walker.tables.entries < TABLE_BUDGET; index++) {
       const place = advance(ring.base, taken, size);
       const at = place & OFFSET_MASK;
-      const word = taken < scanned ? words[taken]! : Atomics.load(signedSource, (at << PACKED_DESC_WORDS_SHIFT) + 3);
+      const word = index === first ? firstWord : Atomics.load(signedSource, (at << PACKED_DESC_WORDS_SHIFT) + 3);
       if (((word ^ availMarks(place)) & PACKED_MARKS) !== 0) break;
       firstJob[index] = job;
       const next = walker.walk(at, word, taken, job);

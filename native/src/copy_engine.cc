@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <new>
 
+#include "fault_watch.h"
 #include "short_copy.h"
 
 namespace virtio_pmd {
@@ -14,7 +15,6 @@ namespace {
 // could be measured; a core whose window spans several jobs (Zen 4) gains nothing from it, smaller ones do
 // (native/test/copy_bench.cc).
 constexpr uint32_t kPrefetchDistance = 6;
-constexpr size_t kCacheLine = 64;
 
 // Asks for the first lines of a job that lies in `region`; anything else waits for its turn.
 inline void prefetch(const CopyJob& job, const Region& region) {
@@ -32,20 +32,16 @@ inline void prefetch(const CopyJob& job, const Region& region) {
   }
 }
 
-// Copies and returns whether a page behind the region was gone.
+// Copies either way and returns the status.
 // SAFETY: the caller gives `bytes` bytes at both addresses, those of the guest inside `region`.
-inline __attribute__((always_inline)) bool copyFaulted(const Region& region, uint8_t* guest, uint8_t* pool,
-                                                       uint32_t bytes, bool toGuest) {
-  const uint64_t faultsBefore = region.faults->load(std::memory_order_relaxed);
-  std::atomic_signal_fence(std::memory_order_seq_cst);
+inline uint32_t copyWatched(const Region& region, uint8_t* guest, uint8_t* pool, uint32_t bytes, bool toGuest) {
+  const FaultWatch watch(region);
   if (toGuest) {
     copyBytes(guest, pool, bytes);
   } else {
     copyBytes(pool, guest, bytes);
   }
-  // The SIGBUS handler runs on this thread, between these two fences.
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  return region.faults->load(std::memory_order_relaxed) != faultsBefore;
+  return watch.status();
 }
 
 }  // namespace
@@ -81,20 +77,27 @@ std::vector<std::shared_ptr<Mapping>> CopyEngine::removeAllRegions() {
   return memory_.clear();
 }
 
-// Both callers' `most` is known when this is compiled, or costs one comparison. With kMarksRuns each job gets, in
+// Everything about `kTask`, and `most` but for kPeek, is known when this is compiled. With kPeek each job gets, in
 // `source`, the first of the jobs just before it that brought the same bytes; that of a job alone is its own.
-template <bool kMarksRuns>
-inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t count, uint32_t most) noexcept {
+template <CopyEngine::Task kTask>
+inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t count, uint32_t most,
+                                                                   uint32_t skip) noexcept {
   CopyJob* const jobs = list_->jobs();
   uint32_t failed = 0;
   if (__builtin_expect(count > list_->capacity(), 0)) {
     failed = count - list_->capacity();
     count = list_->capacity();
   }
-  if (kMarksRuns) {
+  if (kTask == Task::kPeek) {
     for (uint32_t i = 0; i < count; i++) jobs[i].source = i;
   }
-  if (__builtin_expect(isExtended_, 0)) return failed + runExtended(count, most);
+  if (__builtin_expect(isExtended_, 0)) {
+    if (kTask == Task::kDeliver) {
+      for (uint32_t i = 0; i < count; i++) putHeaderIntoPool(jobs[i]);
+    }
+    return failed + runExtended(count, most);
+  }
+  const uint32_t headerBytes = header_.bytes;
   const uint8_t* before = nullptr;
   uint32_t bytesBefore = 0;
   const Region* region = lastRegion_;
@@ -109,10 +112,13 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
     const uint64_t offset = guestAddressOf(job) - region->guestAddress;
     const uint64_t poolOffset = job.poolOffset;
     // Subtractions on the side that is known to be larger, so that nothing can wrap.
-    const bool isPlain = offset < region->bytes && length <= region->bytes - offset && poolOffset <= poolBytes_ &&
-                         length <= poolBytes_ - poolOffset &&
-                         (job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly));
+    const bool isPlain =
+        offset < region->bytes && length <= region->bytes - offset && poolOffset <= poolBytes_ &&
+        length <= poolBytes_ - poolOffset &&
+        (kTask == Task::kDeliver || job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly)) &&
+        (kTask != Task::kDeliver || (job.direction == kToGuest && !region->readOnly && length >= headerBytes));
     if (__builtin_expect(!isPlain, 0)) {
+      if (kTask == Task::kDeliver) putHeaderIntoPool(job);
       if (!runOutOfLine(job, most, region)) failed++;
       bytesBefore = 0;
       continue;
@@ -121,10 +127,21 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
     uint8_t* const guest = region->host + offset;
     uint8_t* const pool = pool_ + poolOffset;
     const uint32_t copied = std::min(static_cast<uint32_t>(length), most);
-    const bool faulted = copyFaulted(*region, guest, pool, copied, job.direction == kToGuest);
-    job.status = faulted ? kFault : kCopyOk;
-    failed += faulted ? 1 : 0;
-    if (kMarksRuns) {
+    const FaultWatch watch(*region);
+    if (kTask == Task::kDeliver) {
+      putHeader(guest, header_.value, headerBytes);
+      copyBytes(guest + headerBytes, pool + headerBytes, copied - headerBytes);
+    } else if (job.direction == kToGuest) {
+      copyBytes(guest, pool, copied);
+    } else if (kTask == Task::kFetch) {
+      const uint32_t first = std::min(skip, copied);
+      copyBytes(pool + first, guest + first, copied - first);
+    } else {
+      copyBytes(pool, guest, copied);
+    }
+    job.status = watch.status();
+    failed += job.status == kCopyOk ? 0 : 1;
+    if (kTask == Task::kPeek) {
       // SAFETY: both ranges were inside the pool when their jobs were checked; i > 0 where bytesBefore is not 0.
       if (copied != 0 && copied == bytesBefore && sameBytes(pool, before, copied)) job.source = jobs[i - 1].source;
       before = pool;
@@ -136,11 +153,28 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
 }
 
 uint32_t CopyEngine::run(uint32_t count) noexcept {
-  return runJobs<false>(count, UINT32_MAX);
+  return runJobs<Task::kCopy>(count, UINT32_MAX, 0);
 }
 
 uint32_t CopyEngine::peek(uint32_t count, uint32_t most) noexcept {
-  return runJobs<true>(count, most);
+  return runJobs<Task::kPeek>(count, most, 0);
+}
+
+uint32_t CopyEngine::fetch(uint32_t count, uint32_t skip) noexcept {
+  return runJobs<Task::kFetch>(count, UINT32_MAX, skip);
+}
+
+uint32_t CopyEngine::deliver(uint32_t count) noexcept {
+  return runJobs<Task::kDeliver>(count, UINT32_MAX, 0);
+}
+
+// For a packet that is not put into the guest in one piece: its header goes there with it.
+void CopyEngine::putHeaderIntoPool(const CopyJob& job) noexcept {
+  const bool hasRoom = job.poolOffset <= poolBytes_ && header_.bytes <= poolBytes_ - job.poolOffset;
+  // SAFETY: [poolOffset, poolOffset + header bytes) is inside the pool.
+  if (job.direction == kToGuest && job.length >= header_.bytes && hasRoom) {
+    copyBytes(pool_ + job.poolOffset, header_.value, header_.bytes);
+  }
 }
 
 // The same with addresses translated or writes logged.
@@ -169,10 +203,9 @@ __attribute__((noinline)) uint32_t CopyEngine::runExtended(uint32_t count, uint3
     uint8_t* const pool = pool_ + poolOffset;
     const bool toGuest = job.direction == kToGuest;
     const uint32_t copied = std::min(job.length, most);
-    const bool faulted = copyFaulted(*region, guest, pool, copied, toGuest);
+    job.status = copyWatched(*region, guest, pool, copied, toGuest);
     if (toGuest) log_.mark(piece.guestAddress, copied);
-    job.status = faulted ? kFault : kCopyOk;
-    failed += faulted ? 1 : 0;
+    failed += job.status == kCopyOk ? 0 : 1;
   }
   lastRegion_ = region;
   return failed;
@@ -202,7 +235,7 @@ __attribute__((noinline)) bool CopyEngine::runOutOfLine(CopyJob& job, uint32_t m
     // the pool.
     uint8_t* const guest = region->host + piece.offset;
     uint8_t* const pool = pool_ + poolOffset + done;
-    if (copyFaulted(*region, guest, pool, static_cast<uint32_t>(part), toGuest)) faulted = true;
+    if (copyWatched(*region, guest, pool, static_cast<uint32_t>(part), toGuest) != kCopyOk) faulted = true;
     if (toGuest) log_.mark(piece.guestAddress, part);
     done += part;
   } while (done < length);

@@ -107,7 +107,11 @@ class CopyEngine {
   // The same, but copies the first `most` bytes of a job at most; all of it is checked. `source` of each job becomes
   // the first of those just before it that brought the same bytes, as far as that was looked for, or its own number.
   uint32_t peek(uint32_t count, uint32_t most) noexcept;
-  // What relay() puts before each packet for this engine's guest; at most kHeaderMax bytes.
+  // As run(), but need not copy the first `skip` bytes of what comes from the guest; all of it is checked.
+  uint32_t fetch(uint32_t count, uint32_t skip) noexcept;
+  // As run(), with the header in place of the first bytes of each job, which go to the guest and have room for it.
+  uint32_t deliver(uint32_t count) noexcept;
+  // What deliver() and relay() put before each packet for this engine's guest; at most kHeaderMax bytes.
   void setHeader(const uint8_t* header, uint32_t bytes) {
     header_.bytes = std::min(bytes, kHeaderMax);
     memcpy(header_.value, header, header_.bytes);
@@ -134,8 +138,11 @@ class CopyEngine {
     uint32_t access;
   };
 
-  template <bool kMarksRuns>
-  uint32_t runJobs(uint32_t count, uint32_t most) noexcept;
+  enum class Task { kCopy, kPeek, kFetch, kDeliver };
+
+  template <Task kTask>
+  uint32_t runJobs(uint32_t count, uint32_t most, uint32_t skip) noexcept;
+  void putHeaderIntoPool(const CopyJob& job) noexcept;
   uint32_t runExtended(uint32_t count, uint32_t most) noexcept;
   bool runOutOfLine(CopyJob& job, uint32_t most, const Region*& region) noexcept;
   bool relayOutOfLine(CopyEngine& to, CopyJob& source, CopyJob& job, uint32_t skip, uint32_t seen) noexcept;

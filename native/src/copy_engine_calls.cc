@@ -97,6 +97,23 @@ napi_value peekJobs(napi_env env, napi_callback_info info) {
   return resultOf(env, call.state->engine.peek(count, most));
 }
 
+napi_value fetchJobs(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  uint32_t count;
+  uint32_t skip;
+  if (!call.count(env, 0, &count) || !call.count(env, 1, &skip)) return nullptr;
+  call.state->refreshPool();
+  return resultOf(env, call.state->engine.fetch(count, skip));
+}
+
+napi_value deliverJobs(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  uint32_t count;
+  if (!call.count(env, 0, &count)) return nullptr;
+  call.state->refreshPool();
+  return resultOf(env, call.state->engine.deliver(count));
+}
+
 napi_value relayJobs(napi_env env, napi_callback_info info) {
   const Call call(env, info);
   uint32_t count;

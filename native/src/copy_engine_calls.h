@@ -57,10 +57,12 @@ struct EngineCall {
 
 napi_value runJobs(napi_env env, napi_callback_info info);
 napi_value peekJobs(napi_env env, napi_callback_info info);
+napi_value fetchJobs(napi_env env, napi_callback_info info);
+napi_value deliverJobs(napi_env env, napi_callback_info info);
 napi_value relayJobs(napi_env env, napi_callback_info info);
 napi_value markDirty(napi_env env, napi_callback_info info);
 
-constexpr EngineCall kEngineCalls[] = {
-    {"run", runJobs}, {"peek", peekJobs}, {"relay", relayJobs}, {"markDirty", markDirty}};
+constexpr EngineCall kEngineCalls[] = {{"run", runJobs},         {"peek", peekJobs},   {"fetch", fetchJobs},
+                                       {"deliver", deliverJobs}, {"relay", relayJobs}, {"markDirty", markDirty}};
 
 }  // namespace virtio_pmd

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "copy_engine.h"
+#include "fault_watch.h"
 #include "short_copy.h"
 
 namespace virtio_pmd {
@@ -10,7 +11,6 @@ namespace {
 
 // How many jobs ahead the memory of both guests is asked for; as in copy_engine.cc.
 constexpr uint32_t kPrefetchDistance = 4;
-constexpr size_t kCacheLine = 64;
 
 // Asks for the lines of a range's first bytes, where it begins in `region`.
 template <int kForWriting>
@@ -35,23 +35,6 @@ struct Relayed {
   uint32_t header;
   uint32_t fromPool;
   uint32_t fromGuest;
-};
-
-// Tells whether a page behind a region went while this is there: the SIGBUS handler runs on this thread.
-class FaultWatch {
- public:
-  explicit FaultWatch(const Region& region)
-      : faults_(region.faults), before_(faults_->load(std::memory_order_relaxed)) {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-  }
-  uint32_t status() const {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    return faults_->load(std::memory_order_relaxed) == before_ ? kCopyOk : kFault;
-  }
-
- private:
-  const std::atomic<uint64_t>* faults_;
-  uint64_t before_;
 };
 
 }  // namespace
@@ -103,8 +86,7 @@ uint32_t CopyEngine::relay(CopyEngine& to, uint32_t count, uint32_t skip, uint32
     uint8_t* const target = into->host + intoOffset;
     const FaultWatch fromWatch(*from);
     const FaultWatch intoWatch(*into);
-    // Most drivers leave the header as they got it: what is not written needs no cache line back from their processor.
-    if (!sameBytes(target, to.header_.value, headerBytes)) copyBytes(target, to.header_.value, headerBytes);
+    putHeader(target, to.header_.value, headerBytes);
     copyBytes(target + headerBytes, pool_ + poolOffset + skip, parts.fromPool);
     copyBytes(target + headerBytes + parts.fromPool, from->host + fromOffset + skip + parts.fromPool, parts.fromGuest);
     if (__builtin_expect(fromWatch.status() != kCopyOk || intoWatch.status() != kCopyOk, 0)) {

@@ -58,6 +58,8 @@ function buildAndRun(folder: string, name: string, parts: readonly string[], ...
 if (hasCompiler) {
   test('the copy engine against a model that copies byte by byte', ({ folder }) =>
     buildAndRun(folder, 'copy_engine_test', COPY_PARTS, '20'));
+  test('headers that stay where they stand, and those that nobody reads', ({ folder }) =>
+    buildAndRun(folder, 'copy_engine_header_test', COPY_PARTS, isFull ? '400' : '40'));
   test('packets between two guests against a model that copies byte by byte', ({ folder }) =>
     buildAndRun(folder, 'copy_engine_relay_test', COPY_PARTS, isFull ? '400' : '60'));
   test('windows, regions and the dirty log against a model that goes byte by byte', ({ folder }) =>
