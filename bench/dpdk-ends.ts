@@ -103,6 +103,14 @@ export class DpdkHost extends DpdkEnd implements CountingHostEnd {
   rate(milliseconds: number): Promise<number> {
     return this.receiveRate(milliseconds);
   }
+
+  /** What comes back over the next `milliseconds`. */
+  async received(milliseconds: number): Promise<{ packets: number; bytes: number }> {
+    const [before] = await this.testpmd.portStats();
+    await sleep(milliseconds);
+    const [after] = await this.testpmd.portStats();
+    return { packets: after!.rxPackets - before!.rxPackets, bytes: after!.rxBytes - before!.rxBytes };
+  }
 }
 
 /** `net_virtio_user`, connecting. */

@@ -47,8 +47,8 @@ const AXIS: Readonly<Record<AxisName, Axis>> = {
     values: [1, 10, 100, 1000],
     quick: [1, 10],
     pairings: OURS,
-    // A thousand times two rings of 256 are what one pool holds.
-    at: (connections) => ({ connections, ringSize: 256 }),
+    // What a thousand times two rings of 128 hold fits one pool.
+    at: (connections) => ({ connections, ringSize: 128 }),
   },
   'guest-memory': {
     values: [16, 64, 256, 1024],

@@ -9,6 +9,8 @@ import { PeerProcess } from './peer-process.js';
 import { projectRoot } from './project-root.js';
 
 const START_MS = 15_000;
+/** More for each connection beyond the first. */
+const START_MS_PER_CONNECTION = 100;
 const ANSWER_MS = 5000;
 
 /** What the child is told on its command line, as JSON. */
@@ -42,6 +44,8 @@ export abstract class OurEnd {
   readonly #process: PeerProcess;
   /** Output before this was answered for. */
   #read = 0;
+  /** How long it may take to be ready, and again to begin. */
+  #startMs = START_MS;
 
   protected constructor(process: PeerProcess) {
     this.#process = process;
@@ -79,14 +83,19 @@ export abstract class OurEnd {
   }
 
   /** Resolves to this when the process says that it is ready; else it is closed. */
-  protected async whenReady(): Promise<this> {
+  protected async whenReady({ connections }: EndOptions): Promise<this> {
+    this.#startMs += (connections - 1) * START_MS_PER_CONNECTION;
     try {
-      await this.answer('ready', START_MS);
+      await this.answer('ready', this.#startMs);
       return this;
     } catch (error) {
       await this.close();
       throw error;
     }
+  }
+
+  protected async begun(): Promise<void> {
+    await this.answer('begun', this.#startMs);
   }
 
   protected tell(command: 'begin' | 'counters' | { readonly trial: TrialPlan }): void {
@@ -119,7 +128,7 @@ export class OurHost extends OurEnd implements CountingHostEnd {
   }
 
   static async #run(program: string, options: EndOptions): Promise<OurHost> {
-    return new OurHost(await OurEnd.spawn(program, options, options.cores.host)).whenReady();
+    return new OurHost(await OurEnd.spawn(program, options, options.cores.host)).whenReady(options);
   }
 
   async connected(): Promise<bigint> {
@@ -128,7 +137,7 @@ export class OurHost extends OurEnd implements CountingHostEnd {
 
   async begin(): Promise<void> {
     this.tell('begin');
-    await this.answer('begun');
+    await this.begun();
   }
 
   async rate(milliseconds: number): Promise<number> {
@@ -147,11 +156,11 @@ export class OurHost extends OurEnd implements CountingHostEnd {
 /** Our driver as vhost-user front-end, connecting. */
 export class OurGuest extends OurEnd implements GuestEnd {
   static async start(options: EndOptions): Promise<OurGuest> {
-    return new OurGuest(await OurEnd.spawn('our-guest.js', options, options.cores.guest)).whenReady();
+    return new OurGuest(await OurEnd.spawn('our-guest.js', options, options.cores.guest)).whenReady(options);
   }
 
   async begin(): Promise<void> {
     this.tell('begin');
-    await this.answer('begun');
+    await this.begun();
   }
 }

@@ -11,8 +11,8 @@ const FOR_DPDK = { headroom: 128, keepNumBuffers: true };
 const MIB = 2 ** 20;
 /** A buffer of a pool: an odd number of cache lines, as the library's own. */
 const BUFFER_BYTES = 35 * 64;
-/** Packets of a queue beyond those that its two rings hold: bursts, and what each thread keeps. */
-const POOL_MARGIN = 512;
+/** Packets that threads keep for themselves. */
+const POOL_MARGIN = 1024;
 
 async function open(options: OurEndOptions): Promise<OurEndRole> {
   const { core, queues, burst } = options;
@@ -59,9 +59,9 @@ function openOne(
 }
 
 /** One pool for all connections, or one of the size that was asked for; undefined where the port makes its own. */
-function sharedPool({ connections, guestMemory, ringSize, queues }: OurEndOptions): PacketPool | undefined {
+function sharedPool({ connections, guestMemory, ringSize, queues, burst }: OurEndOptions): PacketPool | undefined {
   if (connections === 1 && guestMemory === null) return undefined;
-  const needed = connections * queues * (2 * ringSize + POOL_MARGIN);
+  const needed = connections * queues * 2 * (ringSize + burst) + POOL_MARGIN;
   const size = Math.max(needed, Math.floor(((guestMemory ?? 0) * MIB) / BUFFER_BYTES));
   const pool = createPool({ size, bufferBytes: BUFFER_BYTES });
   if (guestMemory !== null) shuffle(pool);

@@ -18,12 +18,12 @@ const patience = (plan: TrialPlan): number => plan.seconds * 1000 + GRACE_MS + A
 /** On the guest's side: our driver. Faces either back-end in the same way. */
 export class MeterGuest extends OurEnd implements GuestEnd, Meter {
   static async start(options: EndOptions): Promise<MeterGuest> {
-    return new MeterGuest(await OurEnd.spawn('meter/meter-guest.js', options, options.cores.guest)).whenReady();
+    return new MeterGuest(await OurEnd.spawn('meter/meter-guest.js', options, options.cores.guest)).whenReady(options);
   }
 
   async begin(): Promise<void> {
     this.tell('begin');
-    await this.answer('begun');
+    await this.begun();
   }
 
   trial(plan: TrialPlan) {
@@ -35,7 +35,7 @@ export class MeterGuest extends OurEnd implements GuestEnd, Meter {
 /** On the host's side: our back-end. Faces either driver in the same way. */
 export class MeterHost extends OurEnd implements HostEnd, Meter {
   static async start(options: EndOptions): Promise<MeterHost> {
-    return new MeterHost(await OurEnd.spawn('meter/meter-host.js', options, options.cores.host)).whenReady();
+    return new MeterHost(await OurEnd.spawn('meter/meter-host.js', options, options.cores.host)).whenReady(options);
   }
 
   async connected(): Promise<bigint> {
