@@ -1,15 +1,18 @@
 /** The generator and receiver of trials, on a poll thread: the same on either side of the wire. */
 
-import { type Burst, type PacketPool, PacketView } from 'virtio-pmd/thread';
+import { type Burst, ErrorCode, PacketField, type PacketPool, VirtioError } from 'virtio-pmd/thread';
 
 import { GRACE_MS, LAG_MAX, SAMPLES_MAX, type TrialMemory } from './trial.js';
 
-/** Broadcast, from 02:00:00:00:00:01, of the EtherType for local experiments (IEEE 802). */
-const HEADER = [0xffff_ffff, 0xffff_0200, 0x0000_0001] as const;
-const ETHERTYPE = 0x88b5;
-/** Where a packet says which trial it belongs to, and when it was due: nanoseconds of the trial, 32 bits of them. */
-const AT = { ETHERTYPE: 12, TRIAL: 14, DUE: 18 } as const;
+/** Words 0 to 2 of a packet, little-endian: to everybody, from 02:00:00:00:00:01. */
+const ADDRESS_WORDS = [0xffff_ffff, 0x0002_ffff, 0x0100_0000] as const;
+/** The EtherType for local experiments (IEEE 802), as it is in a little-endian word; the trial's number is above it. */
+const ETHERTYPE = 0xb588;
+const TRIAL_SHIFT = 16;
+/** Words that say which trial a packet belongs to, and when it was due: nanoseconds of the trial, 32 bits of them. */
+const AT = { TRIAL: 3, DUE: 4 } as const;
 const NANOSECONDS_PER_MS = 1e6;
+const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS } = PacketField;
 
 /**
  * Runs the trials that are asked for in a `TrialMemory`.
@@ -19,10 +22,12 @@ const NANOSECONDS_PER_MS = 1e6;
  */
 export class MeterTraffic {
   readonly #memory: TrialMemory;
-  readonly #view: PacketView;
+  readonly #pool: PacketPool;
   readonly #samples: Uint32Array;
   /** The trial that runs, or ran last. */
   #trial = 0;
+  /** Word 3 of its packets. */
+  #mark = 0;
   #isRunning = false;
   #bytes = 0;
   #perMs = 0;
@@ -38,10 +43,15 @@ export class MeterTraffic {
   /** Every so many-th packet is timed. */
   #stride = 1;
 
+  /** @throws VirtioError INVALID_ARGUMENT for a pool whose packets do not begin at whole words */
   constructor(memory: TrialMemory, pool: PacketPool) {
+    if (((pool.offset | pool.bufferBytes | pool.headroom) & 3) !== 0) {
+      const value = pool.headroom;
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, "the meter's packets begin at whole words", { value });
+    }
     this.#memory = memory;
     this.#samples = memory.samples;
-    this.#view = new PacketView(pool);
+    this.#pool = pool;
   }
 
   /** Adds the packets that are due to the burst, as far as it has room. Once a turn: begins and ends trials, too. */
@@ -62,19 +72,23 @@ export class MeterTraffic {
     const room = burst.capacity - first;
     const count = waiting < room ? waiting : room;
     if (count <= 0 || burst.allocate(count) === 0) return;
-    for (let index = first; index < first + count; index++) this.#write(burst.handles[index]!);
+    this.#write(burst.handles, first, count);
     this.#lastSent = now;
   }
 
   /** Counts and times the packets of the burst, and frees them. */
   take(burst: Burst): void {
     const nanoseconds = (performance.now() - this.#start) * NANOSECONDS_PER_MS;
-    const view = this.#view;
-    for (let index = 0; index < burst.count; index++) {
-      view.move(burst.handles[index]!);
-      if (view.u32(AT.TRIAL) !== this.#trial || view.u16(AT.ETHERTYPE) !== ETHERTYPE) continue;
+    const { fields, words, offset, bufferBytes } = this.#pool;
+    const { handles, count } = burst;
+    const mark = this.#mark;
+    for (let index = 0; index < count; index++) {
+      const handle = handles[index]!;
+      const start = (offset + Math.imul(handle, bufferBytes) + fields[handle * WORDS + DATA_OFFSET]!) >>> 2;
+      // What is left of an earlier trial.
+      if ((words[start + AT.TRIAL]! | 0) !== mark) continue;
       if (this.#received++ % this.#stride === 0 && this.#sampled < SAMPLES_MAX) {
-        this.#samples[this.#sampled++] = nanoseconds - view.u32(AT.DUE);
+        this.#samples[this.#sampled++] = nanoseconds - words[start + AT.DUE]!;
       }
     }
     burst.free();
@@ -85,6 +99,7 @@ export class MeterTraffic {
     if (requested === this.#trial) return false;
     const { rate, seconds, bytes } = this.#memory.plan;
     this.#trial = requested;
+    this.#mark = (requested << TRIAL_SHIFT) | ETHERTYPE;
     this.#bytes = bytes;
     this.#perMs = rate / 1000;
     this.#nanosecondsApart = 1e9 / rate;
@@ -96,16 +111,23 @@ export class MeterTraffic {
     return true;
   }
 
-  #write(handle: number): void {
-    const view = this.#view.move(handle);
-    view.setLength(this.#bytes);
-    view.setU32(0, HEADER[0]);
-    view.setU32(4, HEADER[1]);
-    view.setU32(8, HEADER[2]);
-    view.setU16(AT.ETHERTYPE, ETHERTYPE);
-    view.setU32(AT.TRIAL, this.#trial);
-    view.setU32(AT.DUE, ((this.#made + this.#refused) * this.#nanosecondsApart) >>> 0);
-    this.#made++;
+  /** Makes packets of new buffers. */
+  #write(handles: Uint32Array, first: number, count: number): void {
+    const { fields, words, offset, bufferBytes, headroom } = this.#pool;
+    const [bytes, mark, apart] = [this.#bytes, this.#mark, this.#nanosecondsApart];
+    let number = this.#made + this.#refused;
+    for (let index = first; index < first + count; index++) {
+      const handle = handles[index]!;
+      fields[handle * WORDS + SEGMENT_LENGTH] = bytes;
+      fields[handle * WORDS + PACKET_LENGTH] = bytes;
+      const start = (offset + Math.imul(handle, bufferBytes) + headroom) >>> 2;
+      words[start] = ADDRESS_WORDS[0];
+      words[start + 1] = ADDRESS_WORDS[1];
+      words[start + 2] = ADDRESS_WORDS[2];
+      words[start + AT.TRIAL] = mark;
+      words[start + AT.DUE] = number++ * apart;
+    }
+    this.#made += count;
   }
 
   /** Everything was sent and is back, or nothing more will come. */
