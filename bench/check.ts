@@ -55,7 +55,7 @@ export function ratiosOf({ results = [], latency = [], nonDrop = [], growth = []
 
 /** `limit` is no work of ours, and DPDK's own pairings are what others are compared with. */
 const isAgainstItself = (name: string): boolean =>
-  /^(dpdk-dpdk|switch-dpdk|limit)\b/.test(name) || /\b(back-end|driver) dpdk\b/.test(name);
+  /^(dpdk-dpdk|switch-dpdk|limit)\b/.test(name) || /\b(back-end|driver|pair) dpdk\b/.test(name);
 
 /** Every ratio that both have. */
 export function checkAgainst(committed: Report, measured: PartResults): Finding[] {

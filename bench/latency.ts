@@ -13,7 +13,7 @@ import { leastDisturbed } from './turn.js';
 
 /** Times are microseconds. */
 export interface LatencyResult extends Comparison {
-  /** What is measured; the meter on the other side is the same for ours and for DPDK's. */
+  /** What is measured. */
   readonly contender: MeteredName;
   readonly path: string;
   readonly size: FrameSize;

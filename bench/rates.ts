@@ -15,7 +15,7 @@ interface RoundsTime {
 
 const ROUNDS_TIME: RoundsTime = { patienceMs: 90_000, mostMs: 150_000 };
 /** For all starts of a quick run together, which is over in two minutes. */
-const QUICK_ROUNDS_TIME: RoundsTime = { patienceMs: 30_000, mostMs: 70_000 };
+const QUICK_ROUNDS_TIME: RoundsTime = { patienceMs: 30_000, mostMs: 64_000 };
 
 export async function measureRates(session: Session): Promise<Rates> {
   const { options } = session;

@@ -53,9 +53,10 @@ const RATES_ABOUT =
   "Millions of packets a second that the host's side receives back; pairings name the driver's side first. Ratios are to " +
   '`dpdk-dpdk` (for a switch between two ports: `switch-dpdk`, testpmd io) inside the same round.';
 const METER_ABOUT =
-  'On the one side is the meter, which offers packets at a rate and times what comes back; on the other, sending back what it ' +
-  "gets, a back-end (the meter is our driver) or a driver (the meter is our back-end), ours or DPDK's testpmd. Both that are " +
-  'compared face the same meter.';
+  'A meter on the one side offers packets at a rate and times what comes back; on the other, sending back what it gets, is a ' +
+  "back-end (the meter is our driver) or a driver (the meter is our back-end), ours or DPDK's testpmd: both that are compared " +
+  "face the same meter. Of a pair the host's side is measured too, so each has a meter of its own: our back-end, or the same loop " +
+  "over DPDK's vhost.";
 
 function ratesSection({ results }: Report): Section {
   return {

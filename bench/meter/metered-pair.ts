@@ -9,23 +9,28 @@ import { decodeHistogram } from '../latency-histogram.js';
 import { OurGuest, OurHost } from '../our-ends.js';
 import { processorTime, takenByOthers } from '../processor-time.js';
 import type { Scenario } from '../scenario.js';
+import { DpdkMeter } from './dpdk-meter.js';
 import { type Meter, MeterGuest, MeterHost } from './meter-ends.js';
 import type { TrialCounts, TrialPlan } from './trial.js';
 
-/** Names say what is measured, and whose it is. The meter is on the other side, and is the same for both of a kind. */
+/**
+ * Names say what is measured, and whose it is. The meter is on the other side, and is the same for both of a kind; only of a
+ * pair, whose host's side is measured too, each has a meter of its own.
+ */
 const KINDS = {
   'back-end dpdk': { guest: MeterGuest, host: DpdkHost, dpdk: { guest: false, host: true } },
   'back-end ours': { guest: MeterGuest, host: OurHost, dpdk: { guest: false, host: false } },
   'driver dpdk': { guest: DpdkGuest, host: MeterHost, dpdk: { guest: true, host: false } },
   'driver ours': { guest: OurGuest, host: MeterHost, dpdk: { guest: false, host: false } },
+  'pair dpdk': { guest: DpdkGuest, host: DpdkMeter, dpdk: { guest: true, host: true } },
+  'pair ours': { guest: OurGuest, host: MeterHost, dpdk: { guest: false, host: false } },
 } as const satisfies Record<string, EndKinds<HostEnd, GuestEnd>>;
 
 export type MeteredName = keyof typeof KINDS;
 export const METERED = Object.keys(KINDS) as readonly MeteredName[];
 
 /** What another is compared with: DPDK's of the same kind. */
-export const meteredBaseOf = (name: MeteredName): MeteredName =>
-  name.startsWith('driver') ? 'driver dpdk' : 'back-end dpdk';
+export const meteredBaseOf = (name: MeteredName): MeteredName => name.replace(/ours$/, 'dpdk') as MeteredName;
 
 export const usesDpdk = (name: MeteredName): boolean => name.endsWith('dpdk');
 
@@ -56,7 +61,7 @@ export class MeteredPair {
   static async start(name: MeteredName, options: MeteredPairOptions): Promise<MeteredPair> {
     const kinds: EndKinds<HostEnd, GuestEnd> = KINDS[name];
     const ends = await EndPair.start(name.replace(' ', '-'), kinds, { ...options, frames: [] });
-    const meter = ends.guest instanceof MeterGuest ? ends.guest : (ends.host as MeterHost);
+    const meter = ends.guest instanceof MeterGuest ? ends.guest : (ends.host as MeterHost | DpdkMeter);
     ends.freeze();
     return new MeteredPair(name, ends, meter);
   }

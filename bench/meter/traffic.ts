@@ -33,8 +33,8 @@ export class MeterTraffic {
   #perMs = 0;
   #nanosecondsApart = 0;
   #start = 0;
-  #end = 0;
-  #lastSent = 0;
+  #lengthMs = 0;
+  #lastSentMs = 0;
   /** Packets that were put into a burst, and those that had no room for too long. */
   #made = 0;
   #refused = 0;
@@ -57,10 +57,12 @@ export class MeterTraffic {
   /** Adds the packets that are due to the burst, as far as it has room. Once a turn: begins and ends trials, too. */
   fill(burst: Burst): void {
     if (!this.#isRunning && !this.#begin()) return;
-    const now = performance.now();
-    const due = Math.floor((now < this.#end ? now - this.#start : this.#end - this.#start) * this.#perMs);
+    const elapsed = performance.now() - this.#start;
+    const isSent = elapsed >= this.#lengthMs;
+    const due = Math.floor((isSent ? this.#lengthMs : elapsed) * this.#perMs);
     let waiting = due - this.#made - this.#refused;
-    if (now >= this.#end && this.#isOver(now, waiting + burst.count)) {
+    if (isSent && this.#isOver(elapsed, waiting + burst.count)) {
+      this.#refused += waiting;
       this.#finish();
       return;
     }
@@ -73,7 +75,7 @@ export class MeterTraffic {
     const count = waiting < room ? waiting : room;
     if (count <= 0 || burst.allocate(count) === 0) return;
     this.#write(burst.handles, first, count);
-    this.#lastSent = now;
+    this.#lastSentMs = elapsed;
   }
 
   /** Counts and times the packets of the burst, and frees them. */
@@ -105,8 +107,9 @@ export class MeterTraffic {
     this.#nanosecondsApart = 1e9 / rate;
     this.#stride = Math.ceil((rate * seconds) / SAMPLES_MAX);
     this.#made = this.#refused = this.#received = this.#sampled = 0;
-    this.#start = this.#lastSent = performance.now();
-    this.#end = this.#start + seconds * 1000;
+    this.#start = performance.now();
+    this.#lengthMs = seconds * 1000;
+    this.#lastSentMs = 0;
     this.#isRunning = true;
     return true;
   }
@@ -131,8 +134,8 @@ export class MeterTraffic {
   }
 
   /** Everything was sent and is back, or nothing more will come. */
-  #isOver(now: number, unsent: number): boolean {
-    return (unsent === 0 && this.#received >= this.#made) || now >= this.#end + GRACE_MS;
+  #isOver(elapsed: number, unsent: number): boolean {
+    return (unsent === 0 && this.#received >= this.#made) || elapsed >= this.#lengthMs + GRACE_MS;
   }
 
   #finish(): void {
@@ -142,7 +145,7 @@ export class MeterTraffic {
       sent: this.#made,
       received: this.#received,
       refused: this.#refused,
-      seconds: (this.#lastSent - this.#start) / 1000,
+      seconds: this.#lastSentMs / 1000,
     };
     this.#memory.finish(this.#trial, counts, this.#sampled);
   }

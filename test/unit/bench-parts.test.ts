@@ -52,7 +52,7 @@ test('connecting: the first packet is back after a connect and after a reconnect
   });
 });
 
-for (const name of ['back-end ours', 'driver ours'] as const) {
+for (const name of ['back-end ours', 'driver ours', 'pair ours'] as const) {
   test(`${name} under the meter: what is due is sent, comes back and is timed; what is too much is refused`, async () => {
     await withFolder(async (folder) => {
       const pair = await MeteredPair.start(name, optionsFor(folder));
