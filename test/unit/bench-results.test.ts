@@ -98,6 +98,8 @@ test('without DPDK there are rates and no ratios', () => {
 test('disturbed rounds decide nothing', () => {
   const bad = ROUNDS.map((each) => ({ ...each, disturbed: true }));
   assert.is(report(bad).results[1]?.verdict, 'unclear');
+  assert.is(report(bad).results[1]?.clear, false);
+  assert.is(report(ROUNDS).results[1]?.clear, true);
 });
 
 test('ours with ours has to reach a share of limit, on two cores', () => {
