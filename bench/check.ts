@@ -84,7 +84,7 @@ function outcomeOf(before: Comparison, now: Comparison, rises: boolean): Finding
   return 'same';
 }
 
-/** The findings for a person, the worst first, and whether the check is passed. */
+/** The findings for a person, the worst first, and whether the check is passed: not where nothing could be compared. */
 export function checkReport(findings: readonly Finding[]): { text: string; passed: boolean } {
   const of = (outcome: Finding['outcome']) => findings.filter((finding) => finding.outcome === outcome);
   const line = ({ name, outcome, committed, measured }: Finding) =>
@@ -94,5 +94,7 @@ export function checkReport(findings: readonly Finding[]): { text: string; passe
     `${findings.length} ratios: ${worse.length} worse, ${of('better').length} better, ${of('same').length} the same, ` +
     `${of('not comparable').length} not comparable`;
   const lines = [...worse, ...of('better'), ...of('not comparable')].map(line);
-  return { text: [...lines, summary].join('\n'), passed: worse.length === 0 };
+  const isEmpty = of('not comparable').length === findings.length;
+  const text = [...lines, summary, ...(isEmpty ? ['nothing could be compared'] : [])].join('\n');
+  return { text, passed: worse.length === 0 && !isEmpty };
 }

@@ -78,7 +78,7 @@ function check(outcome: Outcome): number {
   const findings = checkAgainst(committed(), outcome.results);
   const { text, passed } = checkReport(findings);
   process.stdout.write(`${terminalReport(mergeReport(outcome, undefined))}\n${text}\n`);
-  return passed && findings.length > 0 ? 0 : 1;
+  return passed ? 0 : 1;
 }
 
 /** Writes everything anew from the results that are there. */

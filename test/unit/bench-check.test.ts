@@ -69,11 +69,14 @@ test('runs that say nothing are not compared: too few rounds, too far apart, ano
   assert.equal(outcomes(NARROW, [1, 1, 1]), ['not comparable']);
   assert.equal(outcomes(NARROW, [0.5, 0.6, 0.9, 1.2, 1.3]), ['not comparable']);
   assert.equal(outcomes(NARROW, [1, 1, 1, 1, 1], { placement: 'distant-cores' }), ['not comparable']);
-  assert.ok(checkReport(check(ratios(NARROW), ratios([1, 1, 1]))).passed);
+  const { text, passed } = checkReport(check(ratios(NARROW), ratios([1, 1, 1])));
+  assert.is(passed, false, 'a check that could compare nothing is not passed');
+  assert.match(text, 'nothing could be compared');
 });
 
 test('what only one of the two runs measured is not compared', () => {
   assert.equal(outcomes(NARROW, NARROW, { path: 'other' }), []);
+  assert.is(checkReport([]).passed, false);
 });
 
 test('of latencies less is better', () => {
