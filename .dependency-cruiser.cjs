@@ -55,6 +55,8 @@ const compositionRoots = ['driver/index.ts', 'driver/open.ts', 'driver/thread.ts
 
 /** Programs over the public interface: they import the package by its name, which resolves to its compiled entry. */
 const packageUsers = ['examples', 'bench'];
+/** But for what measures each layer by itself. */
+const layerUsers = { 'bench/layers': ['driver/spec', 'driver/memory', 'driver/ring', 'native'] };
 
 const literal = (path) => path.replace(/[.]/g, '\\.');
 const inside = (path) => (path.endsWith('.ts') ? `^${literal(path)}$` : `^${literal(path)}/`);
@@ -73,14 +75,23 @@ const userRules = packageUsers.map((folder) => ({
   name: `${folder}-imports`,
   comment: `${folder} may import its own files and the package by its name, virtio-pmd`,
   severity: 'error',
-  from: { path: inside(folder) },
+  from: { path: inside(folder), pathNot: Object.keys(layerUsers).map(inside) },
   to: { path: ours, pathNot: [inside(folder), '^dist/driver/(index|thread)\\.(js|d\\.ts)$'] },
+}));
+
+const layerRules = Object.entries(layerUsers).map(([folder, layers]) => ({
+  name: `${folder.replace('/', '-')}-imports`,
+  comment: `${folder} may import what the rest of bench may, and ${listed(layers)}`,
+  severity: 'error',
+  from: { path: inside(folder) },
+  to: { path: ours, pathNot: [inside('bench'), '^dist/driver/(index|thread)\\.(js|d\\.ts)$', ...layers.map(inside)] },
 }));
 
 module.exports = {
   forbidden: [
     ...tableRules,
     ...userRules,
+    ...layerRules,
     {
       name: 'free-for-all-imports',
       comment: `${listed(freeForAll)} import nothing but each other`,

@@ -2,6 +2,7 @@
 
 import { ErrorCode, VirtioError } from 'virtio-pmd';
 import type { Cores } from './cores.js';
+import { meanBytes } from './frames.js';
 import { Limit } from './limit.js';
 import { Pairing, type PairingName, type PairingOptions, processesOf } from './pairing.js';
 import { type Placement, placementOf } from './regime.js';
@@ -54,7 +55,7 @@ export class Contenders {
         const pairing = await orReason(name, skipped, () => Pairing.start(name, options));
         if (pairing !== undefined) pairings.push(pairing);
       }
-      const limit = await orReason('limit', skipped, () => Limit.start(options.size, options.cores));
+      const limit = await orReason('limit', skipped, () => Limit.start(meanBytes(options.size), options.cores));
       return new Contenders(pairings, limit, skipped);
     } catch (error) {
       for (const pairing of pairings.reverse()) await pairing.close();
@@ -70,7 +71,7 @@ export class Contenders {
 }
 
 /** What `start` gives, or undefined and the reason noted when this machine or build cannot. */
-async function orReason<T>(what: string, skipped: Skipped[], start: () => Promise<T>): Promise<T | undefined> {
+export async function orReason<T>(what: string, skipped: Skipped[], start: () => Promise<T>): Promise<T | undefined> {
   try {
     return await start();
   } catch (error) {

@@ -3,14 +3,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { ErrorCode, VirtioError } from 'virtio-pmd';
-import { type EndOptions, type GuestEnd, type HostEnd, RING_SIZE } from './ends.js';
+import type { CountingHostEnd, EndOptions, GuestEnd } from './ends.js';
+import type { FrameRun } from './frames.js';
 import { VIRTIO_LOG, virtioUserArguments, WIDE_VECTORS } from './paths.js';
 import { Testpmd, type TestpmdOptions } from './testpmd.js';
 
 const CONNECT_MS = 15_000;
-/** Bursts of the first frames: 32 bursts of 32 are the 1024 that the rings hold. */
-const FIRST_BURSTS = RING_SIZE / 32;
-export const PARAMETERS = ['--nb-cores=1', `--txd=${RING_SIZE}`, `--rxd=${RING_SIZE}`];
+/** One forwarding core, which polls every queue. The first frames of a mix are sent in several starts: nothing is flushed. */
+export const parametersOf = ({ ringSize, queues, burst }: EndOptions): string[] => [
+  '--nb-cores=1',
+  ...[`--txd=${ringSize}`, `--rxd=${ringSize}`, `--burst=${burst}`],
+  ...(queues > 1 ? [`--rxq=${queues}`, `--txq=${queues}`] : []),
+  '--no-flush-rx',
+];
 export const lcoresOf = ({ cores }: EndOptions) => `${cores.guest},${cores.host}`;
 
 export abstract class DpdkEnd {
@@ -40,6 +45,16 @@ export abstract class DpdkEnd {
     return this.testpmd.close();
   }
 
+  /** Starts to forward, with these frames of its own first. */
+  protected async startWith(frames: readonly FrameRun[]): Promise<void> {
+    if (frames.length === 0) await this.testpmd.command('start');
+    for (const [index, { bytes, bursts }] of frames.entries()) {
+      if (index > 0) await this.testpmd.command('stop');
+      await this.testpmd.command(`set txpkts ${bytes}`);
+      await this.testpmd.command(`start tx_first ${bursts}`);
+    }
+  }
+
   /** Of all ports; testpmd's own figure between two looks at its counters: it takes the time where it takes the counters. */
   protected async receiveRate(milliseconds: number): Promise<number> {
     await this.testpmd.portStats();
@@ -50,16 +65,16 @@ export abstract class DpdkEnd {
 }
 
 /** `net_vhost`, listening. */
-export class DpdkHost extends DpdkEnd implements HostEnd {
-  readonly #size: number;
+export class DpdkHost extends DpdkEnd implements CountingHostEnd {
+  readonly #frames: readonly FrameRun[];
 
-  private constructor(testpmd: Testpmd, size: number) {
+  private constructor(testpmd: Testpmd, frames: readonly FrameRun[]) {
     super(testpmd);
-    this.#size = size;
+    this.#frames = frames;
   }
 
   static async start(options: EndOptions): Promise<DpdkHost> {
-    const vdev = `net_vhost0,iface=${options.socket},queues=1,client=0`;
+    const vdev = `net_vhost0,iface=${options.socket},queues=${options.queues},client=0`;
     const testpmd = await startChecked(
       {
         name: options.name,
@@ -67,11 +82,11 @@ export class DpdkHost extends DpdkEnd implements HostEnd {
         lcores: lcoresOf(options),
         mainLcore: options.cores.guest,
         vdevs: [vdev],
-        parameters: PARAMETERS,
+        parameters: parametersOf(options),
       },
       () => {},
     );
-    return new DpdkHost(testpmd, options.size);
+    return new DpdkHost(testpmd, options.frames);
   }
 
   async connected(): Promise<bigint> {
@@ -82,12 +97,19 @@ export class DpdkHost extends DpdkEnd implements HostEnd {
 
   async begin(): Promise<void> {
     await this.testpmd.command('set fwd mac');
-    await this.testpmd.command(`set txpkts ${this.#size}`);
-    await this.testpmd.command(`start tx_first ${FIRST_BURSTS}`);
+    await this.startWith(this.#frames);
   }
 
   rate(milliseconds: number): Promise<number> {
     return this.receiveRate(milliseconds);
+  }
+
+  /** What comes back over the next `milliseconds`. */
+  async received(milliseconds: number): Promise<{ packets: number; bytes: number }> {
+    const [before] = await this.testpmd.portStats();
+    await sleep(milliseconds);
+    const [after] = await this.testpmd.portStats();
+    return { packets: after!.rxPackets - before!.rxPackets, bytes: after!.rxBytes - before!.rxBytes };
   }
 }
 
@@ -95,7 +117,7 @@ export class DpdkHost extends DpdkEnd implements HostEnd {
 export class DpdkGuest extends DpdkEnd implements GuestEnd {
   static async start(options: EndOptions): Promise<DpdkGuest> {
     const device = { mac: '00:01:02:03:04:05', socket: options.socket };
-    return new DpdkGuest(await startVirtioUser(options, [device], PARAMETERS));
+    return new DpdkGuest(await startVirtioUser(options, [device], parametersOf(options)));
   }
 
   async begin(): Promise<void> {
@@ -119,7 +141,7 @@ export function startVirtioUser(
       mainLcore: options.cores.host,
       vdevs: devices.map(
         ({ mac, socket }, index) =>
-          `net_virtio_user${index},mac=${mac},path=${socket},queues=1,queue_size=${RING_SIZE},${virtioUserArguments(path)}`,
+          `net_virtio_user${index},mac=${mac},path=${socket},queues=${options.queues},queue_size=${options.ringSize},${virtioUserArguments(path)}`,
       ),
       eal: [...VIRTIO_LOG, ...(path.vectorized && path.packed ? WIDE_VECTORS : [])],
       parameters,

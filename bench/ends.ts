@@ -1,24 +1,21 @@
 /** What the two ends of a pairing have in common, whoever wrote them. */
 
 import type { Cores } from './cores.js';
-import type { RingPath } from './paths.js';
+import type { FrameRun } from './frames.js';
+import type { Scenario } from './scenario.js';
 import type { TestpmdMemory } from './testpmd.js';
-
-/** Entries of every ring, and frames in flight: as in DPDK's own loop-back plan. */
-export const RING_SIZE = 1024;
 
 /** The sockets of a host's side with two ports. */
 export const socketsOf = (socket: string): readonly string[] => [`${socket}-0`, `${socket}-1`];
 
 /** What an end is started with. */
-export interface EndOptions {
+export interface EndOptions extends Omit<Scenario, 'size'> {
   /** How messages call the process. */
   readonly name: string;
   /** The vhost-user socket: the host's side listens on it. */
   readonly socket: string;
-  readonly path: RingPath;
-  /** Length of the frames in bytes, without the checksum at their end. */
-  readonly size: number;
+  /** What the host's side sends first, on each queue; none where it only sends back what comes. */
+  readonly frames: readonly FrameRun[];
   readonly cores: Cores;
   /** Whether the other end is DPDK's. */
   readonly facesDpdk: boolean;
@@ -44,8 +41,12 @@ export interface GuestEnd extends End {
 export interface HostEnd extends End {
   /** Resolves when a driver is connected and ready; to the features it negotiated. */
   connected(): Promise<bigint>;
-  /** Sends the first frames, 1024 of them, and forwards from then on. */
+  /** Sends the first frames, where there are any, and forwards from then on. */
   begin(): Promise<void>;
+}
+
+/** A host's side that counts what comes back to it. */
+export interface CountingHostEnd extends HostEnd {
   /** Packets a second received from the guest's side over the next `milliseconds`, by the process's own clock. */
   rate(milliseconds: number): Promise<number>;
 }

@@ -1,20 +1,16 @@
 /** The program that tells what the machine itself can do: limit.cc, compiled for one frame size. */
 
-import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 
-import { ErrorCode, VirtioError } from 'virtio-pmd';
+import { compile } from './compile.js';
 import type { Cores } from './cores.js';
 import { PeerProcess } from './peer-process.js';
 import { takenByOthers } from './processor-time.js';
-import { projectRoot } from './project-root.js';
 import type { Probe } from './regime.js';
 import type { Contender, Turn, TurnTimes } from './turn.js';
 
-const COMPILE_MS = 60_000;
 const ANSWER_MS = 5000;
 
 /** One limit program; idle except while it is asked for something. */
@@ -37,7 +33,7 @@ export class Limit implements Contender {
     const folder = await mkdtemp(join(tmpdir(), 'limit-'));
     try {
       const program = join(folder, 'limit');
-      await compile(size, program);
+      await compile('limit.cc', [`-DFRAME_BYTES=${size}`, '-pthread'], program);
       const command = [program, String(cores.host), String(cores.guest)];
       return new Limit(await PeerProcess.spawn(command, { name: `limit ${size}` }), folder);
     } catch (error) {
@@ -72,19 +68,5 @@ export class Limit implements Contender {
     this.#process.writeLine(line);
     const { text } = await this.#process.waitForOutput(/\{.*\}\n/, from, timeoutMs, `an answer to '${line}'`);
     return JSON.parse(text);
-  }
-}
-
-async function compile(size: number, program: string): Promise<void> {
-  const source = join(projectRoot, 'bench', 'limit.cc');
-  const args = ['-O2', '-std=c++17', '-pthread', `-DFRAME_BYTES=${size}`, '-o', program, source];
-  try {
-    await promisify(execFile)('g++', args, { timeout: COMPILE_MS });
-  } catch (cause) {
-    const { code, stderr = '' } = cause as { code?: unknown; stderr?: string };
-    if (code === 'ENOENT') {
-      throw new VirtioError(ErrorCode.NOT_FOUND, 'g++ is not installed', { advice: 'apt-get install g++', cause });
-    }
-    throw new VirtioError(ErrorCode.UNSUPPORTED, `limit.cc does not compile: ${stderr.split('\n')[0]}`, { cause });
   }
 }

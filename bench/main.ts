@@ -1,16 +1,16 @@
-/** `npm run bench`: measures, prints a table, and writes JSON, Markdown and a plot into bench/results. */
+/** `npm run bench`: measures, prints tables, and writes JSON, Markdown and pictures into bench/results. */
 
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { writeFile } from 'node:fs/promises';
+import { relative } from 'node:path';
 
-import { VirtioError } from 'virtio-pmd';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
+import { checkAgainst, checkReport } from './check.js';
 import { type BenchOptions, CommanderError, parseOptions, usageStatus } from './options.js';
-import { plotReport } from './plot.js';
 import { Progress } from './progress.js';
-import { projectRoot } from './project-root.js';
-import type { Report } from './results.js';
+import { mergeReport, type Outcome, type Report } from './report.js';
+import { jsonReport, readReport, writeReadme, writeReport } from './report-files.js';
 import { runBench } from './run.js';
-import { markdownReport, terminalReport } from './table.js';
+import { terminalReport } from './table.js';
 
 const INTERRUPTED = 130;
 
@@ -23,8 +23,7 @@ async function main(): Promise<number> {
     throw error;
   }
   const interrupt = new AbortController();
-  const turns = options.paths.length * options.sizes.length * options.starts * options.rounds;
-  const progress = new Progress(turns * (options.pairings.length + 1));
+  const progress = new Progress();
   const onInterrupt = () => {
     if (interrupt.signal.aborted) process.exit(INTERRUPTED);
     interrupt.abort();
@@ -32,11 +31,11 @@ async function main(): Promise<number> {
   };
   process.on('SIGINT', onInterrupt).on('SIGTERM', onInterrupt);
   try {
-    const report = await runBench(options, progress, interrupt.signal);
+    if (options.render) return await render();
+    if (options.check) committed();
+    const outcome = await runBench(options, progress, interrupt.signal);
     progress.stop();
-    const files = await writeReport(report, options.json);
-    process.stdout.write(`${terminalReport(report)}\nwritten: ${files.join(', ')}\n`);
-    return report.results.length > 0 ? 0 : 1;
+    return options.check ? check(outcome) : await report(outcome, options);
   } catch (error) {
     progress.stop();
     if (interrupt.signal.aborted) return INTERRUPTED;
@@ -46,19 +45,53 @@ async function main(): Promise<number> {
   }
 }
 
-/** Writes the report in every form; returns the files. */
-async function writeReport(report: Report, json: string | undefined): Promise<string[]> {
-  const folder = join(projectRoot, 'bench', 'results');
-  await mkdir(folder, { recursive: true });
-  const text = `${JSON.stringify(report, undefined, 2)}\n`;
-  const files: [string, string][] = [
-    [join(folder, 'bench.json'), text],
-    [join(folder, 'bench.md'), markdownReport(report)],
-    [join(folder, 'bench.svg'), await plotReport(report)],
-    ...(json === undefined ? [] : [[json, text] as [string, string]]),
-  ];
-  for (const [file, content] of files) await writeFile(file, content);
-  return files.map(([file]) => relative(process.cwd(), file));
+/** Writes and prints what was measured. A run of the matrix without a single figure has failed. */
+async function report(outcome: Outcome, { json, out }: BenchOptions): Promise<number> {
+  const files = await writeAll(mergeReport(outcome, readReport(out)), out);
+  const ofRun = mergeReport(outcome, undefined);
+  if (json !== undefined) {
+    await writeFile(json, jsonReport(ofRun));
+    files.push(json);
+  }
+  process.stdout.write(`${terminalReport(ofRun)}\n${writtenLine(files)}`);
+  return outcome.measured.rates !== undefined && ofRun.results.length === 0 ? 1 : 0;
+}
+
+/** Into a folder, or into bench/results and the README. */
+async function writeAll(whole: Report, out: string | undefined): Promise<string[]> {
+  if (out !== undefined) return writeReport(whole, out);
+  const files = await writeReport(whole);
+  try {
+    return [...files, await writeReadme(whole)];
+  } catch (error) {
+    if (!(error instanceof VirtioError)) throw error;
+    process.stderr.write(`bench: the README stays as it is: ${error.toLine()}\n`);
+    return files;
+  }
+}
+
+const writtenLine = (files: readonly string[]): string =>
+  `written: ${files.map((file) => relative(process.cwd(), file)).join(', ')}\n`;
+
+/** Compares what was measured with what is committed. */
+function check(outcome: Outcome): number {
+  const findings = checkAgainst(committed(), outcome.results);
+  const { text, passed } = checkReport(findings);
+  process.stdout.write(`${terminalReport(mergeReport(outcome, undefined))}\n${text}\n`);
+  return passed ? 0 : 1;
+}
+
+/** Writes everything anew from the results that are there. */
+async function render(): Promise<number> {
+  process.stdout.write(writtenLine(await writeAll(committed(), undefined)));
+  return 0;
+}
+
+/** The results that are in bench/results. */
+function committed(): Report {
+  const found = readReport();
+  if (found !== undefined) return found;
+  throw new VirtioError(ErrorCode.NOT_FOUND, 'there are no results in bench/results', { advice: 'npm run bench' });
 }
 
 process.exitCode = await main();

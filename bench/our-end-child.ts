@@ -4,14 +4,19 @@ import { createInterface } from 'node:readline';
 
 import { VirtioError } from 'virtio-pmd';
 
+import type { TrialPlan } from './meter/trial.js';
 import type { OurEndAnswer, OurEndOptions } from './our-ends.js';
 
-/** What a side does. */
+type TrialOutcome = Omit<Extract<OurEndAnswer, { type: 'trial' }>, 'type'>;
+
+/** What a side does, and what it can be asked for. */
 export interface OurEndRole {
   /** Begins the traffic. */
   begin(): void | Promise<void>;
   /** Packets received so far. */
-  packets(): number;
+  packets?(): number;
+  /** Runs a trial; resolves to its outcome. */
+  trial?(plan: TrialPlan): Promise<TrialOutcome>;
   close(): Promise<void>;
 }
 
@@ -42,6 +47,8 @@ async function obey(role: OurEndRole, command: string): Promise<void> {
     await role.begin();
     answer({ type: 'begun' });
   } else if (command === 'counters') {
-    answer({ type: 'counters', packets: role.packets(), nanoseconds: Number(process.hrtime.bigint()) });
+    answer({ type: 'counters', packets: role.packets?.() ?? 0, nanoseconds: Number(process.hrtime.bigint()) });
+  } else if (role.trial !== undefined) {
+    answer({ type: 'trial', ...(await role.trial((JSON.parse(command) as { trial: TrialPlan }).trial)) });
   }
 }

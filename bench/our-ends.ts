@@ -3,25 +3,26 @@
 import { join } from 'node:path';
 
 import { ErrorCode, VirtioError } from 'virtio-pmd';
-import type { EndOptions, GuestEnd, HostEnd } from './ends.js';
+import type { CountingHostEnd, EndOptions, GuestEnd } from './ends.js';
+import type { TrialCounts, TrialPlan } from './meter/trial.js';
 import { PeerProcess } from './peer-process.js';
 import { projectRoot } from './project-root.js';
 
 const START_MS = 15_000;
+/** More for each connection beyond the first. */
+const START_MS_PER_CONNECTION = 100;
 const ANSWER_MS = 5000;
 
 /** What the child is told on its command line, as JSON. */
-export interface OurEndOptions {
-  readonly socket: string;
-  readonly size: number;
+export interface OurEndOptions
+  extends Pick<EndOptions, 'socket' | 'frames' | 'queues' | 'ringSize' | 'burst' | 'connections' | 'facesDpdk'> {
   /** Processor of the forwarding worker. */
   readonly core: number;
-  readonly ringSize: number;
+  /** Packets are spread over so many MiB; null is what the port takes by itself. */
+  readonly guestMemory: number | null;
   readonly packed: boolean;
   readonly mergeable: boolean;
   readonly inOrder: boolean;
-  /** The other end is DPDK's: headers are kept as its driver keeps them. */
-  readonly facesDpdk: boolean;
 }
 
 /** What the child answers, one line each. */
@@ -34,21 +35,29 @@ export type OurEndAnswer =
   | { readonly type: 'begun' }
   /** What it received since it began, when that was looked at, and since when by the same clock. */
   | { readonly type: 'counters'; readonly packets: number; readonly nanoseconds: number }
+  /** The outcome of a trial, with its latencies (`encodeHistogram`). A meter's only. */
+  | { readonly type: 'trial'; readonly counts: TrialCounts; readonly histogram: string }
   | { readonly type: 'error'; readonly line: string };
 
-abstract class OurEnd {
+/** One of our processes. */
+export abstract class OurEnd {
   readonly #process: PeerProcess;
   /** Output before this was answered for. */
   #read = 0;
+  /** How long it may take to be ready, and again to begin. */
+  #startMs = START_MS;
 
   protected constructor(process: PeerProcess) {
     this.#process = process;
   }
 
   protected static async spawn(program: string, options: EndOptions, core: number): Promise<PeerProcess> {
-    const { socket, size, facesDpdk } = options;
+    const { socket, frames, queues, ringSize, burst, connections, facesDpdk } = options;
     const { packed, mergeable, inOrder } = options.path;
-    const childOptions: OurEndOptions = { socket, size, core, ringSize: 1024, packed, mergeable, inOrder, facesDpdk };
+    const childOptions: OurEndOptions = {
+      ...{ socket, frames, queues, ringSize, burst, connections, facesDpdk },
+      ...{ core, packed, mergeable, inOrder, guestMemory: options.guestMemory ?? null },
+    };
     const file = join(projectRoot, 'dist', 'bench', program);
     return PeerProcess.spawn([process.execPath, file, JSON.stringify(childOptions)], { name: options.name });
   }
@@ -73,8 +82,24 @@ abstract class OurEnd {
     await this.#process.end();
   }
 
-  protected tell(command: 'begin' | 'counters'): void {
-    this.#process.writeLine(command);
+  /** Resolves to this when the process says that it is ready; else it is closed. */
+  protected async whenReady({ connections }: EndOptions): Promise<this> {
+    this.#startMs += (connections - 1) * START_MS_PER_CONNECTION;
+    try {
+      await this.answer('ready', this.#startMs);
+      return this;
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  protected async begun(): Promise<void> {
+    await this.answer('begun', this.#startMs);
+  }
+
+  protected tell(command: 'begin' | 'counters' | { readonly trial: TrialPlan }): void {
+    this.#process.writeLine(typeof command === 'string' ? command : JSON.stringify(command));
   }
 
   /** The next answer, which must be of this type. */
@@ -92,7 +117,7 @@ abstract class OurEnd {
 }
 
 /** The bundled back-end, listening. */
-export class OurHost extends OurEnd implements HostEnd {
+export class OurHost extends OurEnd implements CountingHostEnd {
   static start(options: EndOptions): Promise<OurHost> {
     return OurHost.#run('our-host.js', options);
   }
@@ -103,8 +128,7 @@ export class OurHost extends OurEnd implements HostEnd {
   }
 
   static async #run(program: string, options: EndOptions): Promise<OurHost> {
-    const host = new OurHost(await OurEnd.spawn(program, options, options.cores.host));
-    return ready(host, () => host.answer('ready', START_MS));
+    return new OurHost(await OurEnd.spawn(program, options, options.cores.host)).whenReady(options);
   }
 
   async connected(): Promise<bigint> {
@@ -113,7 +137,7 @@ export class OurHost extends OurEnd implements HostEnd {
 
   async begin(): Promise<void> {
     this.tell('begin');
-    await this.answer('begun');
+    await this.begun();
   }
 
   async rate(milliseconds: number): Promise<number> {
@@ -132,23 +156,11 @@ export class OurHost extends OurEnd implements HostEnd {
 /** Our driver as vhost-user front-end, connecting. */
 export class OurGuest extends OurEnd implements GuestEnd {
   static async start(options: EndOptions): Promise<OurGuest> {
-    const guest = new OurGuest(await OurEnd.spawn('our-guest.js', options, options.cores.guest));
-    return ready(guest, () => guest.answer('ready', START_MS));
+    return new OurGuest(await OurEnd.spawn('our-guest.js', options, options.cores.guest)).whenReady(options);
   }
 
   async begin(): Promise<void> {
     this.tell('begin');
-    await this.answer('begun');
-  }
-}
-
-/** `end` when it says that it is ready; else it is closed. */
-async function ready<T extends OurEnd>(end: T, wait: () => Promise<unknown>): Promise<T> {
-  try {
-    await wait();
-    return end;
-  } catch (error) {
-    await end.close();
-    throw error;
+    await this.begun();
   }
 }

@@ -1,22 +1,37 @@
-/** The loop of our end on the guest's side: what testpmd's `mac` mode does. */
+/** The loop of our end on the guest's side: what testpmd's `mac` mode does, on every queue of every port. */
 
 import { type LaunchContext, macForward } from 'virtio-pmd/thread';
+
+export interface GuestWorkerData {
+  /** Of each port. */
+  readonly macAddresses: readonly (readonly number[])[];
+  readonly queues: number;
+  readonly burst: number;
+}
 
 /** Where testpmd sends packets to when it is told nothing else. */
 const PEER = [0x02, 0, 0, 0, 0, 0];
 
-export function run({ port, stop, data, emit }: LaunchContext): void {
-  const { macAddress } = data as { macAddress: readonly number[] };
-  const rx = port.rxQueue(0);
-  const tx = port.txQueue(0);
-  const burst = port.burst(32);
+export function run({ ports, stop, data, emit }: LaunchContext): void {
+  const { macAddresses, queues, burst: capacity } = data as GuestWorkerData;
+  const ways = ports.flatMap((port, number) =>
+    Array.from({ length: queues }, (_, pair) => ({
+      rx: port.rxQueue(pair),
+      tx: port.txQueue(pair),
+      burst: port.burst(capacity),
+      macAddress: macAddresses[number]!,
+    })),
+  );
   // The first call gives the device its buffers: what is sent to us before would be lost.
-  rx.receive(burst);
+  for (const { rx, burst } of ways) rx.receive(burst);
   emit('polling');
   while (!stop.requested) {
-    if (rx.receive(burst) === 0 && burst.count === 0) continue;
-    macForward(burst, macAddress, PEER);
-    tx.send(burst);
+    for (let index = 0; index < ways.length; index++) {
+      const { rx, tx, burst, macAddress } = ways[index]!;
+      if (rx.receive(burst) === 0 && burst.count === 0) continue;
+      macForward(burst, macAddress, PEER);
+      tx.send(burst);
+    }
   }
-  burst.free();
+  for (const { burst } of ways) burst.free();
 }

@@ -1,24 +1,20 @@
 /** A host's side and a guest's side that send frames round between them, frozen except in their turns. */
 
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { DpdkGuest, DpdkHost } from './dpdk-ends.js';
-import { type EndOptions, type GuestEnd, type HostEnd, socketsOf } from './ends.js';
+import { type EndKinds, EndPair, type EndPairOptions } from './end-pair.js';
+import type { CountingHostEnd, EndOptions, GuestEnd } from './ends.js';
+import { firstFrames } from './frames.js';
 import { OurGuest, OurHost } from './our-ends.js';
-import { featureMismatch } from './paths.js';
 import { processorTime, takenByOthers } from './processor-time.js';
+import type { Scenario } from './scenario.js';
 import { TwoPortDpdkHost, TwoPortGuest } from './switch-ends.js';
 import type { Contender, Turn, TurnTimes } from './turn.js';
 
 /** Who is on the driver's side, and who on the host's. */
-interface PairingKind {
-  readonly guest: { start(options: EndOptions): Promise<GuestEnd> };
-  readonly host: { start(options: EndOptions): Promise<HostEnd> };
-  /** Processes of DPDK among them. */
-  readonly dpdk: { readonly guest: boolean; readonly host: boolean };
+interface PairingKind extends EndKinds<CountingHostEnd, GuestEnd> {
   /** The pairing that it is compared with: DPDK's own doing of the same. */
   readonly base: string;
 }
@@ -59,23 +55,16 @@ export function processesOf(name: PairingName): { readonly dpdk: number; readonl
 const FIRST_TRAFFIC_MS = 200;
 const FIRST_TRAFFIC_TRIES = 10;
 
-export type PairingOptions = Omit<EndOptions, 'name' | 'socket' | 'facesDpdk'> & {
-  /** Where the pairing's socket goes. */
-  readonly folder: string;
-};
+export type PairingOptions = Scenario & Pick<EndPairOptions, 'cores' | 'memory' | 'folder'>;
 
 /** One running pairing. */
 export class Pairing implements Contender {
   readonly name: PairingName;
-  readonly #host: HostEnd;
-  readonly #guest: GuestEnd;
-  readonly #socket: string;
+  readonly #ends: EndPair<CountingHostEnd>;
 
-  private constructor(name: PairingName, host: HostEnd, guest: GuestEnd, socket: string) {
+  private constructor(name: PairingName, ends: EndPair<CountingHostEnd>) {
     this.name = name;
-    this.#host = host;
-    this.#guest = guest;
-    this.#socket = socket;
+    this.#ends = ends;
   }
 
   /**
@@ -84,70 +73,46 @@ export class Pairing implements Contender {
    * @throws VirtioError of whichever end failed; UNSUPPORTED when another path was taken; TIMEOUT when nothing moves.
    */
   static async start(name: PairingName, options: PairingOptions): Promise<Pairing> {
+    const { size, ringSize, burst } = options;
     const kind: PairingKind = KINDS[name];
-    const socket = join(options.folder, `${name}.sock`);
-    const end = { ...options, socket };
-    const host = await kind.host.start({ ...end, name: `${name}-host`, facesDpdk: kind.dpdk.guest });
-    let guest: GuestEnd | undefined;
+    const ends = await EndPair.start(name, kind, { ...options, frames: firstFrames(size, ringSize, burst) });
     try {
-      guest = await kind.guest.start({ ...end, name: `${name}-guest`, facesDpdk: kind.dpdk.host });
-      const pairing = new Pairing(name, host, guest, socket);
-      await pairing.#begin(options);
+      const pairing = new Pairing(name, ends);
+      await pairing.#awaitTraffic();
+      ends.freeze();
       return pairing;
     } catch (error) {
-      await guest?.close();
-      await host.close();
+      await ends.close();
       throw error;
     }
   }
 
   async turn({ settleMs, measureMs }: TurnTimes): Promise<Turn> {
-    const pids = [this.#guest.pid, this.#host.pid];
-    this.#guest.thaw();
-    this.#host.thaw();
+    const { pids } = this.#ends;
+    this.#ends.thaw();
     try {
       await sleep(settleMs);
       const start = process.hrtime.bigint();
       const used = processorTime(pids);
-      const rate = await this.#host.rate(measureMs);
+      const rate = await this.#ends.host.rate(measureMs);
       const elapsed = Number(process.hrtime.bigint() - start);
       return { rate, taken: takenByOthers(elapsed, processorTime(pids) - used, pids.length) };
     } finally {
-      this.#freeze();
+      this.#ends.freeze();
     }
   }
 
-  /** Ends both processes, the driver's first, as a guest goes before its host. Idempotent. */
+  /** Ends both processes. Idempotent. */
   async close(): Promise<void> {
-    // The driver's side asks the host's side to stop its rings, and waits for the answer.
-    this.#host.thaw();
-    await this.#guest.close();
-    await this.#host.close();
-    for (const path of [this.#socket, ...socketsOf(this.#socket)]) await rm(path, { force: true });
-  }
-
-  async #begin({ path }: PairingOptions): Promise<void> {
-    const mismatch = featureMismatch(path, await this.#host.connected());
-    if (mismatch !== '') {
-      throw new VirtioError(ErrorCode.UNSUPPORTED, `${this.name} did not negotiate ${path.name}: ${mismatch}`);
-    }
-    await this.#guest.begin();
-    await this.#host.begin();
-    await this.#awaitTraffic();
-    this.#freeze();
+    await this.#ends.close();
   }
 
   /** Waits until frames go round: on a busy machine the two sides may take a while to meet. */
   async #awaitTraffic(): Promise<void> {
     for (let tries = 0; tries < FIRST_TRAFFIC_TRIES; tries++) {
-      if ((await this.#host.rate(FIRST_TRAFFIC_MS)) > 0) return;
+      if ((await this.#ends.host.rate(FIRST_TRAFFIC_MS)) > 0) return;
     }
-    const said = `the host's side: ${this.#host.lastLines()}; the guest's side: ${this.#guest.lastLines()}`;
-    throw new VirtioError(ErrorCode.TIMEOUT, `${this.name}: no frame comes back (${said})`, { value: 0 });
-  }
-
-  #freeze(): void {
-    this.#guest.freeze();
-    this.#host.freeze();
+    const what = `${this.name}: no frame comes back (${this.#ends.lastLines()})`;
+    throw new VirtioError(ErrorCode.TIMEOUT, what, { value: 0 });
   }
 }

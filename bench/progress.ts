@@ -4,14 +4,13 @@ import { SingleBar } from 'cli-progress';
 
 import type { TurnEvent } from './rounds.js';
 
-/** A bar over all turns that are due, with the last figure beside it. */
+/** A bar over the turns that are due, with the last figure beside it. */
 export class Progress {
   readonly #bar: SingleBar | undefined;
   readonly #start = performance.now();
   #phase = '';
 
-  /** @param turns that are due when none is disturbed. */
-  constructor(turns: number, terminal: NodeJS.WriteStream = process.stderr) {
+  constructor(terminal: NodeJS.WriteStream = process.stderr) {
     if (!terminal.isTTY) return;
     this.#bar = new SingleBar({
       format: '{bar} {value}/{total} turns, {seconds} s  {phase}  {last}',
@@ -19,7 +18,12 @@ export class Progress {
       hideCursor: true,
       clearOnComplete: true,
     });
-    this.#bar.start(turns, 0, { seconds: 0, phase: '', last: '' });
+    this.#bar.start(0, 0, { seconds: 0, phase: '', last: '' });
+  }
+
+  /** Tells of turns that are due when none is disturbed. */
+  expect(turns: number): void {
+    this.#bar?.setTotal(this.#bar.getTotal() + turns);
   }
 
   /** Names what the next turns belong to. */

@@ -1,10 +1,8 @@
 /** Rounds: every contender takes a turn, one after the other, so that what is compared ran within a few seconds. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
-
 import type { Placement } from './regime.js';
 import { countPlacements, type Round } from './round.js';
-import { type Contender, isDisturbed, TURN_TIMES, type Turn } from './turn.js';
+import { type Contender, isDisturbed, leastDisturbed, TURN_TIMES, type Turn } from './turn.js';
 
 export interface RoundsOptions {
   readonly contenders: readonly Contender[];
@@ -17,7 +15,7 @@ export interface RoundsOptions {
   /** No further round is begun after this moment. */
   readonly deadline: number;
   readonly signal: AbortSignal;
-  /** How long to wait after a disturbed turn. Default 0.5 s: what disturbs often takes a second or two. */
+  /** How long to wait after a disturbed turn. */
   readonly waitMs?: number;
   readonly onTurn?: (event: TurnEvent) => void;
 }
@@ -43,7 +41,6 @@ const TRIES_MAX = 3;
 const REPETITIONS_FACTOR = 1;
 /** Rounds begun for each one that is wanted. */
 const ROUNDS_MAX_FACTOR = 4;
-const WAIT_MS = 500;
 
 /**
  * Runs rounds until enough are undisturbed in one placement, or the limits are reached.
@@ -86,30 +83,16 @@ async function runRound(
   let disturbed = false;
   for (const contender of options.contenders) {
     const triesMax = Math.min(TRIES_MAX, 1 + repetitions - dropped);
-    const { tries, best } = await takeTurn(contender, options, triesMax);
+    const { tries, best } = await leastDisturbed(() => contender.turn(TURN_TIMES), {
+      triesMax,
+      signal: options.signal,
+      waitMs: options.waitMs,
+      onTry: (turn, counts) => options.onTurn?.({ name: contender.name, turn, counts }),
+    });
     dropped += tries - 1;
     disturbed ||= isDisturbed(best);
     rates[contender.name] = best.rate;
     if ((await options.probe?.()) !== placement) return { round: undefined, dropped };
   }
   return { round: { placement, rates, disturbed }, dropped };
-}
-
-/** A turn, repeated while it is disturbed; the least disturbed one counts. */
-async function takeTurn(
-  contender: Contender,
-  options: RoundsOptions,
-  triesMax: number,
-): Promise<{ tries: number; best: Turn }> {
-  let best: Turn | undefined;
-  let tries = 0;
-  do {
-    options.signal.throwIfAborted();
-    if (tries > 0) await sleep(options.waitMs ?? WAIT_MS, undefined, { signal: options.signal });
-    const turn = await contender.turn(TURN_TIMES);
-    tries++;
-    if (best === undefined || turn.taken < best.taken) best = turn;
-    options.onTurn?.({ name: contender.name, turn, counts: !isDisturbed(turn) || tries >= triesMax });
-  } while (isDisturbed(best) && tries < triesMax);
-  return { tries, best };
 }

@@ -29,7 +29,7 @@ export function summarize(samples: readonly number[]): Summary {
   return { samples, max, median: median([...samples]), spread: max - Math.min(...samples) };
 }
 
-/** The ratio of two contenders' rates inside each round; undefined when no round has both. */
+/** The ratio of two contenders' figures inside each round; undefined when no round has both. */
 export function summarizeRatio(rounds: readonly Round[], name: string, base: string): RatioSummary | undefined {
   const samples = rounds.flatMap(({ rates }) => {
     const [rate, baseRate] = [rates[name], rates[base]];
@@ -38,6 +38,14 @@ export function summarizeRatio(rounds: readonly Round[], name: string, base: str
   if (samples.length === 0) return undefined;
   const sorted = [...samples].sort((a, b) => a - b);
   return { ...summarize(samples), quartiles: [quantileSorted(sorted, 0.25), quantileSorted(sorted, 0.75)] };
+}
+
+/** The middle half of the samples may lie this far apart, as a share of their median. */
+const QUARTILES_APART_MAX = 0.2;
+
+/** Whether the samples are enough, and near enough to each other, for their median to say something. */
+export function isClear({ samples, median, quartiles: [low, high] }: RatioSummary): boolean {
+  return samples.length >= SAMPLES_MIN && high - low <= QUARTILES_APART_MAX * median;
 }
 
 /** The rounds that are judged, and why these. */

@@ -1,44 +1,47 @@
 /** The ends of a pairing with two ports: a testpmd of two `net_virtio_user` ports, and DPDK's way between them. */
 
-import { DpdkEnd, lcoresOf, PARAMETERS, startChecked, startVirtioUser } from './dpdk-ends.js';
-import { type EndOptions, type GuestEnd, type HostEnd, RING_SIZE, socketsOf } from './ends.js';
+import { DpdkEnd, lcoresOf, parametersOf, startChecked, startVirtioUser } from './dpdk-ends.js';
+import { type CountingHostEnd, type EndOptions, type GuestEnd, socketsOf } from './ends.js';
+import type { FrameRun } from './frames.js';
 
 const macOf = (port: number): string => `02:00:00:00:01:0${port}`;
-/** Each port sends this many bursts of 32 first: together they are what one ring holds. */
-const FIRST_BURSTS = RING_SIZE / 2 / 32;
+/** Each port sends half of the bursts first: together they are what one ring holds. */
+const halved = (frames: readonly FrameRun[]): FrameRun[] =>
+  frames.map(({ bytes, bursts }) => ({ bytes, bursts: Math.ceil(bursts / 2) }));
 const BOTH_READY = /virtio is now ready for processing[\s\S]*virtio is now ready for processing/;
 const CONNECT_MS = 15_000;
 
 /** Two ports of one forwarding core; what one receives it sends back where it came from, by address. */
 export class TwoPortGuest extends DpdkEnd implements GuestEnd {
-  readonly #size: number;
+  readonly #frames: readonly FrameRun[];
 
-  private constructor(testpmd: TwoPortGuest['testpmd'], size: number) {
+  private constructor(testpmd: TwoPortGuest['testpmd'], frames: readonly FrameRun[]) {
     super(testpmd);
-    this.#size = size;
+    this.#frames = halved(frames);
   }
 
   static async start(options: EndOptions): Promise<TwoPortGuest> {
     const devices = socketsOf(options.socket).map((socket, port) => ({ mac: macOf(port), socket }));
     const peers = devices.map((_, port) => `--eth-peer=${port},${macOf(1 - port)}`);
-    const parameters = [...PARAMETERS, '--port-topology=loop', ...peers];
-    return new TwoPortGuest(await startVirtioUser(options, devices, parameters), options.size);
+    const parameters = [...parametersOf(options), '--port-topology=loop', ...peers];
+    return new TwoPortGuest(await startVirtioUser(options, devices, parameters), options.frames);
   }
 
   async begin(): Promise<void> {
     await this.testpmd.command('set fwd macswap');
-    await this.testpmd.command(`set txpkts ${this.#size}`);
-    await this.testpmd.command(`start tx_first ${FIRST_BURSTS}`);
+    await this.startWith(this.#frames);
   }
 }
 
 /** `io` between two `net_vhost` ports: the least that can be done between them, without a look at any packet. */
-export class TwoPortDpdkHost extends DpdkEnd implements HostEnd {
+export class TwoPortDpdkHost extends DpdkEnd implements CountingHostEnd {
   static async start(options: EndOptions): Promise<TwoPortDpdkHost> {
     const { name, memory, cores, socket } = options;
-    const vdevs = socketsOf(socket).map((path, port) => `net_vhost${port},iface=${path},queues=1,client=0`);
-    // The guest's first frames are there before it begins.
-    const parameters = [...PARAMETERS, '--no-flush-rx'];
+    const vdevs = socketsOf(socket).map(
+      (path, port) => `net_vhost${port},iface=${path},queues=${options.queues},client=0`,
+    );
+    // The guest's first frames are there before it begins: nothing is flushed.
+    const parameters = parametersOf(options);
     const testpmd = await startChecked(
       { name, memory, lcores: lcoresOf(options), mainLcore: cores.guest, vdevs, parameters },
       () => {},

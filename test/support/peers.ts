@@ -34,6 +34,7 @@ const PEERS = {
   python3: { package: 'python3', detect: '/usr/bin/python3' },
   scapy: { package: 'python3-scapy', detect: '/usr/lib/python3/dist-packages/scapy/__init__.py' },
   'g++': { package: 'g++', detect: 'g++' },
+  'pkg-config': { package: 'pkg-config', detect: 'pkg-config' },
   kernel: unpacked('linux-image-amd64'),
   uml: unpacked('user-mode-linux'),
   busybox: unpacked('busybox-static'),

@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 
 import { CommanderError, parseOptions, usageStatus } from '../../bench/options.js';
 import { choosePaths, featureMismatch, PATHS, pathTaken, virtioUserArguments } from '../../bench/paths.js';
+import { matrixOf } from '../../bench/scenario.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 
 const test = suite('bench options');
@@ -30,30 +31,54 @@ function statusOf(...args: string[]): number {
   }
 }
 
-test('by itself: every pairing, two paths, 64 and 1518 bytes, at least five rounds', () => {
+test('by itself: every part and pairing, at least five rounds of two starts', () => {
   const options = parseOptions([]);
   assert.equal(options.pairings, ['dpdk-dpdk', 'ours-dpdk', 'dpdk-ours', 'ours-ours', 'switch-dpdk', 'switch-ours']);
-  assert.equal(options.sizes, [64, 1518]);
-  assert.equal(
-    options.paths.map((path) => path.name),
-    ['split_mergeable', 'split_non_mergeable'],
-  );
+  assert.equal(options.parts, [
+    ...['rates', 'latency', 'non-drop', 'growth', 'layers', 'start-up', 'reconnect', 'memory'],
+  ]);
   assert.ok(options.rounds >= 5 && options.starts >= 2);
 });
 
-test('--quick is one path and one start, unless more is asked for', () => {
-  assert.is(parseOptions(['--quick']).paths.length, 1);
-  assert.is(parseOptions(['--quick']).starts, 1);
+test('the matrix by itself has ten paths, every size, one and two queues', () => {
+  const matrix = matrixOf(parseOptions([]));
+  assert.is(new Set(matrix.map(({ path }) => path.name)).size, 10);
+  const sizes = matrix.filter(({ path }) => path.name === 'split_mergeable').map(({ size }) => size);
+  assert.equal([...new Set(sizes)], [64, 128, 256, 512, 1024, 1518, 'imix']);
+  assert.equal([...new Set(matrix.map(({ queues }) => queues))], [1, 2]);
+});
+
+test('--full crosses all of that, and lists are crossed with each other', () => {
+  assert.is(matrixOf(parseOptions(['--full'])).length, 10 * 7 * 2);
+  assert.is(matrixOf(parseOptions(['--path', 'all', '--sizes', '64', '--queues', '1,2'])).length, 20);
+  const [only, ...others] = matrixOf(parseOptions(['--path', 'packed_mergeable', '--sizes', 'imix']));
+  assert.equal([only?.path.name, only?.size, only?.queues, others.length], ['packed_mergeable', 'imix', 1, 0]);
+});
+
+test('--quick is one path, two sizes and one start, without the longest parts, unless more is asked for', () => {
+  const quick = parseOptions(['--quick']);
+  assert.is(matrixOf(quick).length, 2);
+  assert.is(quick.starts, 1);
+  assert.equal(quick.parts, ['rates', 'layers', 'start-up', 'memory']);
+  assert.ok(quick.trialSeconds < parseOptions([]).trialSeconds);
   assert.is(parseOptions(['--quick', '--starts', '2']).starts, 2);
-  assert.is(parseOptions(['--quick', '--path', 'all']).paths.length, 10);
+  assert.is(new Set(matrixOf(parseOptions(['--quick', '--path', 'all'])).map(({ path }) => path.name)).size, 10);
+  assert.equal(parseOptions(['--quick', '--only', 'latency,growth']).parts, ['latency', 'growth']);
 });
 
 test('lists and numbers are read', () => {
-  const options = parseOptions(['--pairings', 'ours-ours,dpdk-ours', '--sizes', '128', '--rounds', '7', '--json', 'x']);
+  const options = parseOptions([
+    ...['--pairings', 'ours-ours,dpdk-ours', '--sizes', '128,imix', '--rounds', '7', '--json', 'x', '--out', 'y'],
+    ...['--trial', '0.5', '--loss', '0.001', '--growth', 'burst,guest-memory'],
+  ]);
   assert.equal(options.pairings, ['ours-ours', 'dpdk-ours']);
-  assert.equal(options.sizes, [128]);
+  assert.equal(options.sizes, [128, 'imix']);
   assert.is(options.rounds, 7);
   assert.is(options.json, 'x');
+  assert.is(options.out, 'y');
+  assert.is(options.trialSeconds, 0.5);
+  assert.is(options.lossMax, 0.001);
+  assert.equal(options.axes, ['burst', 'guest-memory']);
 });
 
 test('wrong usage is status 2, help is 0', () => {
@@ -63,6 +88,10 @@ test('wrong usage is status 2, help is 0', () => {
   assert.is(statusOf('--rounds', '0'), 2);
   assert.is(statusOf('--rounds', '1e1'), 2);
   assert.is(statusOf('--path', 'split'), 2);
+  assert.is(statusOf('--only', 'speed'), 2);
+  assert.is(statusOf('--growth', 'all'), 2);
+  assert.is(statusOf('--trial', '0'), 2);
+  assert.is(statusOf('--loss', '2'), 2);
   assert.is(statusOf('--bogus'), 2);
   assert.is(statusOf('--help'), 0);
 });

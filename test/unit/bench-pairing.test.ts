@@ -9,6 +9,7 @@ import * as assert from 'uvu/assert';
 import { Pairing, type PairingOptions } from '../../bench/pairing.js';
 import { choosePaths } from '../../bench/paths.js';
 import { processorTime } from '../../bench/processor-time.js';
+import { scenario } from '../../bench/scenario.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { skipUnless } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
@@ -16,9 +17,8 @@ import { withFolder } from '../support/temp-folder.js';
 const test = skipUnless(suite('bench pairing'), availableParallelism() >= 2, 'needs two processors');
 
 const optionsFor = (folder: string, path: string): PairingOptions => ({
+  ...scenario({ path: choosePaths(path)[0]! }),
   folder,
-  path: choosePaths(path)[0]!,
-  size: 64,
   cores: { host: 1, guest: 0 },
   memory: 'no-huge',
 });

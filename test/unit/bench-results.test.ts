@@ -3,8 +3,9 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
-import { plotReport } from '../../bench/plot.js';
-import { makeReport, type Report } from '../../bench/results.js';
+import { plotReport } from '../../bench/plots.js';
+import { mergeReport, type Report } from '../../bench/report.js';
+import { limitShareVerdict, ratesOf } from '../../bench/results.js';
 import type { Round } from '../../bench/round.js';
 import { markdownReport, terminalReport } from '../../bench/table.js';
 
@@ -17,30 +18,35 @@ const round = (base: number, ours: number): Round => ({
 });
 
 function report(rounds: readonly Round[]): Report {
-  return makeReport({
-    machine: {
-      processor: 'A processor',
-      processors: 2,
-      memoryGiB: 4,
-      topology: { sameCore: false, samePackage: true },
-      cores: { host: 1, guest: 0 },
-      memory: '2 MiB hugepages',
+  const groups = [{ path: 'split_mergeable', size: 64, queues: 1, rounds }];
+  return mergeReport(
+    {
+      time: '2026-01-02T03:04:05Z',
+      machine: {
+        processor: 'A processor',
+        processors: 2,
+        memoryGiB: 4,
+        topology: { sameCore: false, samePackage: true },
+        cores: { host: 1, guest: 0 },
+        memory: '2 MiB hugepages',
+      },
+      versions: { project: '1.2.3', commit: 'abc', node: 'v20', kernel: '6', dpdk: '22.11' },
+      measured: { rates: { time: '2026-01-02T03:04:05Z', commit: 'abc', seconds: 12, quick: true } },
+      skipped: [{ part: 'rates', what: 'ours-dpdk', why: 'dpdk-testpmd is missing (apt-get install dpdk-dev)' }],
+      results: {
+        ...ratesOf(groups, [{ rounds, droppedTurns: 3, abandonedRounds: 1 }]),
+        startUp: {
+          command: 'npx virtio-pmd loopback',
+          samples: [0.5],
+          median: 0.5,
+          target: 1,
+          verdict: 'met',
+          programMedian: 0.25,
+        },
+      },
     },
-    versions: { project: '1.2.3', commit: 'abc', node: 'v20', kernel: '6', dpdk: '22.11' },
-    startUp: {
-      command: 'npx virtio-pmd loopback',
-      samples: [0.5],
-      median: 0.5,
-      target: 1,
-      verdict: 'met',
-      programMedian: 0.25,
-    },
-    skipped: [{ what: 'ours-dpdk', why: 'dpdk-testpmd is missing (apt-get install dpdk-dev)' }],
-    seconds: 12,
-    droppedTurns: 3,
-    abandonedRounds: 1,
-    groups: [{ path: 'split_mergeable', size: 64, rounds }],
-  });
+    undefined,
+  );
 }
 
 const ROUNDS = [round(16, 24), round(10, 15), round(17, 25.5), round(16, 24), round(16, 24)];
@@ -68,8 +74,8 @@ test('JSON: machine, versions, regime and one result a pairing, path and size', 
   assert.equal({ pairing, path, size, queues }, { pairing: 'ours-ours', path: 'split_mergeable', size: 64, queues: 1 });
   assert.equal(mpps, { samples: [24, 15, 25.5, 24, 24], max: 25.5, median: 24, spread: 10.5 });
   assert.is(ratio, 1.5);
-  assert.is(target, 1.4);
-  assert.is(verdict, 'met');
+  assert.is(target, 1.6);
+  assert.is(verdict, 'not met');
   assert.is(json.results[0]?.ratio, 1);
   assert.is(json.results[0]?.verdict, null);
   assert.equal(json.quality, {
@@ -92,6 +98,48 @@ test('without DPDK there are rates and no ratios', () => {
 test('disturbed rounds decide nothing', () => {
   const bad = ROUNDS.map((each) => ({ ...each, disturbed: true }));
   assert.is(report(bad).results[1]?.verdict, 'unclear');
+  assert.is(report(bad).results[1]?.clear, false);
+  assert.is(report(ROUNDS).results[1]?.clear, true);
+});
+
+test('ours with ours has to reach a share of limit, on two cores', () => {
+  const [, ours] = report(ROUNDS).results;
+  assert.is(ours?.ofLimit, 0.6);
+  assert.is(limitShareVerdict(ours!), 'met');
+  assert.is(limitShareVerdict({ ...ours!, ofLimit: 0.59 }), 'not met');
+  assert.is(limitShareVerdict({ ...ours!, size: 128 }), null);
+  assert.is(limitShareVerdict({ ...ours!, regime: 'two-threads' }), null);
+});
+
+test('a ratio that the spread makes meaningless says so, without a target, too', () => {
+  const wild = [10, 14, 18, 24, 30, 36].map((rate) => ({ ...round(16, rate), size: 64 }));
+  const text = markdownReport({
+    ...report(wild),
+    results: report(wild).results.map((each) => ({ ...each, verdict: null })),
+  });
+  assert.match(text, /\| ours-ours \|.*\| unclear \|/);
+  assert.not.match(markdownReport(report(ROUNDS)), /\| ours-ours \|.*\| unclear \|/);
+});
+
+test('parts of several runs stand beside each other, each with its own time and commit', () => {
+  const first = report(ROUNDS);
+  const memory = {
+    command: 'virtio-pmd loopback',
+    mib: { samples: [90], max: 90, median: 90, spread: 0 },
+    target: 150,
+    verdict: 'met',
+  } as const;
+  const later = { time: '2026-02-03T00:00:00Z', commit: 'def', seconds: 3, quick: false };
+  const outcome = { ...first, results: { memory }, measured: { memory: later }, skipped: [] };
+  const merged = mergeReport(outcome, first);
+  assert.equal(merged.results, first.results);
+  assert.equal(Object.keys(merged.measured), ['rates', 'memory']);
+  assert.is(merged.skipped.length, 1, 'what the matrix lacks is still said');
+  const text = markdownReport(merged);
+  assert.match(text, 'Measured 2026-01-02, abc, in 12 s (--quick).');
+  assert.match(text, 'Measured 2026-02-03, def, in 3 s.');
+  const again = mergeReport({ ...outcome, measured: { rates: later, memory: later } }, first);
+  assert.is(again.skipped.length, 0, 'a part that was measured anew says for itself what it lacks');
 });
 
 test('a run that got no round is still a report', () => {
@@ -103,24 +151,34 @@ test('a run that got no round is still a report', () => {
 
 test('the tables name every pairing, its verdict, what is missing and the start-up', () => {
   for (const text of [terminalReport(report(ROUNDS)), markdownReport(report(ROUNDS))]) {
-    for (const part of ['dpdk-dpdk', 'ours-ours', 'limit', '1.50', '≥ 1.40', 'met', 'two-cores', '2 MiB hugepages']) {
+    for (const part of [
+      'dpdk-dpdk',
+      'ours-ours',
+      'limit',
+      '1.50',
+      '≥ 1.60',
+      'not met',
+      'two-cores',
+      '2 MiB hugepages',
+    ]) {
       assert.ok(text.includes(part), `${part} is in the table`);
     }
     assert.match(text, 'not measured: ours-dpdk: dpdk-testpmd is missing (apt-get install dpdk-dev)');
-    assert.match(text, 'first packet: 0.50 s');
+    assert.match(text, /npx virtio-pmd loopback, s.*0\.50/);
   }
 });
 
 test('the Markdown table has as many cells in each row', () => {
-  const rows = markdownReport(report(ROUNDS))
-    .split('\n')
-    .filter((line) => line.startsWith('|'));
+  const [, section] = markdownReport(report(ROUNDS)).split('\n## ');
+  const rows = section!.split('\n').filter((line) => line.startsWith('|'));
   assert.is(rows.length, 2 + 3);
   assert.is(new Set(rows.map((row) => row.split('|').length)).size, 1);
 });
 
 test('the picture is SVG with a bar and a ratio for each pairing', async () => {
-  const svg = await plotReport(report(ROUNDS));
+  const pictures = await plotReport(report(ROUNDS));
+  assert.equal([...pictures.keys()], ['rates'], 'only what was measured');
+  const svg = pictures.get('rates')!;
   assert.match(svg, /^<svg /);
   for (const part of ['dpdk-dpdk', 'ours-ours', 'limit', '× 1.50', 'split_mergeable, 64 bytes']) {
     assert.ok(svg.includes(part), `${part} is in the picture`);

@@ -3,6 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
+import type { FrameSize } from '../../bench/frames.js';
 import { placementOf, regimeOf } from '../../bench/regime.js';
 import type { Round } from '../../bench/round.js';
 import { judgedRounds, summarize, summarizeRatio } from '../../bench/statistics.js';
@@ -67,12 +68,13 @@ test('placement and regime by what the processors do to each other', () => {
 });
 
 test('the targets of each regime and size', () => {
-  const targets = (size: number, regime: 'two-cores' | 'two-threads') =>
+  const targets = (size: FrameSize, regime: 'two-cores' | 'two-threads') =>
     ['ours-dpdk', 'dpdk-ours', 'ours-ours'].map((pairing) => targetOf(pairing, size, regime));
-  assert.equal(targets(64, 'two-cores'), [0.95, 0.95, 1.4]);
-  assert.equal(targets(64, 'two-threads'), [0.85, 0.75, 1.0]);
-  assert.equal(targets(1518, 'two-cores'), [1.0, 1.0, 1.2]);
-  assert.equal(targets(1518, 'two-threads'), [1.0, 1.0, 1.2]);
+  assert.equal(targets(64, 'two-cores'), [1.0, 1.0, 1.6]);
+  assert.equal(targets(64, 'two-threads'), [0.95, 0.9, 1.2]);
+  assert.equal(targets(1518, 'two-cores'), [1.0, 1.0, 1.0]);
+  assert.equal(targets(1518, 'two-threads'), [1.0, 1.0, 1.0]);
+  assert.equal(targets('imix', 'two-cores'), [1.0, 1.0, 1.0]);
   assert.is(targetOf('dpdk-dpdk', 64, 'two-cores'), undefined);
   assert.is(targetOf('limit', 1518, 'two-cores'), undefined);
   assert.is(targetOf('ours-ours', 512, 'two-cores'), undefined);
@@ -91,6 +93,8 @@ test('verdicts: met at the target, not met below it, unclear where the spread sa
   assert.is(judge(ratios(1, 1, 1, 1), 0.95), 'unclear', 'four samples are too few');
   assert.is(judge(ratios(0.6, 0.8, 1, 1.2, 1.4), 0.95), 'unclear');
   assert.is(judge(ratios(1, 1, 1, 1, 9), 0.95), 'met', 'one outlier does not blur it');
+  assert.is(judge(ratios(2, 2, 2, 2, 2), 2, 'most'), 'met', 'where less is better');
+  assert.is(judge(ratios(2.1, 2.1, 2.1, 2.1, 2.1), 2, 'most'), 'not met');
 });
 
 test.run();

@@ -1,0 +1,16 @@
+/** The control plane of a meter's process: hands trials to the poll thread, and tells what came of them. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { encodeHistogram, histogramOf } from '../latency-histogram.js';
+import type { TrialMemory, TrialPlan } from './trial.js';
+
+const LOOK_MS = 20;
+
+/** Has the poll thread run a trial. This thread sleeps meanwhile: it must not take the processor from the others. */
+export async function runTrial(trials: TrialMemory, plan: TrialPlan) {
+  trials.request(plan);
+  await sleep(plan.seconds * 1000);
+  while (!trials.isFinished) await sleep(LOOK_MS);
+  return { counts: trials.counts, histogram: encodeHistogram(histogramOf(trials.latencies)) };
+}

@@ -1,0 +1,79 @@
+/** Everything that is measured with a meter, alive at once and frozen but for its turns. */
+
+import { orReason } from '../contenders.js';
+import type { Round } from '../round.js';
+import type { Scenario } from '../scenario.js';
+import type { Session } from '../session.js';
+import { TESTPMD_PACKAGE, testpmdIsInstalled } from '../testpmd.js';
+import { isDisturbed } from '../turn.js';
+import { METERED, type MeteredName, MeteredPair, usesDpdk } from './metered-pair.js';
+
+/** Rounds begun for each one that is wanted: one in which the placement changes is given up. */
+const ROUNDS_MAX_FACTOR = 3;
+
+export class MeteredPairs {
+  readonly all: readonly MeteredPair[];
+  readonly #session: Session;
+
+  private constructor(session: Session, all: readonly MeteredPair[]) {
+    this.#session = session;
+    this.all = all;
+  }
+
+  /** Starts what can be had here; what cannot is among the session's `skipped`. */
+  static async start(session: Session, scenario: Scenario): Promise<MeteredPairs> {
+    const { skipped, signal, folder, cores } = session;
+    const all: MeteredPair[] = [];
+    const options = { ...scenario, memory: session.memory(), folder, cores };
+    try {
+      for (const name of METERED) {
+        signal.throwIfAborted();
+        if (usesDpdk(name) && !testpmdIsInstalled()) {
+          skipped.push({ what: name, why: `dpdk-testpmd is missing (apt-get install ${TESTPMD_PACKAGE})` });
+          continue;
+        }
+        const pair = await orReason(name, skipped, () => MeteredPair.start(name, options));
+        if (pair !== undefined) all.push(pair);
+      }
+      return new MeteredPairs(session, all);
+    } catch (error) {
+      for (const pair of all.reverse()) await pair.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Has every pair take a turn, in rounds, and resolves to what the turns gave, a round each.
+   *
+   * @param take one turn of a pair; its figure is what ratios inside a round are made of
+   */
+  async rounds<T extends { readonly taken: number }>(
+    wanted: number,
+    take: (pair: MeteredPair) => Promise<T>,
+    figure: (turn: T) => number,
+  ): Promise<readonly MeteredRound<T>[]> {
+    const { signal, probe } = this.#session;
+    const rounds: MeteredRound<T>[] = [];
+    for (let begun = 0; begun < wanted * ROUNDS_MAX_FACTOR && rounds.length < wanted; begun++) {
+      const placement = await probe?.();
+      const turns = new Map<MeteredName, T>();
+      for (const pair of this.all) {
+        signal.throwIfAborted();
+        turns.set(pair.name, await take(pair));
+      }
+      if ((await probe?.()) !== placement) continue;
+      const rates = Object.fromEntries([...turns].map(([name, turn]) => [name, figure(turn)]));
+      rounds.push({ placement, rates, turns, disturbed: [...turns.values()].some(isDisturbed) });
+    }
+    return rounds;
+  }
+
+  /** Ends everything. Idempotent. */
+  async close(): Promise<void> {
+    for (const pair of [...this.all].reverse()) await pair.close();
+  }
+}
+
+export interface MeteredRound<T> extends Round {
+  readonly turns: ReadonlyMap<MeteredName, T>;
+}

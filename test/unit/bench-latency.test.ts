@@ -1,0 +1,101 @@
+/** Latencies: histograms and what is said of them. */
+
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+
+import { latenciesOf } from '../../bench/latency.js';
+import {
+  bucketsOf,
+  decodeHistogram,
+  encodeHistogram,
+  histogramOf,
+  summaryOf,
+  sumOf,
+} from '../../bench/latency-histogram.js';
+import { peakIn } from '../../bench/memory-used.js';
+import type { MeteredName } from '../../bench/meter/metered-pair.js';
+
+const test = suite('bench latency');
+
+/** 1 to `count` microseconds, in nanoseconds. */
+const rising = (count: number) => Array.from({ length: count }, (_, index) => (index + 1) * 1000);
+
+test('percentiles are microseconds with three digits', () => {
+  const { packets, p50, p99, p999, p9999, max } = summaryOf(histogramOf(rising(10_000)));
+  assert.is(packets, 10_000);
+  const near = (value: number, expected: number) =>
+    assert.ok(Math.abs(value - expected) <= 0.005 * expected, `${value} is about ${expected}`);
+  for (const [value, expected] of [
+    [p50, 5000],
+    [p99, 9900],
+    [p999, 9990],
+    [p9999, 9999],
+    [max, 10_000],
+  ] as const) {
+    near(value, expected);
+  }
+});
+
+test('a histogram is the same after its way to another process, and histograms add up', () => {
+  const histogram = histogramOf([1000, 2000, 1_000_000_000]);
+  const other = decodeHistogram(encodeHistogram(histogram));
+  assert.equal(summaryOf(other), summaryOf(histogram));
+  assert.is(sumOf([histogram, other, histogramOf([5])]).totalCount, 7);
+  assert.is(sumOf([]).totalCount, 0);
+});
+
+test('the longest latency that 32 bits hold is recorded', () => {
+  assert.is(histogramOf([2 ** 32 - 1]).totalCount, 1);
+});
+
+test('buckets hold every packet once, in order, two a doubling, without gaps', () => {
+  const buckets = bucketsOf(histogramOf([1000, 1000, 4000, 64_000]));
+  assert.is(
+    buckets.reduce((sum, { packets }) => sum + packets, 0),
+    4,
+  );
+  assert.is(buckets[0]?.packets, 2);
+  assert.is(buckets.at(-1)?.packets, 1);
+  assert.is(buckets.length, 1 + 2 * Math.log2(64));
+  for (let index = 1; index < buckets.length; index++) {
+    assert.ok(Math.abs(buckets[index]!.upTo / buckets[index - 1]!.upTo - Math.SQRT2) < 0.02);
+  }
+  assert.equal(bucketsOf(histogramOf([])), []);
+});
+
+/** Rounds in which every packet took the same time: DPDK's 10 µs, ours 10 µs times `ratio`. */
+const rounds = (ratio: number, count = 5) =>
+  Array.from({ length: count }, () => {
+    const turn = (nanoseconds: number) => ({ latencies: histogramOf(new Array(100).fill(nanoseconds)), taken: 0 });
+    const turns = new Map<MeteredName, ReturnType<typeof turn>>([
+      ['driver dpdk', turn(10_000)],
+      ['driver ours', turn(10_000 * ratio)],
+    ]);
+    const rates = Object.fromEntries(
+      [...turns].map(([name, { latencies }]) => [name, latencies.getValueAtPercentile(99.9)]),
+    );
+    return { placement: 'near-cores' as const, disturbed: false, rates, turns };
+  });
+
+const latencies = (ratio: number, load: number, count?: number) =>
+  latenciesOf(rounds(ratio, count), { path: 'p', size: 64, load, rateOf: () => 1e6 });
+
+test('p99.9 at half load may be twice that of DPDK, and is judged for ours alone', () => {
+  const [dpdk, ours] = latencies(1.5, 0.5);
+  assert.is(dpdk?.target, null);
+  assert.is(ours?.contender, 'driver ours');
+  assert.is(ours?.target, 2);
+  assert.is(ours?.verdict, 'met');
+  assert.ok(Math.abs(ours!.ratio! - 1.5) < 0.01);
+  assert.is(ours?.latency.packets, 500, 'the packets of all rounds');
+  assert.is(latencies(3, 0.5)[1]?.verdict, 'not met');
+  assert.is(latencies(3, 0.9)[1]?.verdict, null, 'other loads have no target');
+  assert.is(latencies(1.5, 0.5, 3)[1]?.verdict, 'unclear', 'three rounds say nothing');
+});
+
+test('the memory of a process is its high-water mark', () => {
+  assert.is(peakIn('Name:\tnode\nVmHWM:\t   92160 kB\nVmRSS:\t   80000 kB\n'), 92160);
+  assert.is(peakIn('Name:\tnode\nState:\tZ (zombie)\n'), 0);
+});
+
+test.run();
