@@ -33,6 +33,13 @@ const PEERS = {
   dig: { package: 'bind9-dnsutils', detect: 'dig' },
   python3: { package: 'python3', detect: '/usr/bin/python3' },
   scapy: { package: 'python3-scapy', detect: '/usr/lib/python3/dist-packages/scapy/__init__.py' },
+  openvswitch: {
+    package: 'openvswitch-switch-dpdk',
+    detect: '/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk',
+  },
+  libvirt: { package: 'libvirt-clients', detect: 'virt-xml-validate' },
+  xmllint: { package: 'libxml2-utils', detect: 'xmllint' },
+  curl: { package: 'curl', detect: 'curl' },
   'g++': { package: 'g++', detect: 'g++' },
   kernel: unpacked('linux-image-amd64'),
   uml: unpacked('user-mode-linux'),
