@@ -80,13 +80,14 @@ export function outputOf({ language, text }: DocBlock): string[] {
   );
 }
 
-/** A line without what differs from run to run: numbers, their units, the widths of tables. */
+/** A line without what differs from run to run: numbers, their units, the pages there are, the widths of tables. */
 const shapeOf = (line: string): string =>
   line
     .replaceAll(/[─-╿\s]+/g, ' ')
     .replaceAll(/\d[\d,.]*/g, '#')
-    .replaceAll(/# [kMG]pps/g, '# pps')
+    .replaceAll(/# [kMG]?(pps|bit\/s)/g, '# $1')
     .replaceAll(/# [KMG]iB/g, '# B')
+    .replace(/ on # B (huge)?pages( \(.*\))?/, ' on pages')
     .trim();
 
 /** Returns the first expected line that what was printed does not have behind the ones before; `…` stands for anything. */
