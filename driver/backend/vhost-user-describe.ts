@@ -134,8 +134,9 @@ function readIndices(session: DeviceSession, ring: VhostUserRing): RingDescripti
   const { addresses } = ring;
   const features = session.features ?? FeatureSet.EMPTY;
   if (addresses === undefined || features.has(Feature.ACCESS_PLATFORM)) return undefined;
-  const available = readHalfWord(session.memory, addresses.available + BigInt(virtqAvail.fields.idx.offset));
+  // Used first: both go on while they are read, and what is used was made available before.
   const used = readHalfWord(session.memory, addresses.used + BigInt(virtqUsed.fields.idx.offset));
+  const available = readHalfWord(session.memory, addresses.available + BigInt(virtqAvail.fields.idx.offset));
   if (available === undefined || used === undefined) return undefined;
   return { available, used, outstanding: (available - used) & 0xffff };
 }
