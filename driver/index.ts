@@ -1,9 +1,7 @@
 /** The public interface of virtio-pmd. */
 
-export type { RingDropReason, RingStatistics } from './backend/counters.js';
-export type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './backend/device-model.js';
+export type { RingStatistics } from './backend/counters.js';
 export { DeviceThread, type DeviceThreadOptions } from './backend/device-thread.js';
-export type { EmulatedInterface } from './backend/emulated-config-space.js';
 export type { EmulatedFaults, EmulatedRegion } from './backend/emulated-faults.js';
 export { EmulatedPciFunction, type EmulatedPciOptions } from './backend/emulated-pci-function.js';
 export { NetDevice, type NetDeviceOptions } from './backend/net-device.js';
@@ -23,43 +21,19 @@ export {
   switchUplinkPort,
   tapPort,
 } from './backend/ports/built-in.js';
-export type { EchoOptions } from './backend/ports/echo.js';
-export type { IcmpEchoOptions } from './backend/ports/icmpecho.js';
-export type { PcapOptions } from './backend/ports/pcap.js';
 export { PingResponder } from './backend/ports/ping-responder.js';
 export { CountedPort, countersOf } from './backend/ports/port-counters.js';
-export type { SinkOptions } from './backend/ports/sink.js';
-export type { SourceOptions } from './backend/ports/source.js';
-export type { SwitchOptions } from './backend/ports/switch.js';
-export type { SwitchUplinkOptions } from './backend/ports/switch-uplink.js';
-export type { TapOptions } from './backend/ports/tap.js';
-export type { TapDeviceOptions } from './backend/ports/tap-device.js';
-export type { TestProtocol } from './backend/ports/test-packet.js';
 export { createSwitchFabric, type SwitchFabric } from './backend/switch/fabric.js';
-export type { MacTableOptions } from './backend/switch/mac-table.js';
-export type {
-  ConnectionDescription,
-  FeatureDescription,
-  NextMove,
-  RegionDescription,
-  RingDescription,
-} from './backend/vhost-user-description.js';
-export type { ConnectionEvent, ErrorEvent, Outcome, ServerEvent } from './backend/vhost-user-events.js';
-export {
-  type VhostUserClientOptions,
-  VhostUserServer,
-  type VhostUserServerOptions,
-} from './backend/vhost-user-server.js';
-export { ErrorCode, type ErrorDetails, VirtioError } from './errors.js';
-export type { StopFlag } from './lcore/command-word.js';
-export type { Idle, IdlePolicy } from './lcore/idle.js';
-export type { InterruptIdle, WakeSource } from './lcore/interrupt-idle.js';
+export type { ConnectionDescription } from './backend/vhost-user-description.js';
+export type { ServerEvent } from './backend/vhost-user-events.js';
+export { VhostUserServer, type VhostUserServerOptions } from './backend/vhost-user-server.js';
+export { ErrorCode, VirtioError } from './errors.js';
+export type { IdlePolicy } from './lcore/idle.js';
 export { Burst } from './memory/burst.js';
-export type { DmaMemory, PageChoice } from './memory/dma-memory.js';
 export { macForward, swapMacs } from './memory/ethernet.js';
 export { PacketBytes } from './memory/packet-bytes.js';
 export { PacketField, PacketFlag } from './memory/packet-fields.js';
-export { PacketPool, type PacketPoolOptions } from './memory/packet-pool.js';
+export { PacketPool } from './memory/packet-pool.js';
 export { PacketView } from './memory/packet-view.js';
 export { SpscRing } from './memory/spsc-ring.js';
 export type { AttachedPort } from './net/attached-port.js';
@@ -67,15 +41,14 @@ export type { CoalescedQueues } from './net/control-coalescing.js';
 export type { CoalescingSettings, HashSettings, RssSettings } from './net/control-requests.js';
 export type { DeviceCounters, DeviceStatistics } from './net/control-statistics.js';
 export type { RssLimits } from './net/control-steering.js';
-export { type CreatePoolOptions, createPool } from './net/create-pool.js';
+export { createPool } from './net/create-pool.js';
 export type { ExtendedStatistic } from './net/extended-statistics.js';
 export { type Launched, type LaunchOptions, launch } from './net/launch.js';
 export type { LaunchContext } from './net/launch-worker.js';
-export type { FeatureOutcome, Negotiation } from './net/negotiation.js';
 export type { PacketWaitOptions } from './net/packet-wait.js';
 export { Port } from './net/port.js';
 export type { PortControl, PortSetting, ReceiveMode } from './net/port-control.js';
-export type { Bounds, PortInfo } from './net/port-info.js';
+export type { PortInfo } from './net/port-info.js';
 export { type PortMemory, portMemory } from './net/port-memory.js';
 export type { OffloadName, OffloadOutcome, PortOffloads } from './net/port-offloads.js';
 export type { PortEvents, PortInterrupts, PortOptions, PortState, PortStatistics } from './net/port-options.js';
@@ -84,12 +57,10 @@ export type { PortRxQueue } from './net/port-rx-queue.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
 export type { PortLink } from './net/port-watch.js';
 export type { DescriptorStatus, QueueInfo } from './net/queue-info.js';
-export type { DropReason, QueueStatistics } from './net/statistics.js';
 export { OffloadRequests } from './offload/request.js';
-export { type LoopbackDeviceOptions, type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';
-export type { CapturedPacket } from './pcap/captured-packet.js';
+export { type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';
 export { PcapReader } from './pcap/pcap-reader.js';
-export { PcapWriter, type PcapWriterOptions } from './pcap/pcap-writer.js';
+export { PcapWriter } from './pcap/pcap-writer.js';
 export {
   bindFunction,
   type NetworkFunction,
@@ -101,6 +72,48 @@ export { type DeviceFacts, readDeviceFacts } from './pci/device-facts.js';
 export { parsePciAddress } from './pci/pci-address.js';
 export { caps } from './spec/caps.js';
 export { dropUnmetRequirements, Feature, FeatureSet } from './spec/features.js';
+export { PciLegacyTransport } from './transport/pci-legacy.js';
+export { PciModernTransport } from './transport/pci-modern.js';
+export { VhostKernelTransport } from './transport/vhost-kernel.js';
+export { VhostUserTransport } from './transport/vhost-user.js';
+
+// Types of what those take and return, for programs that name them.
+
+export type { RingDropReason } from './backend/counters.js';
+export type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './backend/device-model.js';
+export type { EmulatedInterface } from './backend/emulated-config-space.js';
+export type { EchoOptions } from './backend/ports/echo.js';
+export type { IcmpEchoOptions } from './backend/ports/icmpecho.js';
+export type { PcapOptions } from './backend/ports/pcap.js';
+export type { SinkOptions } from './backend/ports/sink.js';
+export type { SourceOptions } from './backend/ports/source.js';
+export type { SwitchOptions } from './backend/ports/switch.js';
+export type { SwitchUplinkOptions } from './backend/ports/switch-uplink.js';
+export type { TapOptions } from './backend/ports/tap.js';
+export type { TapDeviceOptions } from './backend/ports/tap-device.js';
+export type { TestProtocol } from './backend/ports/test-packet.js';
+export type { MacTableOptions } from './backend/switch/mac-table.js';
+export type {
+  FeatureDescription,
+  NextMove,
+  RegionDescription,
+  RingDescription,
+} from './backend/vhost-user-description.js';
+export type { ConnectionEvent, ErrorEvent, Outcome } from './backend/vhost-user-events.js';
+export type { VhostUserClientOptions } from './backend/vhost-user-server.js';
+export type { ErrorDetails } from './errors.js';
+export type { StopFlag } from './lcore/command-word.js';
+export type { Idle } from './lcore/idle.js';
+export type { InterruptIdle, WakeSource } from './lcore/interrupt-idle.js';
+export type { DmaMemory, PageChoice } from './memory/dma-memory.js';
+export type { PacketPoolOptions } from './memory/packet-pool.js';
+export type { CreatePoolOptions } from './net/create-pool.js';
+export type { FeatureOutcome, Negotiation } from './net/negotiation.js';
+export type { Bounds } from './net/port-info.js';
+export type { DropReason, QueueStatistics } from './net/statistics.js';
+export type { LoopbackDeviceOptions } from './open.js';
+export type { CapturedPacket } from './pcap/captured-packet.js';
+export type { PcapWriterOptions } from './pcap/pcap-writer.js';
 export type { Bar, Doorbell, MemoryRange, PciFunction } from './spec/pci-function.js';
 export type {
   InterruptKind,
@@ -111,10 +124,8 @@ export type {
   TransportEvent,
 } from './spec/transport.js';
 export { ProtocolFeature } from './spec/vhost-user.js';
-export { type PciLegacyOptions, PciLegacyTransport } from './transport/pci-legacy.js';
-export { type PciModernOptions, PciModernTransport } from './transport/pci-modern.js';
-export { VhostKernelTransport } from './transport/vhost-kernel.js';
+export type { PciLegacyOptions } from './transport/pci-legacy.js';
+export type { PciModernOptions } from './transport/pci-modern.js';
 export type { VhostKernelTransportOptions } from './transport/vhost-kernel-options.js';
-export { VhostUserTransport } from './transport/vhost-user.js';
 export type { VhostUserTransportOptions } from './transport/vhost-user-options.js';
 export type { Iova } from './units.js';
