@@ -134,9 +134,8 @@ function readIndices(session: DeviceSession, ring: VhostUserRing): RingDescripti
   const { addresses } = ring;
   const features = session.features ?? FeatureSet.EMPTY;
   if (addresses === undefined || features.has(Feature.ACCESS_PLATFORM)) return undefined;
-  // Used first: both go on while they are read, and what is used was made available before.
-  const used = readHalfWord(session.memory, addresses.used + BigInt(virtqUsed.fields.idx.offset));
   const available = readHalfWord(session.memory, addresses.available + BigInt(virtqAvail.fields.idx.offset));
+  const used = readHalfWord(session.memory, addresses.used + BigInt(virtqUsed.fields.idx.offset));
   if (available === undefined || used === undefined) return undefined;
   return { available, used, outstanding: (available - used) & 0xffff };
 }
