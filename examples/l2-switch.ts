@@ -42,7 +42,8 @@ class Stations {
 /** The packet loop, on a worker; returns how many packets went where their station is known to be, and how many everywhere. */
 export function run({ ports, stop, idle }: LaunchContext): { directed: number; flooded: number } {
   const stations = new Stations();
-  const members = ports.map((port) => ({
+  const members = ports.map((port, number) => ({
+    number,
     rx: port.rxQueue(0),
     tx: port.txQueue(0),
     received: port.burst(32),
@@ -54,7 +55,7 @@ export function run({ ports, stop, idle }: LaunchContext): { directed: number; f
 
   const flood = (handle: number, from: number): void => {
     original.move(handle);
-    for (const [number, { leaving }] of members.entries()) {
+    for (const { number, leaving } of members) {
       if (number === from || leaving.allocate(1) === 0) continue;
       if (copy.move(leaving.handles[leaving.count - 1]!).remake(original.length, 0)) {
         copy.copyFrom(original, 0, 0, original.length);
@@ -74,7 +75,7 @@ export function run({ ports, stop, idle }: LaunchContext): { directed: number; f
   let [directed, flooded] = [0, 0];
   while (!stop.requested) {
     let work = 0;
-    for (const [from, { rx, received }] of members.entries()) {
+    for (const { number: from, rx, received } of members) {
       work += rx.receive(received);
       let stays = 0;
       for (let index = 0; index < received.count; index++) {

@@ -32,14 +32,16 @@ function flowOf(packet: PacketView, pool: PacketPool): number {
   if ((packet.flags & PacketFlag.HASH) !== 0) return pool.fields[field + PacketField.HASH]!;
   if (packet.length < 34) return 0;
   const type = packet.u16(12);
-  const isFragment = type === 0x0800 && (packet.u16(20) & 0x3fff) !== 0;
-  const [address, words, protocol, ports] =
-    type === 0x0800 ? ([26, 1, 23, 14 + (packet.u8(14) & 0x0f) * 4] as const) : ([22, 4, 20, 54] as const);
-  if ((type !== 0x0800 && type !== 0x86dd) || packet.length < address + words * 8) return 0;
-  let hash = packet.u8(protocol);
-  for (let word = 0; word < 2 * words; word++) hash = mix(hash, packet.u32(address + 4 * word));
-  const hasPorts =
-    (packet.u8(protocol) === 6 || packet.u8(protocol) === 17) && packet.length >= ports + 4 && !isFragment;
+  const isIpv4 = type === 0x0800;
+  const end = isIpv4 ? 34 : 54;
+  if ((!isIpv4 && type !== 0x86dd) || packet.length < end) return 0;
+  const protocol = packet.u8(isIpv4 ? 23 : 20);
+  let hash = protocol;
+  for (let at = isIpv4 ? 26 : 22; at < end; at += 4) hash = mix(hash, packet.u32(at));
+  const ports = isIpv4 ? 14 + (packet.u8(14) & 0x0f) * 4 : end;
+  // Of fragments only the first has ports: they go by addresses alone.
+  const isWhole = !isIpv4 || (packet.u16(20) & 0x3fff) === 0;
+  const hasPorts = (protocol === 6 || protocol === 17) && isWhole && packet.length >= ports + 4;
   return hasPorts ? mix(mix(hash, packet.u16(ports)), packet.u16(ports + 2)) : hash;
 }
 
