@@ -76,3 +76,56 @@ export { PciLegacyTransport } from './transport/pci-legacy.js';
 export { PciModernTransport } from './transport/pci-modern.js';
 export { VhostKernelTransport } from './transport/vhost-kernel.js';
 export { VhostUserTransport } from './transport/vhost-user.js';
+
+// Types of what those take and return, for programs that name them.
+
+export type { RingDropReason } from './backend/counters.js';
+export type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './backend/device-model.js';
+export type { EmulatedInterface } from './backend/emulated-config-space.js';
+export type { EchoOptions } from './backend/ports/echo.js';
+export type { IcmpEchoOptions } from './backend/ports/icmpecho.js';
+export type { PcapOptions } from './backend/ports/pcap.js';
+export type { SinkOptions } from './backend/ports/sink.js';
+export type { SourceOptions } from './backend/ports/source.js';
+export type { SwitchOptions } from './backend/ports/switch.js';
+export type { SwitchUplinkOptions } from './backend/ports/switch-uplink.js';
+export type { TapOptions } from './backend/ports/tap.js';
+export type { TapDeviceOptions } from './backend/ports/tap-device.js';
+export type { TestProtocol } from './backend/ports/test-packet.js';
+export type { MacTableOptions } from './backend/switch/mac-table.js';
+export type {
+  FeatureDescription,
+  NextMove,
+  RegionDescription,
+  RingDescription,
+} from './backend/vhost-user-description.js';
+export type { ConnectionEvent, ErrorEvent, Outcome } from './backend/vhost-user-events.js';
+export type { VhostUserClientOptions } from './backend/vhost-user-server.js';
+export type { ErrorDetails } from './errors.js';
+export type { StopFlag } from './lcore/command-word.js';
+export type { Idle } from './lcore/idle.js';
+export type { InterruptIdle, WakeSource } from './lcore/interrupt-idle.js';
+export type { DmaMemory, PageChoice } from './memory/dma-memory.js';
+export type { PacketPoolOptions } from './memory/packet-pool.js';
+export type { CreatePoolOptions } from './net/create-pool.js';
+export type { FeatureOutcome, Negotiation } from './net/negotiation.js';
+export type { Bounds } from './net/port-info.js';
+export type { DropReason, QueueStatistics } from './net/statistics.js';
+export type { LoopbackDeviceOptions } from './open.js';
+export type { CapturedPacket } from './pcap/captured-packet.js';
+export type { PcapWriterOptions } from './pcap/pcap-writer.js';
+export type { Bar, Doorbell, MemoryRange, PciFunction } from './spec/pci-function.js';
+export type {
+  InterruptKind,
+  InterruptPlan,
+  OfferedFeatures,
+  QueueAddresses,
+  Transport,
+  TransportEvent,
+} from './spec/transport.js';
+export { ProtocolFeature } from './spec/vhost-user.js';
+export type { PciLegacyOptions } from './transport/pci-legacy.js';
+export type { PciModernOptions } from './transport/pci-modern.js';
+export type { VhostKernelTransportOptions } from './transport/vhost-kernel-options.js';
+export type { VhostUserTransportOptions } from './transport/vhost-user-options.js';
+export type { Iova } from './units.js';

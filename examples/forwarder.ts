@@ -33,36 +33,24 @@ export function run({ ports, index: pair, stop, idle }: LaunchContext): void {
 /** Opens the ports, starts the workers, and prints statistics every second until Ctrl-C. */
 async function main(addresses: readonly string[], queues: number): Promise<void> {
   // Here and not at the top: the thread loads this file, too.
-  const { launch, openPort, parsePciAddress, sourcePort } = await import('virtio-pmd');
+  const [{ launch, sourcePort }, { openPorts }] = await Promise.all([import('virtio-pmd'), import('./open-ports.js')]);
   const over = new AbortController();
   const ended = once(over.signal, 'abort');
   process.once('SIGINT', () => over.abort('SIGINT'));
   // An embedded device has nobody behind it: it sends packets of its own.
   const device = { port: sourcePort({ rate: 50_000 }) };
-  const opened: Port[] = [];
-  const ports = new Array<Port>(addresses.length);
-  try {
-    for (const place of pciFirst(addresses.map((address) => parsePciAddress(address) !== undefined))) {
-      // Packets go from port to port without being copied, so all ports share one pool.
-      const port = await openPort(addresses[place]!, { queues, pool: opened[0]?.pool, device, signal: over.signal });
-      opened.push(port.on('fault', (error) => over.abort(error)));
-      ports[place] = port;
-    }
+  {
+    await using ports = await openPorts(addresses, { queues, device, signal: over.signal });
+    for (const port of ports) port.on('fault', (error) => over.abort(error));
     for (const port of ports) await port.start();
     const workers = await launch(ports, new URL(import.meta.url), { threads: queues });
     const timer = setInterval(report, 1000, ports);
     await Promise.race([ended, workers.finished]).finally(() => clearInterval(timer));
     await workers.stop();
     report(ports);
-  } finally {
-    for (const port of opened.reverse()) await port.close(); // Last the one whose pool it is.
   }
   if (over.signal.reason instanceof Error) throw over.signal.reason;
 }
-
-/** Places in the list of addresses, those of PCI devices first: they may need a pool at physical addresses, others take any. */
-const pciFirst = (isPci: readonly boolean[]): number[] =>
-  [...isPci.keys()].sort((one, other) => Number(isPci[other]) - Number(isPci[one]));
 
 /** Prints a line a port, with a number for each of its queues. */
 function report(ports: readonly Port[]): void {

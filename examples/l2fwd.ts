@@ -66,7 +66,7 @@ function report(ports: readonly Port[]): void {
 
 async function main(): Promise<void> {
   // Here and not at the top: the thread loads this file, too.
-  const { launch, openPort, parsePciAddress } = await import('virtio-pmd');
+  const [{ launch }, { openPorts }] = await Promise.all([import('virtio-pmd'), import('./open-ports.js')]);
   const options = {
     period: { type: 'string', default: '10' },
     'no-mac-updating': { type: 'boolean', default: false },
@@ -76,29 +76,17 @@ async function main(): Promise<void> {
   if (positionals.length !== 2) throw new Error('usage: l2fwd PORT PORT [--period SECONDS] [--no-mac-updating]');
   const pciAccess = values['pci-access'] as 'vfio' | 'noiommu' | 'sysfs' | undefined;
 
-  const isPci = positionals.map((address) => parsePciAddress(address) !== undefined);
-  const turns = isPci[1] && !isPci[0] ? [1, 0] : [0, 1];
-  const opened: Port[] = [];
-  try {
-    // Packets go from port to port without being copied, so both share one pool. That of a PCI device may have to be at
-    // physical addresses, while others take any: it is opened first.
-    for (const number of turns) {
-      opened.push(await openPort(positionals[number]!, { pool: opened[0]?.pool, pciAccess }));
-    }
-    const ports = turns.map((number) => opened[number]!);
-    for (const port of ports) await port.start();
-    const macs = ports.map((port, number) => port.macAddress ?? destinationOf(number));
-    const order: Order = { macs, updatesMacs: !values['no-mac-updating'] };
-    await using loop = await launch(ports, new URL(import.meta.url), { data: order });
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => loop.stop());
-    for (const port of ports) port.once('fault', fail).once('fault', () => loop.stop());
-    const timer = setInterval(report, Number(values.period) * 1000, ports);
-    console.log(`forwarding between ${ports.map((port) => port.address).join(' and ')}`);
-    await loop.finished.finally(() => clearInterval(timer));
-    report(ports);
-  } finally {
-    for (const port of opened.reverse()) await port.close();
-  }
+  await using ports = await openPorts(positionals, { pciAccess });
+  for (const port of ports) await port.start();
+  const macs = ports.map((port, number) => port.macAddress ?? destinationOf(number));
+  const order: Order = { macs, updatesMacs: !values['no-mac-updating'] };
+  await using loop = await launch(ports, new URL(import.meta.url), { data: order });
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => loop.stop());
+  for (const port of ports) port.once('fault', fail).once('fault', () => loop.stop());
+  const timer = setInterval(report, Number(values.period) * 1000, ports);
+  console.log(`forwarding between ${ports.map((port) => port.address).join(' and ')}`);
+  await loop.finished.finally(() => clearInterval(timer));
+  report(ports);
 }
 
 const fail = (error: unknown): void => {

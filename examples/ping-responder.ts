@@ -3,6 +3,7 @@
  *
  *   node dist/examples/ping-responder.js 0000:00:09.0             a PCI device, through VFIO, until Ctrl-C
  *   node dist/examples/ping-responder.js vhost-user:/run/a.sock   a back-end's socket
+ *   node dist/examples/ping-responder.js vhost-user:/run/a.sock --server   one that the back-end connects to, as Open vSwitch does
  */
 
 import { parseArgs } from 'node:util';
@@ -36,11 +37,11 @@ export function run({ port, data, stop, idle }: LaunchContext): { received: numb
 async function main(): Promise<void> {
   // Here and not at the top: the thread loads this file, too.
   const { launch, openPort } = await import('virtio-pmd');
-  const options = { 'pci-access': { type: 'string' } } as const;
+  const options = { 'pci-access': { type: 'string' }, server: { type: 'boolean', default: false } } as const;
   const { positionals, values } = parseArgs({ allowPositionals: true, options });
   const pciAccess = values['pci-access'] as 'vfio' | 'noiommu' | 'sysfs' | undefined;
 
-  await using port = await openPort(positionals[0] ?? 'loopback:', { pciAccess });
+  await using port = await openPort(positionals[0] ?? 'loopback:', { pciAccess, server: values.server });
   await port.start();
   await using loop = await launch(port, new URL(import.meta.url), { data: port.macAddress ?? SOME_MAC });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => loop.stop());

@@ -9,7 +9,8 @@ import type { PortControl } from './port-control.js';
 import type { PortDevice } from './port-device.js';
 import { MAX_QUEUE_PAIRS, MAX_RING_SIZE, MIN_RING_SIZE } from './port-options.js';
 
-interface Bounds {
+/** The least and the most that is possible. */
+export interface Bounds {
   readonly min: number;
   readonly max: number;
 }

@@ -27,6 +27,12 @@ const PEERS = {
   tcpdump: { package: 'tcpdump', detect: 'tcpdump' },
   iproute2: { package: 'iproute2', detect: 'ip' },
   ethtool: { package: 'ethtool', detect: 'ethtool' },
+  openvswitch: {
+    package: 'openvswitch-switch-dpdk',
+    detect: '/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk',
+  },
+  libvirt: { package: 'libvirt-clients', detect: 'virt-xml-validate' },
+  xmllint: { package: 'libxml2-utils', detect: 'xmllint' },
   ping: { package: 'iputils-ping', detect: 'ping' },
   iperf3: { package: 'iperf3', detect: 'iperf3' },
   dnsmasq: { package: 'dnsmasq-base', detect: 'dnsmasq' },

@@ -36,10 +36,11 @@ print(f"{count} {hashlib.sha256(data).hexdigest()}|{answer.decode()}")
 export class TapNamespace {
   readonly name = uniqueName('tn');
   readonly address: string;
-  readonly #interface: string;
+  /** Name of the tap. */
+  readonly link: string;
 
   private constructor(tap: string, address: string) {
-    this.#interface = tap;
+    this.link = tap;
     this.address = address;
   }
 
@@ -66,7 +67,7 @@ export class TapNamespace {
 
   /** The tap's MAC address. */
   async macAddress(): Promise<string> {
-    return (await this.run('cat', `/sys/class/net/${this.#interface}/address`)).trim();
+    return (await this.run('cat', `/sys/class/net/${this.link}/address`)).trim();
   }
 
   /**

@@ -1,5 +1,6 @@
 /** The examples do what they say, over the embedded device and over vhost-user, and leave nothing behind. */
 
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -120,9 +121,67 @@ test('forwarder over vhost-user ends with an error when a back-end goes', () =>
     assert.match(end.stderr, /^VirtioError: the device at vhost-user:.* went away: [^\n]+\n$/);
   }));
 
+test('latency: every packet of the embedded device comes back, and has a line in the file', () =>
+  withFolder(async (folder) => {
+    const path = join(folder, 'latency.csv');
+    const end = await runCli(['--rate', '5000', '--count', '1000', '--record', path], { script: example('latency') });
+    assert.is(end.status, 0, end.stderr);
+    assert.equal(end.left, []);
+    assert.match(end.stdout, /^sent 1000 {2}received 1000 {2}lost 0\n/);
+    const [head, ...lines] = readFileSync(path, 'utf8').trim().split('\n');
+    assert.is(head, 'packet,microseconds');
+    assert.is(lines.length, 1000);
+    const latencies = lines.map((line, number) => {
+      const [packet, microseconds] = line.split(',').map(Number);
+      assert.is(packet, number);
+      assert.ok(microseconds! > 0 && microseconds! < 60e6, line);
+      return microseconds!;
+    });
+    // What is printed is what is in the file.
+    const sorted = latencies.sort((one, other) => one - other);
+    for (const [percent, place] of [
+      ['0', 0],
+      ['50', 500],
+      ['99.9', 999],
+      ['100', 999],
+    ] as const) {
+      assert.match(end.stdout, new RegExp(`^ *${percent} % +${sorted[place]!.toFixed(1)} us$`, 'm'));
+    }
+  }));
+
+test('latency: packets that do not come back are lost, and the others are not waited for', async () => {
+  // A port of one's own that loses every second packet, behind vhost-user.
+  await withFolder(async (folder) => {
+    const path = join(folder, 's');
+    const backend = startCli(['--socket-path', path, '--every', '2'], { script: example('custom-port') });
+    try {
+      await backend.printed(/listening/);
+      const end = await runCli([`vhost-user:${path}`, '--count', '500'], { script: example('latency') });
+      assert.is(end.status, 0, end.stderr);
+      assert.match(end.stdout, /^sent 500 {2}received 250 {2}lost 250\n/);
+    } finally {
+      backend.kill('SIGINT');
+      await backend.done;
+    }
+  });
+});
+
 test('an address that is none', async () => {
-  for (const name of ['forwarder', 'packet-generator']) {
-    const end = await runCli(['nowhere'], { script: example(name) });
+  const argumentsOf: Readonly<Record<string, readonly string[]>> = {
+    'l2-switch': ['nowhere', 'loopback:'],
+    l3fwd: ['nowhere', '--route', '0.0.0.0/0=0,02:00:00:00:00:01'],
+    'tap-bridge': ['nowhere', 'tap0'],
+  };
+  for (const name of [
+    'forwarder',
+    'l2-switch',
+    'l3fwd',
+    'latency',
+    'load-balancer',
+    'packet-generator',
+    'tap-bridge',
+  ]) {
+    const end = await runCli(argumentsOf[name] ?? ['nowhere'], { script: example(name) });
     assert.is(end.status, 1);
     assert.match(end.stderr, /^VirtioError: nowhere is no address of a port\n$/);
     assert.equal(end.left, []);
