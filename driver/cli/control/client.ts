@@ -5,6 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
 import { readLines } from './lines.js';
 import { LONGEST_REPLY } from './protocol.js';
+import { checkSocketPath } from './socket-path.js';
 
 /** A process that polls answers between two other things; a starved machine takes seconds. */
 const PATIENCE_MS = 5000;
@@ -31,10 +32,11 @@ export class ControlClient {
     this.over = this.#read();
   }
 
-  /** @throws VirtioError NOT_FOUND, WRONG_KIND, PEER_GONE where nobody listens, PERMISSION_DENIED, TIMEOUT, IO */
-  static connect(path: string, patienceMs = PATIENCE_MS): Promise<ControlClient> {
+  /** @throws VirtioError INVALID_ARGUMENT for a path that is too long, NOT_FOUND, WRONG_KIND, PEER_GONE where nobody listens, PERMISSION_DENIED, TIMEOUT, IO */
+  static async connect(path: string, patienceMs = PATIENCE_MS): Promise<ControlClient> {
+    checkSocketPath(path);
     const socket = connect(path);
-    return new Promise((resolve, reject) => {
+    return await new Promise((resolve, reject) => {
       const failed = (error: Error): void => {
         socket.destroy();
         reject(connectError(error, path));

@@ -6,6 +6,7 @@ import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
 import { withSocketMode } from '../socket-mode.js';
 import { readLines } from './lines.js';
 import { answer, type ControlMethods, failure, LONGEST_REQUEST, RpcError } from './protocol.js';
+import { checkSocketPath } from './socket-path.js';
 
 /** Somebody who looks, a script, and some that were forgotten. */
 const MOST_CLIENTS = 8;
@@ -39,12 +40,14 @@ export class ControlServer {
   /**
    * Listens on a socket of mode 0600. It keeps no process running.
    *
-   * @throws VirtioError IN_USE where a file is there already, NOT_FOUND without its folder, PERMISSION_DENIED, IO
+   * @throws VirtioError INVALID_ARGUMENT for a path that is too long, IN_USE where a file is there already, NOT_FOUND
+   *   without its folder, PERMISSION_DENIED, IO
    */
-  static listen(path: string, methods: ControlMethods, times = TIMES): Promise<ControlServer> {
+  static async listen(path: string, methods: ControlMethods, times = TIMES): Promise<ControlServer> {
+    checkSocketPath(path);
     const control = new ControlServer(path, methods, times);
     const server = control.#server;
-    return new Promise((resolve, reject) => {
+    return await new Promise((resolve, reject) => {
       server.once('error', (error) => reject(listenError(error, path)));
       withSocketMode(MODE, () => server.listen(path));
       server.once('listening', () => {
