@@ -100,9 +100,9 @@ test('80 x 24: everything that is usual, in 24 lines of 80 columns at most', () 
   assert.is(lines[3], 'dropped      250 packet/s 503 in all; now 250 notTaken');
   assert.is(lines[4], 'threads  device-2 75 % on 2');
   assert.is(lines[6], 'PORT             QUEUE        PACKET/S   BIT/S  DROP/S RING FILL          HITS');
-  assert.is(lines[7], '1: /r…n/vm1.sock receiveq 0     1.00 M   512 M     250 ██░░░░    64/256   50 %');
-  assert.is(lines[8], '1: /r…n/vm1.sock transmitq 0    2.00 M  24.0 G       0 ░░░░░░   0/32768      -');
-  assert.is(lines[9], '2: /r…n/vm2.sock receiveq 0          0       0       0 -                     -');
+  assert.is(lines[7], '1: /run/vm1.sock receiveq 0     1.00 M   512 M     250 ██░░░░    64/256   50 %');
+  assert.is(lines[8], '1: /run/vm1.sock transmitq 0    2.00 M  24.0 G       0 ░░░░░░   0/32768      -');
+  assert.is(lines[9], '2: /run/vm2.sock receiveq 0          0       0       0 -                     -');
   assert.match(lines[23]!, /^q quit {2}s sort: port/);
 });
 

@@ -1,7 +1,8 @@
 /** The control socket of a command that runs: whoever may open it asks, line by line, and is answered in order. */
 
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
 import { withSocketMode } from '../socket-mode.js';
 import { readLines } from './lines.js';
@@ -111,9 +112,11 @@ function listenError(error: unknown, path: string): unknown {
   switch (error.code) {
     case 'EADDRINUSE':
       return fail(ErrorCode.IN_USE, `there is a file ${path} already`, 'name another one, or remove it');
-    case 'ENOENT':
-      return fail(ErrorCode.NOT_FOUND, `there is no folder for ${path}`, 'create it first');
     case 'EACCES':
+      // Node says so of a folder that is not there, too.
+      if (!existsSync(dirname(path))) {
+        return fail(ErrorCode.NOT_FOUND, `there is no folder for ${path}`, 'create it first');
+      }
       return fail(ErrorCode.PERMISSION_DENIED, `not allowed to listen on ${path}`, 'name another one');
     default:
       return fail(ErrorCode.IO, `could not listen on ${path}: ${error.message}`, 'name another one, of a short path');

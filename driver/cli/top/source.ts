@@ -17,8 +17,8 @@ export interface SnapshotSource {
 }
 
 /** Attaches to a process by its control socket. @throws VirtioError as `ControlClient.connect` */
-export async function attach(socket: string): Promise<SnapshotSource> {
-  const client = await ControlClient.connect(socket);
+export async function attach(socket: string, patienceMs?: number): Promise<SnapshotSource> {
+  const client = await ControlClient.connect(socket, patienceMs);
   return {
     take: async () => checkSnapshot(await client.request('snapshot')),
     over: client.over,
