@@ -95,7 +95,7 @@ for (const [format, device] of [
     }));
 }
 
-test('a source that DPDK cannot keep up with: what was dropped, the way out, and the table for people', () =>
+test('a source of 5000 packets a second: the way out, and the table for people', () =>
   withTraffic(['--mode=source', '--rate=5000'], 'packed_vq=0', 'rxonly', async (daemon) => {
     const sample = await look(daemon);
     const { packetsPerSecond } = queueOf(sample, 'receiveq 0');

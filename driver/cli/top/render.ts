@@ -96,7 +96,7 @@ const emptyText = ({ ports, queues }: Sample): string => {
 };
 
 const hints = ({ sort, isReversed, isByPort }: ViewState): string =>
-  `q quit  s sort: ${sort}${isReversed ? ', reversed' : ''}  v by ${isByPort ? 'queue' : 'port'}  i idle  space pause  +/- pace  ? help`;
+  `q quit  s sort: ${sort}${isReversed ? ', reversed' : ''}  v by ${isByPort ? 'queue' : 'port'}  i idle  space pause  ? help`;
 
 const help = (): Line[] =>
   [
