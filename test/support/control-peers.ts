@@ -24,7 +24,8 @@ export class RawClient {
   }
 
   static connect(path: string): Promise<RawClient> {
-    const socket = connect(path);
+    // A test that failed has its process end all the same.
+    const socket = connect(path).unref();
     return new Promise((resolve, reject) => {
       socket.once('error', reject);
       socket.once('connect', () => resolve(new RawClient(socket)));
@@ -64,11 +65,11 @@ export async function until(is: () => boolean, what: string): Promise<void> {
 export async function rawServer(path: string, use: (socket: Socket) => void): Promise<() => Promise<void>> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
-    sockets.add(socket);
+    sockets.add(socket.unref());
     socket.on('error', () => undefined);
     use(socket);
   });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
+  await new Promise<void>((resolve) => server.unref().listen(path, resolve));
   return async () => {
     for (const socket of sockets) socket.destroy();
     await new Promise<void>((resolve) => server.close(() => resolve()));

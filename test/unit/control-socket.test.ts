@@ -157,15 +157,18 @@ test('however many ask at once, a snapshot is taken once; later it is another', 
     let taken = 0;
     const control = await openControl(undefined, () => snapshotAt(++taken, []), interrupt);
     const client = await ControlClient.connect(control.path!);
-    const many = await Promise.all(Array.from({ length: 50 }, () => client.request('snapshot')));
-    assert.is(many.length, 50);
-    assert.ok(taken < 20, `${taken}`);
-    const before = taken;
-    await new Promise((resolve) => setTimeout(resolve, 80));
-    await client.request('snapshot');
-    assert.is(taken, before + 1);
-    client.close();
-    await control.close();
+    try {
+      const many = await Promise.all(Array.from({ length: 50 }, () => client.request('snapshot')));
+      assert.is(many.length, 50);
+      assert.ok(taken < 20, `${taken}`);
+      const before = taken;
+      await new Promise((resolve) => setTimeout(resolve, 80));
+      await client.request('snapshot');
+      assert.is(taken, before + 1);
+    } finally {
+      client.close();
+      await control.close();
+    }
   }));
 
 test('a server ends its clients when it closes', () =>
