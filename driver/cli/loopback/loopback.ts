@@ -66,9 +66,8 @@ async function runLoopback(
       order,
       options,
     );
-    const { stand, watch } = await started;
-    await onlooker.begin(stand, options.queues);
-    error = await runTraffic(traffic, watch, counters, stand.port.transportKind === 'vhost-user');
+    const running = await started;
+    error = await runTraffic(traffic, running, counters, () => onlooker.begin(running.stand, options.queues));
   } catch (failure) {
     error = asVirtioError(failure);
   }
@@ -133,21 +132,22 @@ const launchTraffic = (port: Promise<Port>, order: TrafficOrder, { lcores }: Loo
     lcores: lcores === undefined ? undefined : lcores.slice(0, 1),
   });
 
-/** Lets the traffic run to its end; returns what was wrong with it, if anything was. */
+/** Lets the traffic run to its end while somebody looks; returns what was wrong with it, if anything was. */
 async function runTraffic(
   traffic: Launched,
-  watch: Watch,
+  { stand, watch }: Required<Opened>,
   counters: TrafficCounters,
-  isBackend: boolean,
+  look: () => Promise<void>,
 ): Promise<VirtioError | undefined> {
   let failure: VirtioError | undefined;
   try {
+    await look();
     failure = await watch.untilOver(traffic);
   } finally {
     await traffic.stop();
   }
   const [findings] = (await traffic.finished) as [TrafficFindings];
-  return verdict(failure, findings, counters.totals(), isBackend);
+  return verdict(failure, findings, counters.totals(), stand.port.transportKind === 'vhost-user');
 }
 
 /** What is to be written must not be what is read. */
