@@ -1,12 +1,13 @@
 /** A connection as it can be shown: features with reasons, memory, rings with their indices and who moves next. */
 
-import { CopyDirection, CopyJob, CopyStatus, native } from '../../native/index.js';
+import { outstandingOnPacked } from '../ring/outstanding.js';
 import { Feature, FeatureSet, featureName } from '../spec/features.js';
+import { le16 } from '../spec/layout.js';
 import { controlqIndex } from '../spec/net-config.js';
-import { virtqAvail, virtqUsed } from '../spec/ring.js';
+import { packedRingParts, virtqAvail, virtqUsed } from '../spec/ring.js';
 import { describeStatus, Status } from '../spec/status.js';
 import { ProtocolFeature } from '../spec/vhost-user.js';
-import { highWord, lowWord } from '../units.js';
+import { copyFromGuest } from './guest-copy.js';
 import type {
   ConnectionDescription,
   FeatureDescription,
@@ -64,7 +65,7 @@ const describeRegion = (region: MemoryTable['regions'][number]): RegionDescripti
 
 function describeRing(session: DeviceSession, ring: VhostUserRing): RingDescription {
   const { addresses } = ring;
-  const indices = readIndices(session, ring);
+  const standing = readStanding(session, ring);
   const queue = queueName(session.rings.deviceIndex(ring), session.device.maxQueuePairs);
   const isInBand = session.has(ProtocolFeature.INBAND_NOTIFICATIONS);
   return {
@@ -81,10 +82,10 @@ function describeRing(session: DeviceSession, ring: VhostUserRing): RingDescript
       },
     }),
     base: ring.base,
-    ...(indices !== undefined && { indices }),
+    ...standing,
     kick: ring.hasFd('kick') ? 'eventfd' : 'polled',
     call: ring.hasFd('call') ? 'eventfd' : isInBand ? 'in band' : 'none',
-    ...nextMove(session, ring, indices?.outstanding),
+    ...nextMove(session, ring, standing.outstanding),
   };
 }
 
@@ -129,46 +130,26 @@ function queueName(index: number, pairs: number): string {
   return `${index % 2 === 0 ? 'receiveq' : 'transmitq'} ${index >>> 1}`;
 }
 
-/** The index words of a ring as they stand in memory; undefined where its addresses lead nowhere, or through an IOMMU. */
-function readIndices(session: DeviceSession, ring: VhostUserRing): RingDescription['indices'] {
+/** How far a ring has come, as it stands in memory. */
+type Standing = Pick<RingDescription, 'indices' | 'outstanding'>;
+
+/** Nothing where its addresses lead nowhere, or through an IOMMU; a packed ring has no index words. */
+function readStanding(session: DeviceSession, ring: VhostUserRing): Standing {
   const { addresses } = ring;
   const features = session.features ?? FeatureSet.EMPTY;
-  if (addresses === undefined || features.has(Feature.ACCESS_PLATFORM)) return undefined;
+  if (addresses === undefined || ring.size === 0 || features.has(Feature.ACCESS_PLATFORM)) return {};
+  if (features.has(Feature.RING_PACKED)) {
+    const copy = copyFromGuest(session.memory, addresses.descriptor, packedRingParts(ring.size).desc.bytes);
+    return copy === undefined ? {} : { outstanding: outstandingOnPacked({ desc: new Uint32Array(copy) }) };
+  }
   const available = readHalfWord(session.memory, addresses.available + BigInt(virtqAvail.fields.idx.offset));
   const used = readHalfWord(session.memory, addresses.used + BigInt(virtqUsed.fields.idx.offset));
-  if (available === undefined || used === undefined) return undefined;
-  return { available, used, outstanding: (available - used) & 0xffff };
+  if (available === undefined || used === undefined) return {};
+  const outstanding = (available - used) & 0xffff;
+  return { indices: { available, used, outstanding }, outstanding };
 }
 
-/** Reads through the copy engine, which survives memory that is taken away. */
 function readHalfWord(memory: MemoryTable, userAddress: bigint): number | undefined {
-  const bytes = 2;
-  const guestAddress = memory.translate(userAddress, bytes);
-  const region = memory.regions.find(
-    (other) =>
-      guestAddress !== undefined &&
-      guestAddress >= other.guestAddress &&
-      guestAddress < other.guestAddress + BigInt(other.bytes),
-  );
-  if (guestAddress === undefined || region === undefined) return undefined;
-  const engine = new native.CopyEngine(1);
-  const copy = new ArrayBuffer(8);
-  try {
-    const fileOffset = region.fileOffset + Number(guestAddress - region.guestAddress);
-    engine.addRegion({ fd: region.fd, fileOffset, guestAddress, bytes, readOnly: true });
-    engine.setPool(copy);
-    const { jobs } = engine;
-    jobs[CopyJob.GUEST_LOW] = lowWord(guestAddress);
-    jobs[CopyJob.GUEST_HIGH] = highWord(guestAddress);
-    jobs[CopyJob.POOL_OFFSET] = 0;
-    jobs[CopyJob.LENGTH] = bytes;
-    jobs[CopyJob.DIRECTION] = CopyDirection.FROM_GUEST;
-    engine.run(1);
-    return jobs[CopyJob.STATUS] === CopyStatus.OK ? new DataView(copy).getUint16(0, true) : undefined;
-  } catch {
-    // The file was truncated, or there is no address space left: there is nothing to show.
-    return undefined;
-  } finally {
-    engine.close();
-  }
+  const copy = copyFromGuest(memory, userAddress, le16.bytes);
+  return copy === undefined ? undefined : new DataView(copy).getUint16(0, true);
 }

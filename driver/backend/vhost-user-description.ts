@@ -36,13 +36,15 @@ export interface RingDescription {
   readonly addresses?: { readonly descriptor: string; readonly available: string; readonly used: string };
   /** Where the next start begins. */
   readonly base: number;
-  /** The index words as they stand in the guest's memory; absent where they cannot be read. */
+  /** The index words of a split ring as they stand in the guest's memory; absent where they cannot be read. */
   readonly indices?: {
     readonly available: number;
     readonly used: number;
     /** Entries that the driver made available and the device has not returned. */
     readonly outstanding: number;
   };
+  /** The same for either format; on a packed ring descriptors. Absent where the ring cannot be read. */
+  readonly outstanding?: number;
   /** How the device is told of new entries, and how it tells of used ones. */
   readonly kick: 'eventfd' | 'polled';
   readonly call: 'eventfd' | 'in band' | 'none';

@@ -26,6 +26,11 @@ export class Interrupt {
     return this.#status;
   }
 
+  /** Asks for a clean stop as a signal does, without being one: the command has an exit status of its own. */
+  stop(): void {
+    this.#controller.abort();
+  }
+
   /** Registers what has to be undone at once when the end is forced (synchronous, quick); returns how to forget it. */
   onForce(undo: () => void): () => void {
     this.#undo.add(undo);

@@ -30,6 +30,7 @@ const commands = {
   devbind: async (_, finish) => (await import('./devbind/command.js')).devbindCommand(finish),
   doctor: async (_, finish) => (await import('./doctor/command.js')).doctorCommand(finish),
   backend: async (interrupt, finish) => (await import('./backend/command.js')).backendCommand(interrupt, finish),
+  top: async (interrupt, finish) => (await import('./top/command.js')).topCommand(interrupt, finish),
 } as const satisfies Record<string, (interrupt: Interrupt, finish: Finish) => Promise<Command>>;
 
 const isCommand = (name: string | undefined): name is keyof typeof commands =>

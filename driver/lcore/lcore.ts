@@ -10,7 +10,7 @@ export interface LcoreOptions {
   readonly entry: URL;
   /** Processor to pin the thread to; wherever the system likes when not given. */
   readonly cpu?: number | undefined;
-  /** Name of the thread, for debuggers. */
+  /** Name of the thread, for debuggers; its first 15 characters are what ps, top and perf show. */
   readonly name: string;
   /** Handed to `lcoreMain`. */
   readonly data?: unknown;
@@ -22,6 +22,7 @@ export interface LcoreOptions {
 export interface LcoreWorkerData {
   readonly entry: string;
   readonly cpu: number | undefined;
+  readonly name: string;
   readonly data: unknown;
   readonly word: SharedArrayBuffer;
   /** Signalled after each change of the word, for a thread that sleeps on descriptors. */
@@ -69,6 +70,7 @@ export class Lcore {
     const workerData: LcoreWorkerData = {
       entry: options.entry.href,
       cpu: options.cpu,
+      name: options.name,
       data: options.data,
       word,
       wakeFd: this.#wakeFd,

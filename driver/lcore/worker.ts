@@ -1,5 +1,6 @@
 /** Where every poll thread begins: pins itself, loads the module it is for, runs it, says how it ended. */
 
+import { writeFileSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
@@ -7,9 +8,18 @@ import { errorData, StopFlag } from './command-word.js';
 import type { LcoreContext } from './context.js';
 import type { LcoreNotice, LcoreWorkerData } from './lcore.js';
 
-const { entry, cpu, data, word, wakeFd, port } = workerData as LcoreWorkerData;
+const { entry, cpu, name, data, word, wakeFd, port } = workerData as LcoreWorkerData;
 
 const say = (notice: LcoreNotice): void => parentPort?.postMessage(notice);
+
+/** What the kernel calls this thread (proc(5), `/proc/PID/task/TID/comm`); it keeps 15 characters. */
+function nameThread(): void {
+  try {
+    writeFileSync('/proc/thread-self/comm', name);
+  } catch {
+    // Without /proc it has no name, and does its work all the same.
+  }
+}
 
 function pin(processor: number): void {
   try {
@@ -23,6 +33,7 @@ function pin(processor: number): void {
   }
 }
 
+nameThread();
 try {
   if (cpu !== undefined) pin(cpu);
   const module = (await import(entry)) as { lcoreMain?: (context: LcoreContext) => unknown };

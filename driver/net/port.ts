@@ -39,7 +39,7 @@ import type { PortRxQueue } from './port-rx-queue.js';
 import { PortThreads, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
 import { type PortLink, PortWatch } from './port-watch.js';
-import type { QueueInfo } from './queue-info.js';
+import { entriesWithDevice, type QueueInfo } from './queue-info.js';
 import { QueueCounters } from './statistics.js';
 import { Turns } from './turns.js';
 
@@ -333,6 +333,7 @@ export class Port extends EventEmitter<PortEvents> {
       index,
       size: handle?.ring.size ?? 0,
       format: this.#format,
+      withDevice: handle === undefined ? 0 : entriesWithDevice(this.#rings, handle.ring),
       threadId: this.#threads.threadOf(index),
       hasInterrupt: handle?.interruptFd !== undefined,
     };

@@ -1,7 +1,10 @@
 /** What a queue is, and what its entries are: as rte_eth_rx_queue_info, rte_eth_rx_descriptor_status and the like tell. */
 
 import { ErrorCode, VirtioError } from '../errors.js';
+import type { DmaMemory } from '../memory/dma-memory.js';
 import type { DriverRing } from '../ring/ends.js';
+import { outstandingOnPacked, outstandingOnSplit } from '../ring/outstanding.js';
+import { packedRingViews, type RingPlace, ringViews } from './queue-handle.js';
 
 /** A queue of a port. */
 export interface QueueInfo {
@@ -10,11 +13,17 @@ export interface QueueInfo {
   /** Entries of its ring; 0 while the port is stopped. */
   readonly size: number;
   readonly format: 'split' | 'packed';
+  /** Entries that the device has: empty buffers, or packets to send. 0 while the port is stopped. */
+  readonly withDevice: number;
   /** `threadId` of the thread that polls it, as `node:worker_threads` counts them; undefined where none does. */
   readonly threadId: number | undefined;
   /** Whether the device interrupts for it, when it is asked to. */
   readonly hasInterrupt: boolean;
 }
+
+/** Entries of a ring that the device has, as its memory has it. A look from any thread; those that poll go on meanwhile. */
+export const entriesWithDevice = (memory: DmaMemory, ring: RingPlace): number =>
+  ring.packed ? outstandingOnPacked(packedRingViews(memory, ring)) : outstandingOnSplit(ringViews(memory, ring));
 
 /**
  * An entry of a ring. `free`: nobody's. `in-use`: the device has it, an empty buffer or a packet to send. `done`: the device

@@ -65,7 +65,7 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
   const began = performance.now();
   const child = spawn(command, rest, {
     detached: true,
-    env: { ...process.env, TMPDIR: folder, ...options.environment },
+    env: { ...process.env, TMPDIR: folder, XDG_RUNTIME_DIR: folder, ...options.environment },
     stdio: ['ignore', options.stdout ?? 'pipe', 'pipe', ...(options.inherited ?? [])],
   });
   const output = { stdout: '', stderr: '' };

@@ -39,6 +39,11 @@ const PEERS = {
   dig: { package: 'bind9-dnsutils', detect: 'dig' },
   python3: { package: 'python3', detect: '/usr/bin/python3' },
   scapy: { package: 'python3-scapy', detect: '/usr/lib/python3/dist-packages/scapy/__init__.py' },
+  'prometheus-client': {
+    package: 'python3-prometheus-client',
+    detect: '/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py',
+  },
+  tmux: { package: 'tmux', detect: 'tmux' },
   'g++': { package: 'g++', detect: 'g++' },
   'pkg-config': { package: 'pkg-config', detect: 'pkg-config' },
   kernel: unpacked('linux-image-amd64'),

@@ -190,11 +190,12 @@ test('a queue: its ring, and who polls it', () =>
     port.rxQueue(0);
     const launched = await launch(port, worker, { data: { kind: 'claim', pair: 1 } satisfies PortWork });
     const [rx, tx, other] = [port.queueInfo('rx', 0), port.queueInfo('tx', 0), port.queueInfo('tx', 1)];
-    assert.equal(rx, { index: 0, size: 50, format: 'packed', threadId, hasInterrupt: false });
+    assert.equal(rx, { index: 0, size: 50, format: 'packed', withDevice: 50, threadId, hasInterrupt: false });
     assert.equal([tx.index, tx.threadId, other.index], [1, undefined, 3]);
     await launched.stop();
     await port.stop();
-    assert.equal([port.queueInfo('rx', 0).size, port.queueInfo('rx', 0).threadId], [0, threadId]);
+    const stopped = port.queueInfo('rx', 0);
+    assert.equal([stopped.size, stopped.withDevice, stopped.threadId], [0, 0, threadId]);
     for (const pair of [-1, 2, 0.5]) {
       assert.throws(
         () => port.queueInfo('rx', pair),

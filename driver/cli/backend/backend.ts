@@ -1,11 +1,13 @@
 /** `virtio-pmd backend`: runs until it is stopped, and tells what happens meanwhile. */
 
+import { type Control, openControl } from '../control/open-control.js';
 import { asVirtioError, ExitStatus, printError, statusOf } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
+import { MetricsServer } from '../metrics/metrics-server.js';
 import { Daemon } from './daemon.js';
 import { Metrics } from './metrics.js';
-import { MetricsServer } from './metrics-server.js';
 import type { BackendOptions } from './options.js';
+import { backendSnapshots } from './port-snapshots.js';
 import { Reporter } from './reporter.js';
 
 /** Runs the command; returns its exit status: stopping it is how it ends well. */
@@ -27,6 +29,7 @@ async function run(options: BackendOptions, interrupt: Interrupt, reporter: Repo
   const names = options.fd === undefined ? (options.socketPath ?? []) : [`fd:${options.fd}`];
   let daemon: Daemon | undefined;
   let server: MetricsServer | undefined;
+  let control: Control | undefined;
   const source = {
     get connections() {
       return daemon?.connections ?? [];
@@ -47,10 +50,12 @@ async function run(options: BackendOptions, interrupt: Interrupt, reporter: Repo
       metrics.take(event);
       reporter.take(event);
     });
+    control = await openControl(options.controlSocket, backendSnapshots(source), interrupt);
     await Promise.race([daemon.over, aborted(interrupt.signal)]);
   } finally {
     reporter.unwatch();
     try {
+      await control?.close();
       await daemon?.close();
     } finally {
       await server?.close();

@@ -2,6 +2,7 @@
 
 import { Command, Option } from 'commander';
 import { ErrorCode, VirtioError } from '../../errors.js';
+import { controlSocketOptions } from '../control-option.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, seconds, wholeNumber } from '../option-values.js';
@@ -117,9 +118,11 @@ const machine: readonly Option[] = [
 
 const output: readonly Option[] = [
   new Option('--stats <S>', 'print packets, rates and drops every so many seconds').argParser(seconds('--stats')),
-  new Option('--metrics <PORT>', 'serve Prometheus metrics at http://127.0.0.1:PORT/metrics').argParser(
-    wholeNumber('--metrics', 0, 65535),
-  ),
+  new Option(
+    '--metrics <PORT>',
+    'serve metrics for Prometheus (OpenMetrics) at http://127.0.0.1:PORT/metrics',
+  ).argParser(wholeNumber('--metrics', 0, 65535)),
+  ...controlSocketOptions(),
   new Option('--describe', 'describe each connection, as SIGUSR1 does, whenever its rings change'),
   new Option('--json', 'print one JSON object a line for each event'),
   new Option('--print-capabilities', 'print what this back-end can do as JSON, and exit'),

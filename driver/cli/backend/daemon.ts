@@ -8,13 +8,14 @@ import { VhostUserServer } from '../../backend/vhost-user-server.js';
 import { ErrorCode, VirtioError } from '../../errors.js';
 import type { FeatureSet, ServerEvent, SwitchFabric } from '../../index.js';
 import type { Interrupt } from '../interrupt.js';
+import { withSocketMode } from '../socket-mode.js';
 import { type Connection, DaemonSocket, type MadeDevice, type SocketEvent } from './connections.js';
 import { checkFd } from './inherited-fd.js';
 import { offeredFeatures } from './offered.js';
 import { type BackendOptions, isSingle, modeOf } from './options.js';
 import { type Placement, PollThreads } from './poll-threads.js';
 import { checkFiles, choosePort } from './port-choice.js';
-import { giveToGroup, groupNumber, withSocketMode } from './socket-access.js';
+import { giveToGroup, groupNumber } from './socket-access.js';
 import { SwitchView } from './switch-view.js';
 
 export class Daemon {

@@ -71,7 +71,7 @@ const regionText = ({ guestAddress, bytes, userAddress, fileOffset }: RegionDesc
   `    guest ${guestAddress}: ${memorySize(bytes)}, for the front-end at ${userAddress}, from byte ${fileOffset} of its file`;
 
 function ringLines(ring: RingDescription): string[] {
-  const { queue, size, state, isEnabled, addresses, base, indices, kick, call, next, why } = ring;
+  const { queue, size, state, isEnabled, addresses, base, indices, outstanding, kick, call, next, why } = ring;
   const set = [
     plural(size, 'entry', 'entries'),
     state,
@@ -81,7 +81,7 @@ function ringLines(ring: RingDescription): string[] {
   ];
   const position =
     indices === undefined
-      ? [`base ${base}`]
+      ? [`base ${base}`, ...(outstanding === undefined ? [] : [`${outstanding} with the device`])]
       : [`available ${indices.available}, used ${indices.used}, ${indices.outstanding} with the device`];
   const turn = next === 'nobody' ? `nothing to do: ${why}` : `next is the ${next}: ${why}`;
   const parts =

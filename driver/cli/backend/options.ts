@@ -34,6 +34,7 @@ export interface BackendOptions {
   readonly memory: (typeof PAGE_CHOICES)[number];
   readonly stats?: number;
   readonly metrics?: number;
+  readonly controlSocket?: string | false;
   readonly describe?: boolean;
   readonly json?: boolean;
   readonly printCapabilities?: boolean;

@@ -1,7 +1,6 @@
 /** What the switch has counted, as metrics. */
 
-import type { Metric } from './metric.js';
-import { snakeCase } from './metric.js';
+import { type Metric, snakeCase } from '../metrics/metric.js';
 import { GONE, type SwitchCounts, type SwitchMember, type SwitchView } from './switch-view.js';
 
 const LABELS = ['socket', 'connection'];

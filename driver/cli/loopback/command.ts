@@ -1,6 +1,7 @@
 /** `virtio-pmd loopback` on the command line: its options, and what its help says. */
 
 import { Command, Option } from 'commander';
+import { controlSocketOptions } from '../control-option.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
@@ -111,10 +112,12 @@ const machine: readonly Option[] = [
 
 const output: readonly Option[] = [
   new Option('--pcap-out <FILE>', 'store what comes back, as pcap with nanoseconds').argParser(path('--pcap-out')),
+  ...controlSocketOptions(),
   new Option('--json', 'print the result as one JSON object'),
 ];
 
-export function loopbackCommand(interrupt: Interrupt, finish: (status: number) => void): Command {
+/** @param run what is done with the options; the command itself unless given */
+export function loopbackCommand(interrupt: Interrupt, finish: (status: number) => void, run = runCommand): Command {
   const command = new Command('loopback')
     .summary('send packets through the driver and back, and verify them')
     .description('Sends packets through the driver; the back-end returns them, and every one is verified.')
@@ -128,8 +131,12 @@ export function loopbackCommand(interrupt: Interrupt, finish: (status: number) =
   command.addOption(new Option('--verify').hideHelp());
   return command.action(async (options: LoopbackOptions) => {
     checkOptions(options, (message) => wrongUsage(message, 'virtio-pmd loopback'));
-    // The library is loaded when there is something to do, and not for a help text.
-    const { loopback } = await import('./loopback.js');
-    finish(await loopback(options, interrupt));
+    finish(await run(options, interrupt));
   });
+}
+
+async function runCommand(options: LoopbackOptions, interrupt: Interrupt): Promise<number> {
+  // The library is loaded when there is something to do, and not for a help text.
+  const { loopback } = await import('./loopback.js');
+  return await loopback(options, interrupt);
 }

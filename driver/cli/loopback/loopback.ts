@@ -10,6 +10,7 @@ import type { Interrupt } from '../interrupt.js';
 import { count, plural, print } from '../output.js';
 import type { Capture } from './capture-content.js';
 import { TrafficCounters } from './counters.js';
+import { ControlOnlooker, type Onlooker } from './onlooker.js';
 import { type LoopbackOptions, packetLimit } from './options.js';
 import { lengthsOf } from './pattern.js';
 import { type LoopbackResult, makeResult } from './result.js';
@@ -20,8 +21,12 @@ import { Watch } from './watch.js';
 import type { TrafficFindings, TrafficOrder } from './worker.js';
 
 /** Runs the command; returns its exit status. */
-export async function loopback(options: LoopbackOptions, interrupt: Interrupt): Promise<number> {
-  const result = await runLoopback(options, interrupt);
+export async function loopback(
+  options: LoopbackOptions,
+  interrupt: Interrupt,
+  onlooker: Onlooker = new ControlOnlooker(options.controlSocket, interrupt),
+): Promise<number> {
+  const result = await runLoopback(options, interrupt, onlooker);
   const { error } = result;
   // A failure before the first packet leaves nothing to show in a table; scripts get their object all the same.
   const isUsage = error?.code === ErrorCode.INVALID_ARGUMENT;
@@ -38,7 +43,11 @@ interface Opened {
 }
 
 /** Never throws: what went wrong is part of the result. */
-async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Promise<LoopbackResult> {
+async function runLoopback(
+  options: LoopbackOptions,
+  interrupt: Interrupt,
+  onlooker: Onlooker,
+): Promise<LoopbackResult> {
   const counters = TrafficCounters.create(options.queues);
   const opened: Opened = {};
   let capture: Capture | undefined;
@@ -50,20 +59,21 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
     const lengths = capture === undefined ? lengthsOf(options.size) : [capture.largest];
     const largest = lengths.reduce((longest, length) => Math.max(longest, length));
     const order = { ...orderOf(options), packets, largest, capture, memory: counters.memory };
-    const started = startPort(opened, options, order, counters, interrupt);
+    const started = startPort(opened, options, order, counters, interrupt, onlooker);
     // Its thread comes up while the port does.
     const traffic = await launchTraffic(
       started.then(({ stand }) => stand.port),
       order,
       options,
     );
-    const { stand, watch } = await started;
-    error = await runTraffic(traffic, watch, counters, stand.port.transportKind === 'vhost-user');
+    const running = await started;
+    error = await runTraffic(traffic, running, counters, () => onlooker.begin(running.stand, options.queues));
   } catch (failure) {
     error = asVirtioError(failure);
   }
   const { stand, watch } = opened;
   watch?.close();
+  await onlooker.end();
   try {
     await stand?.port.close();
   } catch (failure) {
@@ -94,10 +104,11 @@ async function startPort(
   { packets, largest, capture }: TrafficOrder,
   counters: TrafficCounters,
   interrupt: Interrupt,
+  { ownsTerminal }: Onlooker,
 ): Promise<Required<Opened>> {
   const stand = await openStand(options, interrupt);
   opened.stand = stand;
-  const watch = new Watch(stand.port, counters, { ...options, packets }, interrupt.signal);
+  const watch = new Watch(stand.port, counters, { ...options, packets, isQuiet: ownsTerminal }, interrupt.signal);
   opened.watch = watch;
   await stand.port.start();
   checkDevice(stand.port, options, largest, capture !== undefined);
@@ -121,21 +132,22 @@ const launchTraffic = (port: Promise<Port>, order: TrafficOrder, { lcores }: Loo
     lcores: lcores === undefined ? undefined : lcores.slice(0, 1),
   });
 
-/** Lets the traffic run to its end; returns what was wrong with it, if anything was. */
+/** Lets the traffic run to its end while somebody looks; returns what was wrong with it, if anything was. */
 async function runTraffic(
   traffic: Launched,
-  watch: Watch,
+  { stand, watch }: Required<Opened>,
   counters: TrafficCounters,
-  isBackend: boolean,
+  look: () => Promise<void>,
 ): Promise<VirtioError | undefined> {
   let failure: VirtioError | undefined;
   try {
+    await look();
     failure = await watch.untilOver(traffic);
   } finally {
     await traffic.stop();
   }
   const [findings] = (await traffic.finished) as [TrafficFindings];
-  return verdict(failure, findings, counters.totals(), isBackend);
+  return verdict(failure, findings, counters.totals(), stand.port.transportKind === 'vhost-user');
 }
 
 /** What is to be written must not be what is read. */

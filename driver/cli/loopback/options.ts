@@ -35,6 +35,7 @@ export interface LoopbackOptions {
   readonly lock?: boolean;
   readonly lcores?: readonly number[];
   readonly idle: (typeof IDLE_POLICIES)[number];
+  readonly controlSocket?: string | false;
   readonly json?: boolean;
 }
 

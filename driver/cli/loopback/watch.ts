@@ -10,6 +10,8 @@ export interface WatchOptions {
   /** Milliseconds after which no more is sent. */
   readonly duration?: number;
   readonly packets: number;
+  /** Somebody else has the terminal: nothing is shown there meanwhile. */
+  readonly isQuiet: boolean;
 }
 
 const LOOK_MS = 100;
@@ -64,7 +66,7 @@ export class Watch {
     this.#movedAt = performance.now();
     this.#timers.push(setInterval(() => this.#look(), LOOK_MS));
     if (duration !== undefined) this.#drainAfter(duration);
-    this.#progress = this.#makeProgress();
+    if (!this.#options.isQuiet) this.#progress = this.#makeProgress();
     this.#signal.addEventListener('abort', this.#onAbort);
     if (this.#signal.aborted) this.#interrupted();
     try {
@@ -143,6 +145,7 @@ export class Watch {
 
   /** What a user wants to know while it happens, and is no error. */
   #note(text: string): void {
+    if (this.#options.isQuiet) return;
     this.#progress?.clear();
     process.stderr.write(`virtio-pmd: note: ${text}\n`);
   }

@@ -3,7 +3,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
-import type { Metrics } from './metrics.js';
 
 const HOST = '127.0.0.1';
 const PATH = '/metrics';
@@ -11,6 +10,12 @@ const PATH = '/metrics';
 const MOST_CONNECTIONS = 16;
 /** From its first byte to its last, a request takes no longer. */
 const REQUEST_MS = 5000;
+
+/** What is served. */
+export interface PrintedMetrics {
+  /** All of it, in the format that an Accept header asks for. */
+  print(accept: string | undefined): Promise<{ readonly type: string; readonly text: string }>;
+}
 
 export class MetricsServer {
   readonly #server: Server;
@@ -20,7 +25,7 @@ export class MetricsServer {
   }
 
   /** Listens; with port 0 wherever there is room. @throws VirtioError IN_USE, PERMISSION_DENIED, IO */
-  static listen(port: number, metrics: Metrics): Promise<MetricsServer> {
+  static listen(port: number, metrics: PrintedMetrics): Promise<MetricsServer> {
     const server = createServer({ requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS }, (request, response) =>
       answer(request, response, metrics),
     );
@@ -48,7 +53,7 @@ export class MetricsServer {
   }
 }
 
-function answer(request: IncomingMessage, response: ServerResponse, metrics: Metrics): void {
+function answer(request: IncomingMessage, response: ServerResponse, metrics: PrintedMetrics): void {
   const refuse = (status: number, text: string): void => {
     response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8' }).end(`${text}\n`);
   };
@@ -61,7 +66,7 @@ function answer(request: IncomingMessage, response: ServerResponse, metrics: Met
     return;
   }
   metrics.print(request.headers.accept).then(
-    ({ type, text }) => response.writeHead(200, { 'content-type': type }).end(text),
+    ({ type, text }) => response.writeHead(200, { 'content-type': type, vary: 'Accept' }).end(text),
     (error: unknown) => refuse(500, String(error)),
   );
 }

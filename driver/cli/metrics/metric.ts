@@ -1,4 +1,4 @@
-/** One metric of the daemon. */
+/** One metric of a command. */
 
 export type Labels = Readonly<Record<string, string | number>>;
 
