@@ -1,4 +1,8 @@
-/** `virtio-pmd loopback`: sets it up, lets it run, reports, and says how it ended. */
+/**
+ * `virtio-pmd loopback`: sets it up, lets it run, reports, and says how it ended.
+ *
+ * Threads come up beside the rest of the command: it is loaded when they are on their way, and the report behind the traffic.
+ */
 
 import { statSync } from 'node:fs';
 import { ErrorCode, VirtioError } from '../../errors.js';
@@ -12,11 +16,9 @@ import type { Capture } from './capture-content.js';
 import { TrafficCounters } from './counters.js';
 import { type LoopbackOptions, packetLimit } from './options.js';
 import { lengthsOf } from './pattern.js';
-import { type LoopbackResult, makeResult } from './result.js';
+import type { LoopbackResult } from './result.js';
 import { openStand, type Stand } from './stand.js';
-import { resultTable } from './table.js';
-import { verdict } from './verdict.js';
-import { Watch } from './watch.js';
+import type { Watch } from './watch.js';
 import type { TrafficFindings, TrafficOrder } from './worker.js';
 
 /** Runs the command; returns its exit status. */
@@ -26,7 +28,10 @@ export async function loopback(options: LoopbackOptions, interrupt: Interrupt): 
   // A failure before the first packet leaves nothing to show in a table; scripts get their object all the same.
   const isUsage = error?.code === ErrorCode.INVALID_ARGUMENT;
   if (options.json === true && !isUsage) await print(`${JSON.stringify(result.json)}\n`);
-  else if (options.json !== true && result.json.seconds > 0) await print(await resultTable(result));
+  else if (options.json !== true && result.json.seconds > 0) {
+    const { resultTable } = await import('./table.js');
+    await print(await resultTable(result));
+  }
   if (error !== undefined) printError(error);
   return interrupt.status ?? (error === undefined ? ExitStatus.SUCCESS : statusOf(error));
 }
@@ -71,6 +76,7 @@ async function runLoopback(options: LoopbackOptions, interrupt: Interrupt): Prom
   }
   // What was given up because of Ctrl-C did not fail.
   if (interrupt.status !== undefined && error?.code === ErrorCode.ABORTED) error = undefined;
+  const { makeResult } = await import('./result.js');
   return makeResult({
     options,
     counters,
@@ -97,6 +103,7 @@ async function startPort(
 ): Promise<Required<Opened>> {
   const stand = await openStand(options, interrupt);
   opened.stand = stand;
+  const { Watch } = await import('./watch.js');
   const watch = new Watch(stand.port, counters, { ...options, packets }, interrupt.signal);
   opened.watch = watch;
   await stand.port.start();
@@ -135,6 +142,7 @@ async function runTraffic(
     await traffic.stop();
   }
   const [findings] = (await traffic.finished) as [TrafficFindings];
+  const { verdict } = await import('./verdict.js');
   return verdict(failure, findings, counters.totals(), isBackend);
 }
 
