@@ -21,8 +21,8 @@ export interface OfferOptions {
 /**
  * Checksums and segmentation, for whatever port: what a receiver does not do, the host does (`CompletedPackets`).
  *
- * Not UFO, for nobody here cuts fragments, and not RSC_EXT: packets that are longer than a frame are as their sender made
- * them, none was joined here.
+ * Not UFO, for nobody here cuts fragments. RSC_EXT is for segments that are joined here (`SegmentJoiner`), for guests that have
+ * accepted it and no others.
  */
 export const OFFLOADS = FeatureSet.of(
   Feature.CSUM,
@@ -37,6 +37,7 @@ export const OFFLOADS = FeatureSet.of(
   Feature.GUEST_USO4,
   Feature.GUEST_USO6,
   Feature.GUEST_HDRLEN,
+  Feature.RSC_EXT,
 );
 
 /** Features that are nothing without commands, though they do not require CTRL_VQ by name. */

@@ -9,8 +9,8 @@ import { packetOf, type RawStandOptions, SplitStand } from '../support/spec/raw-
 import type { Rule } from '../support/spec/violations.js';
 
 const test = suite('recorder of packets and commands');
-const { NEEDS_CSUM, DATA_VALID } = NetHeaderFlag;
-const { MRG_RXBUF, CSUM, HOST_TSO4, GUEST_HDRLEN, GUEST_CSUM } = Feature;
+const { NEEDS_CSUM, DATA_VALID, RSC_INFO } = NetHeaderFlag;
+const { MRG_RXBUF, CSUM, HOST_TSO4, GUEST_HDRLEN, GUEST_CSUM, GUEST_TSO4, RSC_EXT } = Feature;
 const { CTRL_VQ, MQ, RSS, CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, GUEST_ANNOUNCE } = Feature;
 
 const receive: RawStandOptions = { kind: 'receive' };
@@ -179,6 +179,30 @@ names('E13', 'segmentation that was not accepted', { ...merged, features: [MRG_R
   s.deliver(0, packetOf(60, NEEDS_CSUM, GsoType.TCPV4, 0, 0, 20, 0, 0, 0, 0, 0, 1));
   s.device();
 });
+
+names(
+  'E13',
+  'segments that were joined, without RSC_EXT',
+  { ...merged, features: [MRG_RXBUF, GUEST_CSUM, GUEST_TSO4] },
+  (s) => {
+    s.post(0);
+    s.driver();
+    s.deliver(0, packetOf(60, NEEDS_CSUM | RSC_INFO, GsoType.TCPV4, 0, 0, 20, 0, 2, 0, 0, 0, 1));
+    s.device();
+  },
+);
+
+names(
+  'E13',
+  'one segment that was joined',
+  { ...merged, features: [MRG_RXBUF, GUEST_CSUM, GUEST_TSO4, RSC_EXT] },
+  (s) => {
+    s.post(0);
+    s.driver();
+    s.deliver(0, packetOf(60, NEEDS_CSUM | RSC_INFO, GsoType.TCPV4, 0, 0, 20, 0, 1, 0, 0, 0, 1));
+    s.device();
+  },
+);
 
 names('E15', 'a packet above the MTU', { ...merged, mtu: 1000 }, (s) => {
   s.post(0);

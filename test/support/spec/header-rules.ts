@@ -81,6 +81,8 @@ export function checkReceivedPacket(
   }
   if ((flags & NetHeaderFlag.RSC_INFO) !== 0) {
     violations.insist('E13', features.has(Feature.RSC_EXT), 'RSC_INFO without RSC_EXT');
+    const isJoined = header.gso_type !== GsoType.NONE && csum_start > 1;
+    violations.insist('E13', isJoined, `RSC_INFO with gso_type ${header.gso_type} and ${csum_start} segments`);
   }
   checkSegmentation('E13', header, violations, (type) =>
     (segmentation[type]?.[1] ?? []).some((guest) => features.has(guest)),
