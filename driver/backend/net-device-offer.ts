@@ -21,19 +21,20 @@ export interface OfferOptions {
 /**
  * Checksums and segmentation, for whatever port: what a receiver does not do, the host does (`CompletedPackets`).
  *
- * Not UFO, for nobody here cuts fragments. RSC_EXT is for segments that are joined here (`SegmentJoiner`), for guests that have
- * accepted it and no others.
+ * RSC_EXT is for segments that are joined here (`SegmentJoiner`), for guests that have accepted it and no others.
  */
 export const OFFLOADS = FeatureSet.of(
   Feature.CSUM,
   Feature.HOST_TSO4,
   Feature.HOST_TSO6,
   Feature.HOST_ECN,
+  Feature.HOST_UFO,
   Feature.HOST_USO,
   Feature.GUEST_CSUM,
   Feature.GUEST_TSO4,
   Feature.GUEST_TSO6,
   Feature.GUEST_ECN,
+  Feature.GUEST_UFO,
   Feature.GUEST_USO4,
   Feature.GUEST_USO6,
   Feature.GUEST_HDRLEN,

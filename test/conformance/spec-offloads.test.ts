@@ -21,7 +21,7 @@ const SEGMENT_BYTES = 200;
 
 /** Everything on, by the names that ports have for it; a port that does not know one of them takes no notice. */
 const everything = {
-  offloads: { txChecksum: true, tso: true, uso: true, rxChecksum: true, lro: true, uro: true, rssHash: true },
+  offloads: { txChecksum: true, tso: true, uso: true, ufo: true, rxChecksum: true, lro: true, uro: true, ufoReceive: true, rssHash: true },
 };
 
 interface Work {
@@ -53,9 +53,9 @@ function unfinished(packet: Uint8Array, bytes: number): Uint8Array {
   return whole;
 }
 
-const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP } = PacketFlag;
+const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, FRAGMENT_UDP } = PacketFlag;
 const segmented = (flag: number): number => NEEDS_CHECKSUM | flag | (SEGMENT_BYTES << 16);
-const { CSUM, HOST_TSO4, HOST_TSO6, HOST_USO } = Feature;
+const { CSUM, HOST_TSO4, HOST_TSO6, HOST_USO, HOST_UFO } = Feature;
 
 const works: readonly Work[] = [
   { name: 'TCP', packet: unfinished(ipv4(from4, to4, tcp(1, 2)), 100), flags: NEEDS_CHECKSUM, needs: [CSUM] },
@@ -78,6 +78,12 @@ const works: readonly Work[] = [
     packet: unfinished(ipv4(from4, to4, udp(1, 2)), 900),
     flags: segmented(SEGMENT_UDP),
     needs: [CSUM, HOST_USO],
+  },
+  {
+    name: 'fragments of UDP',
+    packet: unfinished(ipv6(from6, to6, udp(1, 2)), 900),
+    flags: segmented(FRAGMENT_UDP),
+    needs: [CSUM, HOST_UFO],
   },
 ];
 
