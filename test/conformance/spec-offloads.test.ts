@@ -21,7 +21,17 @@ const SEGMENT_BYTES = 200;
 
 /** Everything on, by the names that ports have for it; a port that does not know one of them takes no notice. */
 const everything = {
-  offloads: { txChecksum: true, tso: true, uso: true, ufo: true, rxChecksum: true, lro: true, uro: true, ufoReceive: true, rssHash: true },
+  offloads: {
+    txChecksum: true,
+    tso: true,
+    uso: true,
+    ufo: true,
+    rxChecksum: true,
+    lro: true,
+    uro: true,
+    ufoReceive: true,
+    rssHash: true,
+  },
 };
 
 interface Work {

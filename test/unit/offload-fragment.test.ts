@@ -9,7 +9,14 @@ import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
 import { PacketCutter } from '../../driver/offload/cut.js';
 import { MAX_SEGMENTS } from '../../driver/offload/segment.js';
-import { checksum, type PacketShape, packetOf, place, placesOf, transportChecksum } from '../support/offload-packets.js';
+import {
+  checksum,
+  type PacketShape,
+  packetOf,
+  place,
+  placesOf,
+  transportChecksum,
+} from '../support/offload-packets.js';
 
 const test = suite('offload fragmentation');
 const { FLAGS, CHECKSUM, HASH, VLAN_AND_PORT, WORDS } = PacketField;
