@@ -73,6 +73,7 @@ export { type DeviceFacts, readDeviceFacts } from './pci/device-facts.js';
 export { parsePciAddress } from './pci/pci-address.js';
 export { caps } from './spec/caps.js';
 export { dropUnmetRequirements, Feature, FeatureSet } from './spec/features.js';
+export { VLAN_TAG_BYTES } from './spec/internet.js';
 export { PciLegacyTransport } from './transport/pci-legacy.js';
 export { PciModernTransport } from './transport/pci-modern.js';
 export { VhostKernelTransport } from './transport/vhost-kernel.js';

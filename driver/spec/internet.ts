@@ -13,6 +13,8 @@ export const EtherType = {
 } as const;
 
 export const VLAN_TAG_BYTES = 4;
+/** Numbers of VLANs are 1 to this; 0 marks a priority tag, 4095 is reserved (IEEE 802.1Q table 9-2). */
+export const VLAN_ID_MAX = 4094;
 
 /** Ethernet header: destination, source, type. */
 export const EthernetHeader = { DESTINATION: 0, SOURCE: 6, TYPE: 12, BYTES: 14 } as const;

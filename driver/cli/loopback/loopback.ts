@@ -9,6 +9,7 @@ import { ErrorCode, VirtioError } from '../../errors.js';
 import type { Launched, Port } from '../../index.js';
 import { launch } from '../../net/launch.js';
 import { Feature } from '../../spec/features.js';
+import { VLAN_TAG_BYTES } from '../../spec/internet.js';
 import { asVirtioError, ExitStatus, printError, statusOf } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { count, plural, print } from '../output.js';
@@ -159,10 +160,7 @@ function checkFiles({ pcapIn, pcapOut }: LoopbackOptions): void {
   });
 }
 
-/** What an MTU leaves a frame more when it has a VLAN tag. */
-const VLAN_TAG_BYTES = 4;
-
-/** Longest packet that the device takes; those of the command itself have no VLAN tag, those of a capture may. */
+/** Longest packet that the device takes, an MTU leaving room for a VLAN tag; those of the command itself have no VLAN tag, those of a capture may. */
 function packetBytesMax(port: Port, isCapture: boolean): number {
   const limit = port.maxFrameBytes ?? Number.POSITIVE_INFINITY;
   return isCapture || port.features?.has(Feature.MTU) !== true ? limit : limit - VLAN_TAG_BYTES;

@@ -2,6 +2,7 @@
 
 import { ETHERNET_HEADER_BYTES } from '../../../driver/spec/ethernet.js';
 import { Feature, type FeatureSet } from '../../../driver/spec/features.js';
+import { VLAN_TAG_BYTES } from '../../../driver/spec/internet.js';
 import { GsoFlag, GsoType, NetHeaderFlag, netHeaderBytes, virtioNetHdr } from '../../../driver/spec/net-header.js';
 import { transportOf } from './transport-header.js';
 import type { Rule, Violations } from './violations.js';
@@ -24,7 +25,6 @@ const segmentation: Readonly<Record<number, readonly [host: Feature, guest: read
   [GsoType.UDP_L4]: [Feature.HOST_USO, [Feature.GUEST_USO4, Feature.GUEST_USO6]],
 };
 const TUNNEL = GsoFlag.UDP_TUNNEL_IPV4 | GsoFlag.UDP_TUNNEL_IPV6;
-const VLAN_TAG_BYTES = 4;
 
 /** The fields of a header; `num_buffers` is 0 where there is none. */
 function readHeader(bytes: Uint8Array, headerBytes: number): HeaderFields {
