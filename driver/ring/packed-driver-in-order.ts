@@ -1,7 +1,7 @@
 /** How the driver's end of a packed ring takes chains back with IN_ORDER: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
 
 import { specialize } from '../specialize.js';
-import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, WRITABLE } from './driver-ring-options.js';
+import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type RingCounts, WRITABLE } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import { PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS } from './packed-views.js';
 
@@ -14,13 +14,6 @@ export interface PackedDriverState {
   doneMarks: number;
   /** In order: chains of the batch under way that were not reclaimed yet. */
   batch: number;
-}
-
-/** What the ring says of itself, and its parts write. */
-export interface RingCounts {
-  free: number;
-  inFlight: number;
-  broken: string | undefined;
 }
 
 /** What a packed ring keeps of its chains in flight. */

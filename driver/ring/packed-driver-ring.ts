@@ -12,11 +12,12 @@ import {
   type DriverRingOptions,
   HANDLE_MASK,
   OVERLONG,
+  type RingCounts,
   takeAllChains,
   WRITABLE,
 } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
-import { packedInOrder, type RingCounts } from './packed-driver-in-order.js';
+import { packedInOrder } from './packed-driver-in-order.js';
 import {
   availMarks,
   OFFSET_MASK,

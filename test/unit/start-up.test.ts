@@ -51,12 +51,12 @@ test('loopback: each thread loads what it uses, and nothing else', async () => {
   assert.is(threads.length, 3);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    134,
+    135,
     /^driver\/(index|open|thread)\.|^driver\/pcap\/|\/net\/(port-settings|port-info|control-(?!queue|ring))|\/table\.|\/(vfio|sysfs|vhost|pci-legacy|tap-device|learning-switch)|^driver\/cli\/(backend|doctor|devbind)\//,
   );
   check(
     threadWith(threads, 'driver/cli/loopback/worker.js'),
-    53,
+    54,
     /^driver\/(index|open|thread)\.|^driver\/(transport|pci|wire|pcap|backend)\/|\/net\/port\.|\/capture/,
   );
   check(
@@ -70,7 +70,7 @@ test('loopback over vhost-user: the same, with a server and without a PCI functi
   const threads = await loadedBy(['loopback', '--transport', 'vhost-user', '--packets', '10', '--json']);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    152,
+    153,
     /^driver\/(index|thread)\.|\/net\/(port-settings|port-info|control-(?!queue|ring))|^driver\/(pcap|pci\/(?!pci-address))|\/(vfio|sysfs|vhost-kernel|pci-modern|pci-legacy|emulated)/,
   );
 });
