@@ -5,7 +5,8 @@ import { PacketBytes } from '../memory/packet-bytes.js';
 import { OVERSIZE_FLAGS, PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { completeChecksum } from '../offload/checksum.js';
-import { MAX_SEGMENTS, Segmenter } from '../offload/segment.js';
+import { PacketCutter } from '../offload/cut.js';
+import { MAX_SEGMENTS } from '../offload/segment.js';
 import { RingCounter } from './counters.js';
 import { poolReserve } from './pool-reserve.js';
 import type { ReceiveFilter } from './receive-filter.js';
@@ -28,7 +29,7 @@ export class CompletedPackets {
   readonly #counters: Float64Array;
   readonly #filter: ReceiveFilter | undefined;
   readonly #packet: PacketBytes;
-  readonly #segmenter: Segmenter;
+  readonly #cutter: PacketCutter;
   readonly #segments = new Uint32Array(MAX_SEGMENTS);
   /** Segments `#nextSegment` to `#segmentCount - 1` stand behind the burst. */
   #nextSegment = 0;
@@ -45,7 +46,7 @@ export class CompletedPackets {
     this.#counters = counters;
     this.#filter = filter;
     this.#packet = new PacketBytes(pool);
-    this.#segmenter = new Segmenter(pool);
+    this.#cutter = new PacketCutter(pool);
   }
 
   /** Whether packets are here: others may not go past them. */
@@ -112,11 +113,11 @@ export class CompletedPackets {
 
   #cut(handle: number): void {
     const pool = this.#pool;
-    const count = this.#segmenter.plan(handle);
-    const buffers = count * Math.ceil(this.#segmenter.longest / pool.dataBytes);
+    const count = this.#cutter.plan(handle);
+    const buffers = count * Math.ceil(this.#cutter.longest / pool.dataBytes);
     if (count === 0) {
       this.#lose(handle, DROP_OFFLOAD);
-    } else if (buffers > pool.available - poolReserve(pool) || !this.#segmenter.cut(this.#segments, 0)) {
+    } else if (buffers > pool.available - poolReserve(pool) || !this.#cutter.cut(this.#segments, 0)) {
       this.#lose(handle, DROP_NOT_TAKEN);
     } else {
       this.#nextSegment = 0;

@@ -3,7 +3,6 @@
 import type { IdlePolicy } from '../lcore/idle.js';
 import { Lcore } from '../lcore/lcore.js';
 import type { PageChoice } from '../memory/dma-memory.js';
-import { DEFAULT_BUFFER_BYTES } from '../memory/packet-pool.js';
 import type { DeviceEvent } from './device-model.js';
 import type { DeviceRequests, DeviceThreadData, DeviceThreadEvent } from './device-worker.js';
 import { builtInPorts } from './ports/built-in.js';
@@ -61,7 +60,7 @@ export class DeviceThread {
     const modules = (options.ports ?? []).map((url) => url.href);
     const data: DeviceThreadData = {
       poolSize: options.poolSize ?? DEFAULT_POOL_SIZE,
-      bufferBytes: options.bufferBytes ?? DEFAULT_BUFFER_BYTES,
+      bufferBytes: options.bufferBytes,
       pages: options.pages,
       idle: options.idle ?? 'sleep',
       modules,

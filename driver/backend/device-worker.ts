@@ -5,7 +5,7 @@ import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { DmaMemory, type PageChoice } from '../memory/dma-memory.js';
-import { PacketPool } from '../memory/packet-pool.js';
+import { DEFAULT_BUFFER_BYTES, PacketPool } from '../memory/packet-pool.js';
 import { FeatureSet } from '../spec/features.js';
 import type { MemoryRange } from '../spec/pci-function.js';
 import { RingCounters } from './counters.js';
@@ -20,7 +20,7 @@ import { SharedState } from './shared-state.js';
 /** What a poll thread of the back-end is started with. */
 export interface DeviceThreadData {
   readonly poolSize: number;
-  readonly bufferBytes: number;
+  readonly bufferBytes: number | undefined;
   readonly pages: PageChoice | undefined;
   readonly idle: IdlePolicy;
   /** Modules of ports to load at the start. */
@@ -70,7 +70,7 @@ export interface DeviceRequests {
 }
 
 export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<void> {
-  const { poolSize, bufferBytes, pages, idle: policy, modules } = data as DeviceThreadData;
+  const { poolSize, bufferBytes = DEFAULT_BUFFER_BYTES, pages, idle: policy, modules } = data as DeviceThreadData;
   const ports = new PortModules();
   for (const module of modules) await ports.load(module);
   using memory = DmaMemory.allocate({ bytes: poolSize * bufferBytes + SCRATCH_BYTES, pages });

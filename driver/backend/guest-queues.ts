@@ -4,6 +4,7 @@ import type { CopyDirection } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { Burst } from '../memory/burst.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import { SegmentJoiner } from '../offload/join.js';
 import { workFromGuest } from '../offload/work.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { TableScratch } from '../ring/indirect-tables.js';
@@ -143,6 +144,7 @@ export class GuestQueues implements RingHost {
       requests: workFromGuest(features),
       shared,
       completed: pair.completed,
+      joiner: features.has(Feature.RSC_EXT) ? new SegmentJoiner(pool) : undefined,
       hashes: this.reportsHashes ? steering : undefined,
       onMiss: (low, high, bytes, direction) => miss(index, low, high, bytes, direction),
       snapshot: this.#snapshot,

@@ -21,22 +21,24 @@ export interface OfferOptions {
 /**
  * Checksums and segmentation, for whatever port: what a receiver does not do, the host does (`CompletedPackets`).
  *
- * Not UFO, for nobody here cuts fragments, and not RSC_EXT: packets that are longer than a frame are as their sender made
- * them, none was joined here.
+ * RSC_EXT is for segments that are joined here (`SegmentJoiner`), for guests that have accepted it and no others.
  */
 export const OFFLOADS = FeatureSet.of(
   Feature.CSUM,
   Feature.HOST_TSO4,
   Feature.HOST_TSO6,
   Feature.HOST_ECN,
+  Feature.HOST_UFO,
   Feature.HOST_USO,
   Feature.GUEST_CSUM,
   Feature.GUEST_TSO4,
   Feature.GUEST_TSO6,
   Feature.GUEST_ECN,
+  Feature.GUEST_UFO,
   Feature.GUEST_USO4,
   Feature.GUEST_USO6,
   Feature.GUEST_HDRLEN,
+  Feature.RSC_EXT,
 );
 
 /** Features that are nothing without commands, though they do not require CTRL_VQ by name. */

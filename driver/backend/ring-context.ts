@@ -3,6 +3,7 @@
 import type { CopyEngine } from '../../native/index.js';
 import { CopyJob } from '../../native/index.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { SegmentJoiner } from '../offload/join.js';
 import type { DeviceRing } from '../ring/ends.js';
 import type { MissListener } from '../ring/indirect-tables.js';
 import type { Caller } from './caller.js';
@@ -30,6 +31,8 @@ export interface RingContext {
   readonly shared: SharedState;
   /** Of a receiveq: packets that ask for more, once that is done. */
   readonly completed: CompletedPackets;
+  /** Of a receiveq with RSC_EXT: joins segments. */
+  readonly joiner?: SegmentJoiner | undefined;
   /** With HASH_REPORT: writes the hash of a packet into its header. */
   readonly hashes?: ReceiveSteering | undefined;
   /** Told of a buffer without a translation: its chain, and those behind it, wait. */

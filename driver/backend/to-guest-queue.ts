@@ -13,7 +13,7 @@ import { DEVICE_BURST, JOB_CHAIN, type RingContext } from './ring-context.js';
 
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
-const { NEEDS_CHECKSUM, CHECKSUM_VALID } = PacketFlag;
+const { NEEDS_CHECKSUM, CHECKSUM_VALID, COALESCED } = PacketFlag;
 const {
   GUEST_LOW,
   GUEST_HIGH,
@@ -50,7 +50,8 @@ export class ToGuestQueue {
   constructor(context: RingContext) {
     this.#context = context;
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes, context.hashes);
-    this.#headers = new NetHeaderWriter(context.pool, context.headerBytes, ALL_WORK | CHECKSUM_VALID);
+    const told = ALL_WORK | CHECKSUM_VALID | (context.joiner === undefined ? 0 : COALESCED);
+    this.#headers = new NetHeaderWriter(context.pool, context.headerBytes, told);
     this.relay = new RelayToGuest(context, this.#jobs);
   }
 
@@ -69,6 +70,7 @@ export class ToGuestQueue {
     if (!isCompleting && burst.count === 0) return 0;
     counters[POLLS]! += 1;
     if (isCompleting) return this.#giveCompleted(burst, shared.guestWork);
+    if (this.#context.joiner !== undefined && ring.pop(1) > 0) this.#context.joiner.join(burst, shared.guestWork);
     const wanted = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
     const popped = ring.pop(wanted);
     if (popped === 0) {

@@ -30,17 +30,14 @@ export class Coalescing implements KeptSettings {
   }
 
   /** @throws VirtioError INVALID_ARGUMENT for queues and numbers that are none */
-  check({ pair }: CoalescedQueues, { maxPackets, maxMicroseconds }: CoalescingSettings): void {
+  async set(queues: CoalescedQueues, settings: CoalescingSettings): Promise<void> {
+    const { direction, pair } = queues;
     this.#sender.checkPair(pair);
-    for (const value of [maxPackets, maxMicroseconds]) {
+    for (const value of [settings.maxPackets, settings.maxMicroseconds]) {
       const isU32 = Number.isInteger(value) && value >= 0 && value <= U32_MAX;
       checkSetting(isU32, 'packets and microseconds are 32-bit numbers', value);
     }
-  }
-
-  async set(queues: CoalescedQueues, settings: CoalescingSettings): Promise<void> {
     await this.#send(queues, settings);
-    const { direction, pair } = queues;
     if (pair === undefined) {
       // What was said of single queues is over.
       for (const [key, [other]] of this.#settings) if (other.direction === direction) this.#settings.delete(key);
@@ -50,6 +47,7 @@ export class Coalescing implements KeptSettings {
 
   /** Resolves to what the device has for one queue. */
   async read(direction: CoalescedQueues['direction'], pair: number): Promise<CoalescingSettings> {
+    this.#sender.checkPair(pair);
     const data = queueData(queueIndex(direction, pair));
     return readCoalescing(await this.#sender.send(NOTF_COAL, NotfCoalCommand.VQ_GET, data, virtioNetCtrlCoal.bytes));
   }

@@ -11,7 +11,7 @@ type Addresses = ReadonlyMap<string, Uint8Array>;
 const textOf = (address: Uint8Array): string => Buffer.from(address).toString('hex');
 
 /** @throws VirtioError INVALID_ARGUMENT for what is no address */
-export function checkAddress(address: Uint8Array): void {
+function checkAddress(address: Uint8Array): void {
   const isAddress = address.length === MAC_BYTES && address.some((byte) => byte !== 0);
   checkSetting(isAddress, `an address has ${MAC_BYTES} bytes, not all of them zero`, address);
 }
@@ -81,19 +81,29 @@ export class ReceiveAddresses implements KeptSettings {
   get list(): Uint8Array[] {
     return [...this.#addresses.values()].map((address) => address.slice());
   }
+  /** Those of them that are groups. */
+  get groups(): Uint8Array[] {
+    return this.list.filter(isGroup);
+  }
   /** Whether a mode stands in for the tables. */
   get passesMore(): boolean {
     return this.#stoodInBy !== undefined;
   }
 
   async add(address: Uint8Array): Promise<void> {
+    checkAddress(address);
     await this.#set([...this.#addresses.values(), address]);
   }
   async remove(address: Uint8Array): Promise<void> {
+    checkAddress(address);
     await this.#set([...this.#addresses.values()].filter((other) => textOf(other) !== textOf(address)));
   }
   /** Replaces all groups; stations stay. */
   async setGroups(groups: readonly Uint8Array[]): Promise<void> {
+    for (const group of groups) {
+      checkAddress(group);
+      checkSetting(isGroup(group), 'a group has an odd first byte', group);
+    }
     await this.#set([...[...this.#addresses.values()].filter((address) => !isGroup(address)), ...groups]);
   }
 
@@ -136,6 +146,8 @@ export class OwnAddress implements KeptSettings {
   }
 
   async set(address: Uint8Array): Promise<void> {
+    checkAddress(address);
+    checkSetting(!isGroup(address), 'a port has the address of one station', address);
     await this.#send(address);
     this.#address = address;
   }

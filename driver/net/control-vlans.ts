@@ -7,7 +7,7 @@ import { type ControlSender, checkSetting, type KeptSettings } from './control-s
 const VLAN_IDENTIFIERS = 4096;
 
 /** @throws VirtioError INVALID_ARGUMENT for what is no VLAN's number */
-export function checkVlan(identifier: number): void {
+function checkVlan(identifier: number): void {
   const isVlan = Number.isInteger(identifier) && identifier >= 0 && identifier < VLAN_IDENTIFIERS;
   checkSetting(isVlan, `a VLAN has a number from 0 to ${VLAN_IDENTIFIERS - 1}`, identifier);
 }
@@ -34,6 +34,7 @@ export class VlanFilter implements KeptSettings {
   }
 
   async set(identifier: number, isWanted: boolean): Promise<void> {
+    checkVlan(identifier);
     // With the filter off all come, and those that are not wanted any more go when it is turned on.
     if (this.#isOn || !this.#isSettled) await this.#send(identifier, isWanted);
     else this.#sender.accepted(ControlClass.VLAN, VlanCommand.ADD);

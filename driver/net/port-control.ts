@@ -1,16 +1,13 @@
 /** What a port asks of its device while it runs: which packets it gets, in which queue, and how (virtio 1.2 §5.1.6.5). */
 
-import { ErrorCode, VirtioError } from '../errors.js';
 import { RxCommand } from '../spec/control.js';
 import type { Feature } from '../spec/features.js';
-import { type CoalescedQueues, Coalescing } from './control-coalescing.js';
-import { GuestOffloads } from './control-offloads.js';
-import { checkAddress, OwnAddress, ReceiveAddresses, ReceiveModes } from './control-receive.js';
-import { type CoalescingSettings, type HashSettings, isGroup, type RssSettings } from './control-requests.js';
-import { type CommandedDevice, ControlSender, checkSetting, type KeptSettings } from './control-sender.js';
-import { type DeviceStatistics, readDeviceStatistics } from './control-statistics.js';
-import { type RssLimits, SteeringSettings } from './control-steering.js';
-import { checkVlan, VlanFilter } from './control-vlans.js';
+import type { CoalescedQueues } from './control-coalescing.js';
+import type { CoalescingSettings, HashSettings, RssSettings } from './control-requests.js';
+import type { CommandedDevice } from './control-sender.js';
+import type { DeviceStatistics } from './control-statistics.js';
+import type { RssLimits } from './control-steering.js';
+import type { PortSetting, PortSettings } from './port-settings.js';
 
 /** A mode that devices have with CTRL_RX_EXTRA; what is refused here is refused whatever else is set, but for promiscuous. */
 export const receiveModes = {
@@ -20,17 +17,6 @@ export const receiveModes = {
   noBroadcast: RxCommand.NOBCAST,
 } as const;
 export type ReceiveMode = keyof typeof receiveModes;
-
-/** Settings of one kind, as `forget` names them. */
-export type PortSetting =
-  | 'receiveModes'
-  | 'macAddress'
-  | 'macAddresses'
-  | 'vlans'
-  /** RSS, or the hashes that are reported. */
-  | 'rss'
-  | 'guestOffloads'
-  | 'coalescing';
 
 /**
  * Settings of a port's device. Each call resolves when the device has done it; the settings are made again at each start,
@@ -42,130 +28,95 @@ export type PortSetting =
  */
 export class PortControl {
   readonly #device: CommandedDevice;
-  readonly #sender: ControlSender;
-  readonly #modes: ReceiveModes;
-  readonly #ownAddress: OwnAddress;
-  readonly #addresses: ReceiveAddresses;
-  readonly #vlans: VlanFilter;
-  readonly #steering: SteeringSettings;
-  readonly #offloads: GuestOffloads;
-  readonly #coalescing: Coalescing;
-  /** In the order in which they are made again. */
-  readonly #kept: Readonly<Record<PortSetting, KeptSettings>>;
+  /** Loaded with the first call, for most ports are never asked for anything. */
+  #settings: PortSettings | undefined;
 
   constructor(device: CommandedDevice) {
-    const sender = new ControlSender(device);
     this.#device = device;
-    this.#sender = sender;
-    this.#modes = new ReceiveModes(sender);
-    this.#ownAddress = new OwnAddress(sender);
-    this.#addresses = new ReceiveAddresses(sender, this.#modes);
-    this.#vlans = new VlanFilter(sender);
-    this.#steering = new SteeringSettings(sender);
-    this.#offloads = new GuestOffloads(sender);
-    this.#coalescing = new Coalescing(sender);
-    this.#kept = {
-      receiveModes: this.#modes,
-      macAddress: this.#ownAddress,
-      macAddresses: this.#addresses,
-      vlans: this.#vlans,
-      rss: this.#steering,
-      guestOffloads: this.#offloads,
-      coalescing: this.#coalescing,
-    };
   }
 
   get promiscuous(): boolean {
-    return this.#modes.has(RxCommand.PROMISC);
+    return this.#settings?.modes.has(RxCommand.PROMISC) ?? false;
   }
   get allMulticast(): boolean {
-    return this.#modes.has(RxCommand.ALLMULTI);
+    return this.#settings?.modes.has(RxCommand.ALLMULTI) ?? false;
   }
   /** Addresses that were added, in the order of that. */
   get macAddresses(): readonly Uint8Array[] {
-    return this.#addresses.list;
+    return this.#settings?.addresses.list ?? [];
   }
   /** Those of them that are groups. */
   get multicastAddresses(): readonly Uint8Array[] {
-    return this.#addresses.list.filter(isGroup);
+    return this.#settings?.addresses.groups ?? [];
   }
   /** Whether the device did not take so many addresses, and passes all of a kind instead. */
   get passesMoreAddresses(): boolean {
-    return this.#addresses.passesMore;
+    return this.#settings?.addresses.passesMore ?? false;
   }
   /** VLANs that were turned on, ascending. */
   get vlans(): readonly number[] {
-    return this.#vlans.list;
+    return this.#settings?.vlans.list ?? [];
   }
   /** Whether packets of other VLANs are dropped, where CTRL_VLAN was accepted. */
   get vlanFilter(): boolean {
-    return this.#vlans.isOn;
+    return this.#settings?.vlans.isOn ?? true;
   }
   /** What `setRss` has set. */
   get rss(): RssSettings | undefined {
-    return this.#steering.rss;
+    return this.#settings?.steering.rss;
   }
   /** What `setHashReports` has set. */
   get hashReports(): HashSettings | undefined {
-    return this.#steering.hashes;
+    return this.#settings?.steering.hashes;
   }
 
   /** Receives all packets, whatever they are for. Needs CTRL_RX. */
   async setPromiscuous(isOn: boolean): Promise<void> {
-    await this.#device.inTurn(() => this.#modes.set(RxCommand.PROMISC, isOn));
+    await this.#inTurn(({ modes }) => modes.set(RxCommand.PROMISC, isOn));
   }
   /** Receives the packets of all groups. Needs CTRL_RX. */
   async setAllMulticast(isOn: boolean): Promise<void> {
-    await this.#device.inTurn(() => this.#modes.set(RxCommand.ALLMULTI, isOn));
+    await this.#inTurn(({ modes }) => modes.set(RxCommand.ALLMULTI, isOn));
   }
   /** Turns one of the other modes on or off. Needs CTRL_RX_EXTRA. */
   async setReceiveMode(mode: ReceiveMode, isOn: boolean): Promise<void> {
-    await this.#device.inTurn(() => this.#modes.set(receiveModes[mode], isOn));
+    await this.#inTurn(({ modes }) => modes.set(receiveModes[mode], isOn));
   }
 
   /** Takes another address for the port's own. Needs CTRL_MAC_ADDR. @throws VirtioError INVALID_ARGUMENT for one that is no station's */
   async setMacAddress(address: Uint8Array): Promise<void> {
-    checkAddress(address);
-    checkSetting(!isGroup(address), 'a port has the address of one station', address);
     const own = address.slice();
-    await this.#device.inTurn(() => this.#ownAddress.set(own));
+    await this.#inTurn(({ ownAddress }) => ownAddress.set(own));
   }
 
   /** Receives packets for one more address, of a station or a group. Needs CTRL_RX. */
   async addMacAddress(address: Uint8Array): Promise<void> {
-    checkAddress(address);
     const added = address.slice();
-    await this.#device.inTurn(() => this.#addresses.add(added));
+    await this.#inTurn(({ addresses }) => addresses.add(added));
   }
   /** Receives no more packets for an address that was added. Needs CTRL_RX. */
   async removeMacAddress(address: Uint8Array): Promise<void> {
-    checkAddress(address);
     const removed = address.slice();
-    await this.#device.inTurn(() => this.#addresses.remove(removed));
+    await this.#inTurn(({ addresses }) => addresses.remove(removed));
   }
   /** Receives the packets of these groups, and of no others. Needs CTRL_RX. @throws VirtioError INVALID_ARGUMENT for a station's */
   async setMulticastAddresses(addresses: readonly Uint8Array[]): Promise<void> {
-    for (const address of addresses) {
-      checkAddress(address);
-      checkSetting(isGroup(address), 'a group has an odd first byte', address);
-    }
     const groups = addresses.map((address) => address.slice());
-    await this.#device.inTurn(() => this.#addresses.setGroups(groups));
+    await this.#inTurn(({ addresses }) => addresses.setGroups(groups));
   }
 
   /** Receives the packets of a VLAN, 0 to 4095, or no more. Needs CTRL_VLAN, which is accepted with `vlanFilter`. */
   async setVlan(identifier: number, isOn: boolean): Promise<void> {
-    checkVlan(identifier);
-    await this.#device.inTurn(() => this.#vlans.set(identifier, isOn));
+    await this.#inTurn(({ vlans }) => vlans.set(identifier, isOn));
   }
   /** Receives the packets of all VLANs, or of those alone that were turned on; 4096 commands. Needs CTRL_VLAN. */
   async setVlanFilter(isOn: boolean): Promise<void> {
-    await this.#device.inTurn(() => this.#vlans.turn(isOn));
+    await this.#inTurn(({ vlans }) => vlans.turn(isOn));
   }
 
   /** Resolves to what the device can do of RSS. Needs RSS. */
   async rssLimits(): Promise<RssLimits> {
-    return await this.#device.inTurn(() => this.#steering.limits());
+    return await this.#inTurn(({ steering }) => steering.limits());
   }
 
   /**
@@ -174,7 +125,7 @@ export class PortControl {
    */
   async setRss(settings: RssSettings): Promise<void> {
     const copy = { ...settings, key: settings.key.slice(), table: [...settings.table] };
-    await this.#device.inTurn(() => this.#steering.setRss(copy));
+    await this.#inTurn(({ steering }) => steering.setRss(copy));
   }
 
   /**
@@ -183,30 +134,29 @@ export class PortControl {
    */
   async setHashReports(settings: HashSettings): Promise<void> {
     const copy = { ...settings, key: settings.key.slice() };
-    await this.#device.inTurn(() => this.#steering.setHashes(copy));
+    await this.#inTurn(({ steering }) => steering.setHashes(copy));
   }
 
   /** Turns those accepted offloads on that are named, and all others off. Needs CTRL_GUEST_OFFLOADS. */
   async setGuestOffloads(offloads: readonly Feature[]): Promise<void> {
     const wanted = [...offloads];
-    await this.#device.inTurn(() => this.#offloads.set(wanted));
+    await this.#inTurn(({ offloads }) => offloads.set(wanted));
   }
 
   /** Says when the device tells of used buffers. Needs NOTF_COAL, of one queue VQ_NOTF_COAL. */
   async setCoalescing(queues: CoalescedQueues, settings: CoalescingSettings): Promise<void> {
-    this.#coalescing.check(queues, settings);
-    await this.#device.inTurn(() => this.#coalescing.set({ ...queues }, { ...settings }));
+    const [which, wanted] = [{ ...queues }, { ...settings }];
+    await this.#inTurn(({ coalescing }) => coalescing.set(which, wanted));
   }
 
   /** Resolves to what the device has for one queue. Needs VQ_NOTF_COAL. */
   async coalescing(direction: CoalescedQueues['direction'], pair: number): Promise<CoalescingSettings> {
-    this.#coalescing.check({ direction, pair }, { maxPackets: 0, maxMicroseconds: 0 });
-    return await this.#device.inTurn(() => this.#coalescing.read(direction, pair));
+    return await this.#inTurn(({ coalescing }) => coalescing.read(direction, pair));
   }
 
   /** Resolves to what the device has counted itself, queue by queue. Needs DEVICE_STATS. @throws VirtioError DEVICE_BROKEN for answers that are none */
   async deviceStatistics(): Promise<DeviceStatistics> {
-    return await this.#device.inTurn(() => readDeviceStatistics(this.#sender, this.#device.maxPairs));
+    return await this.#inTurn((settings) => settings.deviceStatistics());
   }
 
   /**
@@ -214,34 +164,23 @@ export class PortControl {
    * A device that runs keeps them until its next start.
    */
   forget(...settings: readonly PortSetting[]): void {
-    for (const [setting, kept] of Object.entries(this.#kept)) {
-      if (settings.length === 0 || settings.includes(setting as PortSetting)) kept.forget();
-    }
+    this.#settings?.forget(settings);
   }
 
   /** Makes all settings again, on a device that was reset. Part of the port's start, never in turn. Fails as the first does. */
   async restore(): Promise<void> {
-    for (const [setting, kept] of Object.entries(this.#kept)) {
-      try {
-        await kept.restore();
-      } catch (error) {
-        throw lost(setting, error);
-      }
-    }
+    await this.#settings?.restore();
   }
-}
 
-/** What a device says that has not any more what a setting needs. */
-const LOST: readonly ErrorCode[] = [ErrorCode.REQUEST_REFUSED, ErrorCode.UNSUPPORTED, ErrorCode.INVALID_ARGUMENT];
+  #inTurn<T>(work: (settings: PortSettings) => Promise<T>): Promise<T> {
+    return this.#device.inTurn(async () => {
+      this.#settings ??= await this.#load();
+      return await work(this.#settings);
+    });
+  }
 
-/** The failure, with what to do about a setting that the device has lost. */
-function lost(setting: string, error: unknown): unknown {
-  if (!(error instanceof VirtioError) || !LOST.includes(error.code)) return error;
-  const { code, message, value, requirement = 'virtio 1.2 §5.1.6.5' } = error;
-  return new VirtioError(code, `${message}; it was asked for ${setting} before`, {
-    value,
-    requirement,
-    advice: `use control.forget('${setting}') and start the port again, or give the device back what it had`,
-    cause: error,
-  });
+  async #load(): Promise<PortSettings> {
+    const { PortSettings } = await import('./port-settings.js');
+    return new PortSettings(this.#device);
+  }
 }

@@ -12,6 +12,8 @@ export interface PortOffloads {
   readonly tso?: boolean | undefined;
   /** Sent packets with SEGMENT_UDP are cut (`TX_OFFLOAD_UDP_TSO`). */
   readonly uso?: boolean | undefined;
+  /** Sent packets with FRAGMENT_UDP, which are UDP, are cut into IP fragments. */
+  readonly ufo?: boolean | undefined;
   /** Sent packets with VLAN get their tag (`TX_OFFLOAD_VLAN_INSERT`). */
   readonly vlanInsert?: boolean | undefined;
   /** Received packets have CHECKSUM_VALID where that is known, or NEEDS_CHECKSUM (`RX_OFFLOAD_TCP_CKSUM`, `RX_OFFLOAD_UDP_CKSUM`). */
@@ -20,6 +22,8 @@ export interface PortOffloads {
   readonly lro?: boolean | undefined;
   /** The same of UDP, with SEGMENT_UDP. */
   readonly uro?: boolean | undefined;
+  /** IP fragments of UDP may come as one packet, with FRAGMENT_UDP. */
+  readonly ufoReceive?: boolean | undefined;
   /** A received packet's tag is taken out of it, and it has VLAN (`RX_OFFLOAD_VLAN_STRIP`). */
   readonly vlanStrip?: boolean | undefined;
   /** Received packets have the HASH that the device has computed (`RX_OFFLOAD_RSS_HASH`), once it was told which ones. */
@@ -79,6 +83,12 @@ const kinds: Readonly<Record<OffloadName, OffloadKind>> = {
     isInSoftware: true,
     reason: 'to leave the cutting of long UDP packets to the device',
   },
+  ufo: {
+    needs: [Feature.HOST_UFO],
+    uses: [Feature.CSUM, Feature.GUEST_HDRLEN],
+    isInSoftware: true,
+    reason: 'to leave the cutting of UDP into IP fragments to the device',
+  },
   vlanInsert: { needs: [], isInSoftware: true, reason: 'to put tags into packets' },
   rxChecksum: { needs: [Feature.GUEST_CSUM], isInSoftware: true, reason: 'to be told of checksums that are right' },
   lro: {
@@ -92,6 +102,12 @@ const kinds: Readonly<Record<OffloadName, OffloadKind>> = {
     uses: [Feature.GUEST_CSUM],
     isInSoftware: false,
     reason: 'to receive long UDP packets',
+  },
+  ufoReceive: {
+    needs: [Feature.GUEST_UFO],
+    uses: [Feature.GUEST_CSUM],
+    isInSoftware: false,
+    reason: 'to receive UDP in one packet that came in IP fragments',
   },
   vlanStrip: { needs: [], isInSoftware: true, reason: 'to take tags out of packets' },
   rssHash: { needs: [Feature.HASH_REPORT], isInSoftware: false, reason: 'to be told the hash of packets' },

@@ -21,7 +21,7 @@ import { OverdueKicks } from './overdue-kicks.js';
 import { createTallies } from './packet-tally.js';
 import { PortControl } from './port-control.js';
 import { PortDevice } from './port-device.js';
-import { type PortInfo, portInfo } from './port-info.js';
+import type { PortInfo } from './port-info.js';
 import { PortLifecycle } from './port-lifecycle.js';
 import { hasOffloads, type OffloadOutcome, offloadOutcomes, type PortOffloads } from './port-offloads.js';
 import {
@@ -139,8 +139,9 @@ export class Port extends EventEmitter<PortEvents> {
     return this.#lifecycle.state;
   }
   /** Resolves to what the port and its device can do. */
-  info(): Promise<PortInfo> {
-    return portInfo(this.#device, this.control);
+  async info(): Promise<PortInfo> {
+    const { portInfo } = await import('./port-info.js');
+    return await portInfo(this.#device, this.control);
   }
   /** Whether the port is started, and the device's link is up. */
   get linkUp(): boolean {

@@ -4,8 +4,9 @@ import { PacketBytes } from '../memory/packet-bytes.js';
 import { OVERSIZE_FLAGS, PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { completeChecksum } from '../offload/checksum.js';
+import { PacketCutter } from '../offload/cut.js';
 import { NetHeaderWriter } from '../offload/header.js';
-import { MAX_SEGMENTS, Segmenter } from '../offload/segment.js';
+import { MAX_SEGMENTS } from '../offload/segment.js';
 import { insertTag } from '../offload/vlan.js';
 import type { QueueHandle } from './queue-handle.js';
 import { Preparation, type TxWork } from './queue-work.js';
@@ -24,7 +25,7 @@ export class TxOffloads implements TxWork {
   /** Flags that this driver sees to. */
   readonly #own: number;
   readonly #writer: NetHeaderWriter;
-  readonly #segmenter: Segmenter;
+  readonly #cutter: PacketCutter;
   readonly #packet: PacketBytes;
 
   constructor(pool: PacketPool, { headerBytes, maxFrameBytes, offloads }: QueueHandle) {
@@ -34,7 +35,7 @@ export class TxOffloads implements TxWork {
     this.#maxFrameBytes = maxFrameBytes;
     this.#own = (NEEDS_CHECKSUM | VLAN | SEGMENT_ECN | OVERSIZE_FLAGS) & ~carried;
     this.#writer = new NetHeaderWriter(pool, headerBytes, carried);
-    this.#segmenter = new Segmenter(pool, (carried & NEEDS_CHECKSUM) === 0 ? 'complete' : 'partial');
+    this.#cutter = new PacketCutter(pool, (carried & NEEDS_CHECKSUM) === 0 ? 'complete' : 'partial');
     this.#packet = new PacketBytes(pool);
   }
 
@@ -77,11 +78,11 @@ export class TxOffloads implements TxWork {
 
   /** All segments or none are sent: what has gone cannot be taken back. */
   #cut(handle: number, free: number, size: number): Preparation {
-    const count = this.#segmenter.plan(handle);
-    const { longest } = this.#segmenter;
+    const count = this.#cutter.plan(handle);
+    const { longest } = this.#cutter;
     const descriptors = count * Math.ceil(longest / this.#pool.dataBytes);
     if (count === 0 || longest > this.#maxFrameBytes || descriptors > size) return Preparation.IMPOSSIBLE;
-    if (descriptors > free || !this.#segmenter.cut(this.segments, 0)) return Preparation.LATER;
+    if (descriptors > free || !this.#cutter.cut(this.segments, 0)) return Preparation.LATER;
     this.segmentCount = count;
     return Preparation.CUT;
   }

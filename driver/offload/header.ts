@@ -138,8 +138,15 @@ export class NetHeaderWriter {
       writeU16(bytes, start + at.csum_start.offset, place & LOW_HALF);
       writeU16(bytes, start + at.csum_offset.offset, place >>> 16);
       writeU16(bytes, start + at.hdr_len.offset, this.#headersLength(handle, place & LOW_HALF, place >>> 16));
-    } else if ((flags & CHECKSUM_VALID) !== 0) {
-      bytes[start + at.flags.offset] = DATA_VALID;
+    } else {
+      let told = (flags & CHECKSUM_VALID) !== 0 ? DATA_VALID : 0;
+      if ((flags & COALESCED) !== 0) {
+        // With a `gso_type` goes NEEDS_CSUM, whose place is not told: numbers of segments stand there (virtio 1.2 §5.1.6.4.1).
+        told |= RSC_INFO | NEEDS_CSUM;
+        writeU16(bytes, start + at.csum_start.offset, fields[field + CHECKSUM]! & LOW_HALF);
+        writeU16(bytes, start + at.csum_offset.offset, fields[field + CHECKSUM]! >>> 16);
+      }
+      bytes[start + at.flags.offset] = told;
     }
     const kind = flags & OVERSIZE_FLAGS;
     if (kind === 0) return;

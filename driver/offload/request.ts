@@ -3,12 +3,12 @@
 import { PacketBytes } from '../memory/packet-bytes.js';
 import { PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
-import { IpProtocol, TcpFlag, TcpHeader } from '../spec/internet.js';
+import { FRAGMENT_UNIT, IpProtocol, TcpFlag, TcpHeader } from '../spec/internet.js';
 import { checksumOffsetOf, pseudoHeaderSum } from './checksum.js';
 import { PacketLayers } from './packet-layers.js';
 
 const { FLAGS, CHECKSUM, VLAN_AND_PORT, WORDS_SHIFT } = PacketField;
-const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN, VLAN } = PacketFlag;
+const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN, FRAGMENT_UDP, VLAN } = PacketFlag;
 const LOW_HALF = 0xffff;
 
 /** Requests for packets of one pool, on their way to a port that was opened with `offloads`. Allocates nothing. */
@@ -42,6 +42,18 @@ export class OffloadRequests {
     return this.#request(handle, segmentBytes & LOW_HALF);
   }
 
+  /**
+   * Has a UDP packet of up to 64 KiB cut into IP fragments, with `fragmentBytes` behind the IP header each.
+   *
+   * Returns false, and changes nothing, where the packet is no whole UDP.
+   *
+   * @param fragmentBytes 8 to 65535, taken down to a multiple of 8: what is left of the MTU behind the IP header, and behind
+   *   the fragment header of IPv6
+   */
+  fragmentation(handle: number, fragmentBytes: number): boolean {
+    return this.#request(handle, fragmentBytes & LOW_HALF & -FRAGMENT_UNIT, FRAGMENT_UDP);
+  }
+
   /** Has a VLAN tag put in: priority in bits 13 to 15, VLAN in bits 0 to 11. */
   tag(handle: number, tag: number): void {
     const { fields } = this.#pool;
@@ -50,18 +62,18 @@ export class OffloadRequests {
     fields[field + FLAGS]! |= VLAN;
   }
 
-  #request(handle: number, segmentBytes: number): boolean {
+  #request(handle: number, segmentBytes: number, udp: number = SEGMENT_UDP): boolean {
     const packet = this.#packet.move(handle);
     const { version, protocol, transport, end } = this.#layers.parse(packet);
     const offset = checksumOffsetOf(protocol);
-    if (offset === undefined) return false;
+    if (offset === undefined || (udp === FRAGMENT_UDP && protocol !== IpProtocol.UDP)) return false;
     packet.setU16(transport + offset, pseudoHeaderSum(packet, this.#layers, end - transport));
     const { fields } = this.#pool;
     const field = handle << WORDS_SHIFT;
     let flags = (fields[field + FLAGS]! & VLAN) | NEEDS_CHECKSUM;
     if (segmentBytes > 0) {
       flags |= segmentBytes << 16;
-      flags |= protocol === IpProtocol.UDP ? SEGMENT_UDP : version === 4 ? SEGMENT_TCP4 : SEGMENT_TCP6;
+      flags |= protocol === IpProtocol.UDP ? udp : version === 4 ? SEGMENT_TCP4 : SEGMENT_TCP6;
       // "MUST NOT send such packets" as plain ones (virtio 1.2 §5.1.6.2.1, VIRTIO_NET_HDR_GSO_ECN).
       const isReduced = protocol === IpProtocol.TCP && (packet.u8(transport + TcpHeader.FLAGS) & TcpFlag.CWR) !== 0;
       if (isReduced) flags |= SEGMENT_ECN;

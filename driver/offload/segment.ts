@@ -5,15 +5,15 @@ import { PacketField, PacketFlag } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { IpProtocol, Ipv4Header, Ipv6Header, TcpFlag, TcpHeader, UdpHeader } from '../spec/internet.js';
 import { checksumOffsetOf, completeChecksum, pseudoHeaderSum, writeIpv4Checksum } from './checksum.js';
+import { NewPackets } from './new-packets.js';
 import { PacketLayers } from './packet-layers.js';
 
 /** Most segments of a packet: 64 KiB cut at the smallest segment size in use. */
 export const MAX_SEGMENTS = 512;
 /** Most bytes of headers, which each segment has anew: more than any packet in use has. */
-const MAX_HEADERS_BYTES = 256;
+export const MAX_HEADERS_BYTES = 256;
 
-const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, VLAN_AND_PORT, HASH, CHECKSUM, WORDS_SHIFT } =
-  PacketField;
+const { FLAGS, VLAN_AND_PORT, HASH, CHECKSUM, WORDS_SHIFT } = PacketField;
 const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, VLAN } = PacketFlag;
 /** What every segment has as the whole packet had it. */
 const KEPT_FLAGS = VLAN | PacketFlag.HASH;
@@ -29,7 +29,7 @@ export class Segmenter {
   readonly #whole: PacketBytes;
   readonly #segment: PacketBytes;
   readonly #layers = new PacketLayers();
-  readonly #buffer = new Uint32Array(1);
+  readonly #packets: NewPackets;
   #segmentBytes = 0;
   #payloadBytes = 0;
   #count = 0;
@@ -37,6 +37,7 @@ export class Segmenter {
   /** @param checksums `partial` leaves them to whoever gets the segments, as NEEDS_CHECKSUM says */
   constructor(pool: PacketPool, checksums: 'complete' | 'partial' = 'complete') {
     this.#pool = pool;
+    this.#packets = new NewPackets(pool);
     this.#isPartial = checksums === 'partial';
     this.#whole = new PacketBytes(pool);
     this.#segment = new PacketBytes(pool);
@@ -69,7 +70,7 @@ export class Segmenter {
     for (let index = 0; index < this.#count; index++) {
       const from = index * this.#segmentBytes;
       const length = Math.min(this.#segmentBytes, this.#payloadBytes - from);
-      const handle = this.#allocate(payload + length);
+      const handle = this.#packets.allocate(payload + length);
       if (handle < 0) {
         this.#pool.free(out, start, index);
         return false;
@@ -122,31 +123,6 @@ export class Segmenter {
       completeChecksum(segment, transport, offset);
     }
     fields[field + FLAGS] = flags;
-  }
-
-  /** A packet of so many bytes in as many buffers as that takes; -1 where the pool has too few. */
-  #allocate(length: number): number {
-    const pool = this.#pool;
-    const { fields, headroom, dataBytes } = pool;
-    let first = -1;
-    let last = 0;
-    for (let left = length; left > 0; left -= dataBytes) {
-      if (!pool.take(this.#buffer, 0, 1)) {
-        this.#buffer[0] = first;
-        if (first >= 0) pool.free(this.#buffer, 0, 1);
-        return -1;
-      }
-      const handle = this.#buffer[0]!;
-      const field = handle << WORDS_SHIFT;
-      fields[field + DATA_OFFSET] = headroom;
-      fields[field + SEGMENT_LENGTH] = Math.min(left, dataBytes);
-      if (first < 0) {
-        first = handle;
-        fields[field + PACKET_LENGTH] = length;
-      } else fields[last + NEXT] = handle + 1;
-      last = field;
-    }
-    return first;
   }
 }
 

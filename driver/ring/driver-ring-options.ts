@@ -37,6 +37,13 @@ export interface DriverRingOptions {
   readonly base?: number | undefined;
 }
 
+/** What the ring says of itself, and its parts write. */
+export interface RingCounts {
+  free: number;
+  inFlight: number;
+  broken: string | undefined;
+}
+
 /** The length `reclaim` gives for a chain whose device claims to have written more than it could. */
 export const OVERLONG = 0xffff_ffff;
 

@@ -12,10 +12,12 @@ import {
   type DriverRingOptions,
   HANDLE_MASK,
   OVERLONG,
+  type RingCounts,
   takeAllChains,
   WRITABLE,
 } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
+import { packedInOrder } from './packed-driver-in-order.js';
 import {
   availMarks,
   OFFSET_MASK,
@@ -53,6 +55,7 @@ const scope = {
   writePlainHeader,
   OVERSIZE_FLAGS,
   MAX_PACKET_BYTES,
+  packedInOrder,
 };
 
 /**
@@ -79,6 +82,26 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** High word of every buffer's address where they are all alike; else it is looked up. */
   const highWord = pool.commonHighWord;
   const lookUpHigh = highWord < 0;
+  /** Free ids, first in first out, in a table of a power of two: `size` less `inFlight` from `freeIdHead` on. */
+  const idMask = 2 ** Math.ceil(Math.log2(size)) - 1;
+  const freeIds = Uint16Array.from({ length: idMask + 1 }, (_, id) => id);
+  /** The chain in flight of this id; 0 when there is none. */
+  const chains = new Uint32Array(size);
+  /** Descriptors that a CHAINED chain takes of the ring, by id. */
+  const chainLength = new Uint16Array(size);
+  /** Where the used descriptors of the reclaim under way are whose length counts; `size` and more for others. */
+  const usedAt = new Uint16Array(size);
+  /** One word of our own, for a barrier. */
+  const barrier = new Int32Array(1);
+  /** Where the next descriptor is made available, and its marks. */
+  let availSlot = base & OFFSET_MASK;
+  let marks = availMarks(base);
+  const state = { freeIdHead: 0, usedSlot: base & OFFSET_MASK, doneMarks: usedMarks(base), batch: 0 };
+  /** Descriptors posted since the last decision about a kick, and where that was. */
+  let unkicked = 0;
+  let kickedPosition = base;
+  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, usedAt, barrier };
+  const ordered = inOrder ? packedInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
     inFlight: 0,
@@ -90,47 +113,19 @@ export const packedDriverRing = specialize(function packedDriverRing(
     position: base,
     postPackets,
     postBuffers,
-    reclaim: inOrder ? reclaimInOrder : reclaim,
-    reclaimSent: inOrder ? takeInOrder : reclaimSent,
+    reclaim: ordered?.reclaim ?? reclaim,
+    reclaimSent: ordered?.reclaimSent ?? reclaimSent,
     reclaimAll,
     needsKick,
     hasUsed,
-    usedCount: inOrder ? usedCountInOrder : usedCount,
+    usedCount: ordered?.usedCount ?? usedCount,
     enableCalls,
     disableCalls,
   };
-  /** Free ids, first in first out, in a table of a power of two: `size` less `inFlight` from `freeIdHead` on. */
-  const idMask = 2 ** Math.ceil(Math.log2(size)) - 1;
-  const freeIds = Uint16Array.from({ length: idMask + 1 }, (_, id) => id);
-  /** The chain in flight of this id; 0 when there is none. */
-  const chains = new Uint32Array(size);
-  /** Descriptors that a CHAINED chain takes of the ring, by id. */
-  const chainLength = new Uint16Array(size);
-  /** Where the used descriptors of the reclaim under way are whose length counts; `size` and more for others. */
-  const usedAt = new Uint16Array(size);
-  /** In place of where a length is: the buffer was skipped, or the length was read before. */
-  const atWhole = size + 1;
-  const atKept = size + 2;
-  /** One word of our own, for a barrier. */
-  const barrier = new Int32Array(1);
-  let freeIdHead = 0;
-  /** Where the next descriptor is made available, and its marks. */
-  let availSlot = base & OFFSET_MASK;
-  let marks = availMarks(base);
-  /** Where the next used descriptor is expected, and its marks. */
-  let usedSlot = base & OFFSET_MASK;
-  let doneMarks = usedMarks(base);
-  /** Descriptors posted since the last decision about a kick, and where that was. */
-  let unkicked = 0;
-  let kickedPosition = base;
-  /** In order: the oldest id in flight; chains of the batch under way that were not reclaimed yet, and where its length is. */
-  let oldestId = 0;
-  let batch = 0;
-  let batchAt = 0;
-  let keptLength = 0;
 
   // What is neither available nor used: behind the base as used in this round, before it as used in the last.
   for (let slot = 0; slot < size; slot++) {
+    const { usedSlot, doneMarks } = state;
     desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3] = slot < usedSlot ? doneMarks : doneMarks ^ PACKED_MARKS;
   }
   disableCalls();
@@ -142,7 +137,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     if (ring.broken !== undefined) return 0;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const freeBefore = ring.free;
-    const firstId = freeIdHead;
+    const firstId = state.freeIdHead;
     let slot = availSlot;
     let slotMarks = marks;
     let free = ring.free;
@@ -208,7 +203,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     availSlot = slot;
     marks = slotMarks;
     ring.free = free;
-    freeIdHead = (firstId + taken) & idMask;
+    state.freeIdHead = (firstId + taken) & idMask;
     ring.postedBytes = bytes;
     publish(firstAt, firstWord, taken, freeBefore - free);
     return taken;
@@ -219,7 +214,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     const taken = count < ring.free ? count : ring.free;
     const offset = headroom - headerBytes;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
-    const first = freeIdHead;
+    const first = state.freeIdHead;
     let slot = availSlot;
     let slotMarks = marks;
     let firstWord = 0;
@@ -242,7 +237,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     }
     availSlot = slot;
     marks = slotMarks;
-    freeIdHead = (first + taken) & idMask;
+    state.freeIdHead = (first + taken) & idMask;
     ring.free -= taken;
     publish(firstAt, firstWord, taken, taken);
     return taken;
@@ -250,9 +245,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
 
   function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
     if (ring.broken !== undefined || limit === 0) return 0;
-    let tail = freeIdHead + size - ring.inFlight;
-    let slot = usedSlot;
-    let slotMarks = doneMarks;
+    let tail = state.freeIdHead + size - ring.inFlight;
+    let slot = state.usedSlot;
+    let slotMarks = state.doneMarks;
     let free = ring.free;
     let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
     let count = 0;
@@ -278,8 +273,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
       if (++count === limit) break;
       word = desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3]!;
     }
-    usedSlot = slot;
-    doneMarks = slotMarks;
+    state.usedSlot = slot;
+    state.doneMarks = slotMarks;
     ring.free = free;
     ring.inFlight -= count;
     // The first mark was loaded in order, those behind it were not: no length is read before the last of them. An
@@ -301,9 +296,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
 
   function reclaimSent(out: Uint32Array, limit: number): number {
     if (ring.broken !== undefined || limit === 0) return 0;
-    let tail = freeIdHead + size - ring.inFlight;
-    let slot = usedSlot;
-    let slotMarks = doneMarks;
+    let tail = state.freeIdHead + size - ring.inFlight;
+    let slot = state.usedSlot;
+    let slotMarks = state.doneMarks;
     let free = ring.free;
     let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
     let count = 0;
@@ -328,82 +323,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
       if (++count === limit) break;
       word = desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3]!;
     }
-    usedSlot = slot;
-    doneMarks = slotMarks;
-    ring.free = free;
-    ring.inFlight -= count;
-    return count;
-  }
-
-  /** As `reclaim`, from a device that keeps the order: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
-  function reclaimInOrder(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
-    const count = takeInOrder(out, limit, start);
-    // As in `reclaim`.
-    if (count > 1) Atomics.add(barrier, 0, 1);
-    for (let index = 0; index < count; index++) {
-      const at = usedAt[index]!;
-      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
-      let length = at === atWhole ? bufferBytes : 0;
-      if (at === atKept) length = keptLength;
-      else if (at < size) length = desc[(at << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
-      lengths[start + index] = length > bufferBytes ? OVERLONG : length;
-    }
-    // A batch that was not taken whole: its descriptor may be another one by the next time.
-    if (batch > 0 && batchAt < size) {
-      keptLength = desc[(batchAt << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
-      batchAt = atKept;
-    }
-    return count;
-  }
-
-  /** Takes back up to `limit` chains in the order in which they were posted, and notes where their lengths are. */
-  function takeInOrder(out: Uint32Array, limit: number, start = 0): number {
-    if (ring.broken !== undefined) return 0;
-    let tail = freeIdHead + size - ring.inFlight;
-    let slot = usedSlot;
-    let slotMarks = doneMarks;
-    let free = ring.free;
-    let id = oldestId;
-    let left = batch;
-    let lastAt = batchAt;
-    const inFlight = ring.inFlight;
-    let count = 0;
-    // Bounds: a batch is of chains in flight, which are `size` at most; ids follow each other, as they were given out.
-    for (; count < limit; count++) {
-      if (left === 0) {
-        const at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
-        const word = count === 0 ? Atomics.load(desc, at) : desc[at]!;
-        if ((word & PACKED_MARKS) !== slotMarks) break;
-        const last = word & PACKED_ID_MASK;
-        const ahead = last < id ? last - id + size : last - id;
-        const most = inFlight - count;
-        if (last >= size || ahead >= most) {
-          ring.broken = `used id ${last} is none of the ${most} chains in flight`;
-          break;
-        }
-        left = ahead + 1;
-        lastAt = slot;
-      }
-      const chain = chains[id]!;
-      const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
-      chains[id] = 0;
-      out[start + count] = (chain & HANDLE_MASK) - 1;
-      left--;
-      usedAt[count] = (chain & WRITABLE) === 0 ? size : left > 0 ? atWhole : lastAt;
-      freeIds[tail++ & idMask] = id;
-      id = id + 1 === size ? 0 : id + 1;
-      free += descriptors;
-      slot += descriptors;
-      if (slot >= size) {
-        slot -= size;
-        slotMarks ^= PACKED_MARKS;
-      }
-    }
-    batch = left;
-    batchAt = lastAt;
-    oldestId = id;
-    usedSlot = slot;
-    doneMarks = slotMarks;
+    state.usedSlot = slot;
+    state.doneMarks = slotMarks;
     ring.free = free;
     ring.inFlight -= count;
     return count;
@@ -446,14 +367,14 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Whether the next used descriptor is there. What the device wrote before it is visible after this. */
   function hasUsed(): boolean {
     if (ring.broken !== undefined) return false;
-    if (batch > 0) return true;
-    return (Atomics.load(desc, (usedSlot << PACKED_DESC_WORDS_SHIFT) + 3) & PACKED_MARKS) === doneMarks;
+    if (state.batch > 0) return true;
+    return (Atomics.load(desc, (state.usedSlot << PACKED_DESC_WORDS_SHIFT) + 3) & PACKED_MARKS) === state.doneMarks;
   }
 
   function usedCount(): number {
     if (ring.broken !== undefined) return 0;
-    let slot = usedSlot;
-    let slotMarks = doneMarks;
+    let slot = state.usedSlot;
+    let slotMarks = state.doneMarks;
     for (let count = 0; ; count++) {
       const word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
       const id = word & PACKED_ID_MASK;
@@ -461,32 +382,6 @@ export const packedDriverRing = specialize(function packedDriverRing(
       // Those that are no chain of ours break the ring when they are reclaimed.
       if (count === ring.inFlight || (word & PACKED_MARKS) !== slotMarks || chain === 0) return count;
       slot += chain < CHAINED ? 1 : chainLength[id]!;
-      if (slot >= size) {
-        slot -= size;
-        slotMarks ^= PACKED_MARKS;
-      }
-    }
-  }
-
-  /** As `usedCount`, with as many chains a used descriptor as `takeInOrder` takes. */
-  function usedCountInOrder(): number {
-    if (ring.broken !== undefined) return 0;
-    let slot = usedSlot;
-    let slotMarks = doneMarks;
-    let id = oldestId;
-    let left = batch;
-    // Bounds: as in `takeInOrder`; with nothing in flight any more no id is ahead by little enough.
-    for (let count = 0; ; count++) {
-      if (left === 0) {
-        const word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
-        const last = word & PACKED_ID_MASK;
-        const ahead = last < id ? last - id + size : last - id;
-        if ((word & PACKED_MARKS) !== slotMarks || last >= size || ahead >= ring.inFlight - count) return count;
-        left = ahead + 1;
-      }
-      slot += chains[id]! < CHAINED ? 1 : chainLength[id]!;
-      id = id + 1 === size ? 0 : id + 1;
-      left--;
       if (slot >= size) {
         slot -= size;
         slotMarks ^= PACKED_MARKS;
@@ -585,7 +480,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   }
 
   function usedPosition(): number {
-    return doneMarks === PACKED_MARKS ? usedSlot | WRAP : usedSlot;
+    return state.doneMarks === PACKED_MARKS ? state.usedSlot | WRAP : state.usedSlot;
   }
 
   function breakRing(id: number): void {

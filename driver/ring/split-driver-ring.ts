@@ -13,10 +13,12 @@ import {
   HANDLE_MASK,
   ID_UNKNOWN,
   OVERLONG,
+  type RingCounts,
   takeAllChains,
   WRITABLE,
 } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
+import { splitInOrder } from './split-driver-in-order.js';
 import {
   AVAIL_FLAGS,
   AVAIL_INDEX,
@@ -54,6 +56,7 @@ const scope = {
   writePlainHeader,
   OVERSIZE_FLAGS,
   MAX_PACKET_BYTES,
+  splitInOrder,
 };
 
 /**
@@ -91,6 +94,16 @@ export const splitDriverRing = specialize(function splitDriverRing(
   const nextId = new Uint16Array(size);
   /** What our available ring holds: an entry that would not change is not written, and its cache line stays put. */
   const availShadow = new Uint16Array(size).fill(ID_UNKNOWN);
+  let template: Template = 'none';
+  let freeHead = 0;
+  /** Available index at the last decision about a kick. */
+  let kickedIndex = base;
+  const state = { usedIndex: base };
+  let callsOff = true;
+  /** Where used_event was put when calls were turned off. */
+  let parkedEvent = 0;
+  const parts = { state, size, bufferBytes, usedEntries, chains, availShadow, waitingChains, freeChain, finishReclaim };
+  const ordered = inOrder ? splitInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
     inFlight: 0,
@@ -102,8 +115,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
     position: base,
     postPackets,
     postBuffers,
-    reclaim: inOrder ? reclaimInOrder : reclaim,
-    reclaimSent: inOrder ? reclaimSentInOrder : reclaimSent,
+    reclaim: ordered?.reclaim ?? reclaim,
+    reclaimSent: ordered?.reclaimSent ?? reclaimSent,
     reclaimAll,
     needsKick,
     hasUsed,
@@ -111,18 +124,6 @@ export const splitDriverRing = specialize(function splitDriverRing(
     enableCalls,
     disableCalls,
   };
-  let template: Template = 'none';
-  let freeHead = 0;
-  /** Available index at the last decision about a kick. */
-  let kickedIndex = base;
-  let usedIndex = base;
-  let callsOff = true;
-  /** Where used_event was put when calls were turned off. */
-  let parkedEvent = 0;
-  /** Chains of the batch under way that were not reclaimed yet, and what the device wrote into the last of them. */
-  let batch = 0;
-  let batchLength = 0;
-  const noLengths = new Uint32Array(inOrder ? size : 0);
 
   if (!writeHigh) for (let id = 0; id < size; id++) desc[(id << DESC_WORDS_SHIFT) + 1] = highWord;
   disableCalls();
@@ -225,7 +226,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
 
   function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
     const count = waitingChains(limit);
-    const first = usedIndex;
+    const first = state.usedIndex;
     for (let index = 0; index < count; index++) {
       const entry = USED_RING + (((first + index) & mask) << 1);
       const id = usedEntries[entry]!;
@@ -251,7 +252,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
 
   function reclaimSent(out: Uint32Array, limit: number): number {
     const count = waitingChains(limit);
-    const first = usedIndex;
+    const first = state.usedIndex;
     for (let index = 0; index < count; index++) {
       const id = usedEntries[USED_RING + (((first + index) & mask) << 1)]!;
       const chain = id < size ? chains[id]! : 0;
@@ -267,55 +268,6 @@ export const splitDriverRing = specialize(function splitDriverRing(
     }
     if (count > 0) finishReclaim(count);
     return count;
-  }
-
-  /** As `reclaim`, from a device that keeps the order: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
-  function reclaimInOrder(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
-    const waiting = waitingChains(size);
-    const count = waiting < limit ? waiting : limit;
-    const first = usedIndex;
-    let left = batch;
-    let lastLength = batchLength;
-    for (let index = 0; index < count; index++) {
-      const slot = (first + index) & mask;
-      const id = availShadow[slot]!;
-      if (left === 0) {
-        const last = usedEntries[USED_RING + (slot << 1)]!;
-        left = last === id ? 1 : chainsUpTo(last, first + index, waiting - index);
-        if (left === 0) return breakOrder(index, last, waiting - index);
-        lastLength = usedEntries[USED_RING + (slot << 1) + 1]!;
-      }
-      const chain = chains[id]!;
-      chains[id] = 0;
-      out[start + index] = (chain & HANDLE_MASK) - 1;
-      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
-      const length = --left === 0 ? lastLength : bufferBytes;
-      lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
-      if (chain < CHAINED) ring.free++;
-      else freeChain(id);
-    }
-    batch = left;
-    batchLength = lastLength;
-    if (count > 0) finishReclaim(count);
-    return count;
-  }
-
-  function reclaimSentInOrder(out: Uint32Array, limit: number): number {
-    return reclaimInOrder(out, noLengths, 0, limit < size ? limit : size);
-  }
-
-  /** How many chains there are from available index `first` to the one with this id, of `most`; 0 where it is none of them. */
-  function chainsUpTo(id: number, first: number, most: number): number {
-    // What is looked through comes back at once, so that no chain is looked at twice. An id beyond 16 bits equals none.
-    for (let index = 0; index < most; index++) if (availShadow[(first + index) & mask] === id) return index + 1;
-    return 0;
-  }
-
-  /** As `breakAt`, where the id is none of the `most` chains that the device says it has used. */
-  function breakOrder(index: number, id: number, most: number): number {
-    finishReclaim(index);
-    breakRing(`used id ${id} is none of the ${most} oldest chains in flight`);
-    return index;
   }
 
   /** Ends the ring at used entry `index` of a reclaim, whose id is none of ours; what came before it counts. */
@@ -343,25 +295,25 @@ export const splitDriverRing = specialize(function splitDriverRing(
   }
 
   function hasUsed(): boolean {
-    return ring.broken === undefined && Atomics.load(used, USED_INDEX) !== usedIndex;
+    return ring.broken === undefined && Atomics.load(used, USED_INDEX) !== state.usedIndex;
   }
 
   function usedCount(): number {
-    const waiting = (Atomics.load(used, USED_INDEX) - usedIndex) & 0xffff;
+    const waiting = (Atomics.load(used, USED_INDEX) - state.usedIndex) & 0xffff;
     return ring.broken === undefined && waiting <= ring.inFlight ? waiting : 0;
   }
 
   function enableCalls(): boolean {
     callsOff = false;
-    if (eventIndex) Atomics.store(avail, usedEvent, usedIndex);
+    if (eventIndex) Atomics.store(avail, usedEvent, state.usedIndex);
     else Atomics.store(avail, AVAIL_FLAGS, 0);
     // Looked at after the store: what came in between is not announced any more.
-    return Atomics.load(used, USED_INDEX) === usedIndex;
+    return Atomics.load(used, USED_INDEX) === state.usedIndex;
   }
 
   function disableCalls(): void {
     callsOff = true;
-    parkedEvent = (usedIndex - 1) & 0xffff;
+    parkedEvent = (state.usedIndex - 1) & 0xffff;
     // With EVENT_IDX the flags stay 0 (virtio 1.2 §2.7.7.1) and the event is put where the index has just been.
     if (eventIndex) Atomics.store(avail, usedEvent, parkedEvent);
     else Atomics.store(avail, AVAIL_FLAGS, AvailFlag.NO_INTERRUPT);
@@ -390,7 +342,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
   function waitingChains(limit: number): number {
     if (ring.broken !== undefined) return 0;
     // The device's writes of the entries come before its store of the index.
-    const waiting = (Atomics.load(used, USED_INDEX) - usedIndex) & 0xffff;
+    const waiting = (Atomics.load(used, USED_INDEX) - state.usedIndex) & 0xffff;
     if (waiting > ring.inFlight) {
       return breakRing(`the used index is ${waiting} ahead with ${ring.inFlight} chains in flight`);
     }
@@ -471,10 +423,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
   }
 
   function finishReclaim(count: number): void {
-    usedIndex = (usedIndex + count) & 0xffff;
+    state.usedIndex = (state.usedIndex + count) & 0xffff;
     ring.inFlight -= count;
     // Keep the event behind the index, or 65536 used chains later it would be passed.
-    if (callsOff && ((usedIndex - parkedEvent) & 0xffff) > EVENT_LAG) disableCalls();
+    if (callsOff && ((state.usedIndex - parkedEvent) & 0xffff) > EVENT_LAG) disableCalls();
   }
 
   function breakRing(reason: string): 0 {

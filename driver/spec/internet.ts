@@ -13,6 +13,8 @@ export const EtherType = {
 } as const;
 
 export const VLAN_TAG_BYTES = 4;
+/** Numbers of VLANs are 1 to this; 0 marks a priority tag, 4095 is reserved (IEEE 802.1Q table 9-2). */
+export const VLAN_ID_MAX = 4094;
 
 /** Ethernet header: destination, source, type. */
 export const EthernetHeader = { DESTINATION: 0, SOURCE: 6, TYPE: 12, BYTES: 14 } as const;
@@ -49,6 +51,7 @@ export const Ipv4Header = {
 } as const;
 /** In `Ipv4Header.FRAGMENT`: "more fragments" and the offset; 0 in a packet that is whole. */
 export const IPV4_FRAGMENT_MASK = 0x3fff;
+export const IPV4_MORE_FRAGMENTS = 0x2000;
 /** The first multicast address; reserved ones and broadcast follow. */
 export const IPV4_FIRST_MULTICAST = 0xe000_0000;
 
@@ -63,6 +66,11 @@ export const Ipv6Header = {
   BYTES: 40,
 } as const;
 export const IPV6_ADDRESS_BYTES = 16;
+/** Fragment header: the offset counts bytes, in the 13 high bits of its word (RFC 8200 §4.5). */
+export const Ipv6FragmentHeader = { NEXT_HEADER: 0, OFFSET: 2, IDENTIFICATION: 4, BYTES: 8 } as const;
+export const IPV6_MORE_FRAGMENTS = 0x0001;
+/** Fragments begin at multiples of so many bytes, in either version. */
+export const FRAGMENT_UNIT = 8;
 /** The first byte of a multicast address. */
 export const IPV6_MULTICAST = 0xff;
 

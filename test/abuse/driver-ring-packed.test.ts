@@ -4,14 +4,15 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Burst } from '../../driver/memory/burst.js';
 import { startScribbling } from '../support/guest-scribbler.js';
+import type { HandDeviceOptions } from '../support/hand-queues.js';
 import { randomNumbers } from '../support/memory-threads.js';
-import { PackedHandDevice, type PackedHandDeviceOptions } from '../support/packed-hand-device.js';
+import { PackedHandDevice } from '../support/packed-hand-device.js';
 
 const test = suite('driver against a device that lies, packed');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
 
 /** Runs a body with a device by hand; whatever it did, every buffer is back at the end, each once. */
-function withDevice(options: PackedHandDeviceOptions, body: (device: PackedHandDevice, burst: Burst) => void): void {
+function withDevice(options: HandDeviceOptions, body: (device: PackedHandDevice, burst: Burst) => void): void {
   using device = new PackedHandDevice(options);
   const burst = new Burst(device.pool, 64);
   body(device, burst);

@@ -6,7 +6,8 @@ import { Burst } from '../../driver/memory/burst.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
 import { AVAIL_INDEX, DESC_WORDS } from '../../driver/ring/split-views.js';
-import { HandDevice, type HandDeviceOptions } from '../support/hand-device.js';
+import { HandDevice } from '../support/hand-device.js';
+import type { HandDeviceOptions } from '../support/hand-queues.js';
 
 const test = suite('driver against a device that lies');
 

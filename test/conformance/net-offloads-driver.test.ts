@@ -7,7 +7,8 @@ import { PacketField, PacketFlag } from '../../driver/memory/packet-fields.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
 import { GsoFlag, GsoType, HashReport, NetHeaderFlag, virtioNetHdrHash } from '../../driver/spec/net-header.js';
 import { DescFlag } from '../../driver/spec/ring.js';
-import { HandDevice, type HandDeviceOptions } from '../support/hand-device.js';
+import { HandDevice } from '../support/hand-device.js';
+import type { HandDeviceOptions } from '../support/hand-queues.js';
 import { type PacketShape, packetOf, place, placesOf, transportChecksum } from '../support/offload-packets.js';
 
 const test = suite('offloads, driver');

@@ -11,6 +11,7 @@ import type { Port } from '../../driver/net/port.js';
 import type { PortOptions } from '../../driver/net/port-options.js';
 import { Feature } from '../../driver/spec/features.js';
 import { address4, address6, ipv4, ipv6, tcp, udp } from '../support/flow-packets.js';
+import { packetOf } from '../support/offload-packets.js';
 import { RecordedPort, type Via } from '../support/spec/recorded-port.js';
 import { transportOf } from '../support/spec/transport-header.js';
 
@@ -20,7 +21,17 @@ const SEGMENT_BYTES = 200;
 
 /** Everything on, by the names that ports have for it; a port that does not know one of them takes no notice. */
 const everything = {
-  offloads: { txChecksum: true, tso: true, uso: true, rxChecksum: true, lro: true, uro: true, rssHash: true },
+  offloads: {
+    txChecksum: true,
+    tso: true,
+    uso: true,
+    ufo: true,
+    rxChecksum: true,
+    lro: true,
+    uro: true,
+    ufoReceive: true,
+    rssHash: true,
+  },
 };
 
 interface Work {
@@ -52,9 +63,9 @@ function unfinished(packet: Uint8Array, bytes: number): Uint8Array {
   return whole;
 }
 
-const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP } = PacketFlag;
+const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, FRAGMENT_UDP } = PacketFlag;
 const segmented = (flag: number): number => NEEDS_CHECKSUM | flag | (SEGMENT_BYTES << 16);
-const { CSUM, HOST_TSO4, HOST_TSO6, HOST_USO } = Feature;
+const { CSUM, HOST_TSO4, HOST_TSO6, HOST_USO, HOST_UFO } = Feature;
 
 const works: readonly Work[] = [
   { name: 'TCP', packet: unfinished(ipv4(from4, to4, tcp(1, 2)), 100), flags: NEEDS_CHECKSUM, needs: [CSUM] },
@@ -77,6 +88,12 @@ const works: readonly Work[] = [
     packet: unfinished(ipv4(from4, to4, udp(1, 2)), 900),
     flags: segmented(SEGMENT_UDP),
     needs: [CSUM, HOST_USO],
+  },
+  {
+    name: 'fragments of UDP',
+    packet: unfinished(ipv6(from6, to6, udp(1, 2)), 900),
+    flags: segmented(FRAGMENT_UDP),
+    needs: [CSUM, HOST_UFO],
   },
 ];
 
@@ -133,6 +150,44 @@ for (const [via, ring] of [
       both.check();
     });
   }
+}
+
+for (const ring of ['split', 'packed'] as const) {
+  test(`spec-E13, spec-D36: segments that follow on one another come as one with RSC_EXT, and one by one without (${ring})`, async () => {
+    for (const without of [[], [Feature.RSC_EXT]]) {
+      const options: PortOptions & typeof everything = { ring, ...everything };
+      const offered = offeredFeatures({ without });
+      await using both = await RecordedPort.open('modern', { offered, maxRingSize: 64 }, options);
+      await both.start();
+      const { port } = both;
+      const segments = [0, 1, 2, 3].map((index) => ({
+        ...{ version: 4 as const, protocol: 'tcp' as const, payload: new Uint8Array(1000).fill(index) },
+        ...{ sequence: 1000 * index, identification: index },
+      }));
+      const burst = port.burst(4);
+      burst.allocate(4);
+      for (const [index, shape] of segments.entries()) burst.bytes(index).fill(packetOf(shape));
+      assert.is(port.txQueue(0).send(burst), 4);
+      const received = port.burst(8);
+      for (let turn = 0; turn < TURNS; turn++) {
+        both.device.poll();
+        port.rxQueue(0).receive(received);
+      }
+      const of = (field: number): number => port.pool.fields[received.handles[0]! * PacketField.WORDS + field]!;
+      if (without.length > 0) {
+        assert.is(received.count, 4);
+      } else {
+        assert.is(received.count, 1);
+        const payload = new Uint8Array(4000).map((_, at) => Math.floor(at / 1000));
+        assert.equal(received.bytes(0).copyPacket(), packetOf({ ...segments[0]!, payload }));
+        const flags = PacketFlag.COALESCED | PacketFlag.CHECKSUM_VALID | SEGMENT_TCP4;
+        assert.is(of(PacketField.FLAGS), flags | (1000 << 16));
+        assert.is(of(PacketField.CHECKSUM), 4, 'segments, no duplicate acknowledgments');
+      }
+      received.free();
+      both.check();
+    }
+  });
 }
 
 test.run();

@@ -9,6 +9,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
 import { featureName } from '../../driver/spec/features.js';
+import { VLAN_TAG_BYTES } from '../../driver/spec/internet.js';
 import { DRIVER_MODULES, makeHugepages, runCli, runProgram } from '../support/guest-driver.js';
 import {
   acceptedOf,
@@ -42,7 +43,6 @@ const HUGEPAGES = 48;
 /** Slots of the root bus that are free, from this one on. */
 const FIRST_SLOT = 4;
 const SLOTS = 24;
-const VLAN_TAG_BYTES = 4;
 /** More than the longest packets of the traffic need. */
 const TAP_MTU = 9000;
 

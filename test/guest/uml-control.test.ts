@@ -82,6 +82,47 @@ test('RSS: ethtool shows table and key, and sets them; each flow comes where its
     }
   }));
 
+test('rx-flow-hash: ethtool shows what TCP is hashed by, and sets it; connections come where that hash says', () =>
+  withGuest(echoPort(), async (guest, device) => {
+    const own = (await guest.run('cat /sys/class/net/eth0/address')).trim();
+    const target = `${NETWORK}99`;
+    await guest.run(`echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6
+      ${ETHTOOL} -L eth0 combined ${PAIRS}
+      ${ETHTOOL} -K eth0 rxhash on
+      ${ETHTOOL} -X eth0 equal ${PAIRS} hkey ${Buffer.from(HASH_KEY)
+        .toString('hex')
+        .replace(/..(?!$)/g, '$&:')}
+      ${IP} neigh replace ${target} lladdr ${own} dev eth0`);
+    const table = await shownTable(guest);
+    const addresses = [...address4(`${NETWORK}1`), ...address4(target)];
+    const queueOf = (input: readonly number[]): number => table[referenceHash(HASH_KEY, input) & (table.length - 1)]!;
+    const ports = Array.from({ length: 12 }, (_, index) => 4000 + index);
+    const byPorts = (port: number): number => queueOf([...addresses, port >>> 8, port & 0xff, 0, 9]);
+    assert.equal(new Set(ports.map(byPorts)).size, 2, 'ports of either queue');
+    for (const [fields, shown, queue] of [
+      ['sd', /IP SA\nIP DA\n(?!L4)/, () => queueOf(addresses)],
+      ['sdfn', /L4 bytes 0 & 1.*\nL4 bytes 2 & 3/, byPorts],
+      ['sd', /IP SA\nIP DA\n(?!L4)/, () => queueOf(addresses)],
+    ] as const) {
+      await guest.run(`${ETHTOOL} -N eth0 rx-flow-hash tcp4 ${fields}`);
+      assert.match(await guest.run(`${ETHTOOL} -n eth0 rx-flow-hash tcp4`), shown);
+      for (const wanted of [0, 1]) {
+        const own = ports.filter((port) => queue(port) === wanted);
+        const before = [0, 1].map((pair) => toGuest(device, pair).packets);
+        // Nobody answers: what comes back is the first packet of each, and those that are sent again. A connection has the
+        // one port that there is when it begins.
+        await guest.run(`for port in ${own.join(' ')}; do
+            echo $port $port >/proc/sys/net/ipv4/ip_local_port_range
+            nc -w 1 ${target} 9 </dev/null & usleep 100000
+          done; wait; true`);
+        await delay(50);
+        const came = [0, 1].map((pair) => toGuest(device, pair).packets - before[pair]!);
+        assert.ok(came[wanted]! >= own.length, `${came} by ${fields}, ${own.length} of queue ${wanted}`);
+        assert.is(came[1 - wanted], 0, `${came} by ${fields}, ${own.length} of queue ${wanted}`);
+      }
+    }
+  }));
+
 /** The indirection table that the kernel has set. */
 async function shownTable(guest: UmlGuest): Promise<number[]> {
   const lines = (await guest.run(`${ETHTOOL} -x eth0`)).match(/^ *\d+:( +\d+)+$/gm) ?? [];

@@ -4,25 +4,22 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { DeviceThread } from '../../driver/backend/device-thread.js';
-import { EmulatedPciFunction } from '../../driver/backend/emulated-pci-function.js';
-import { NetDevice } from '../../driver/backend/net-device.js';
-import { tapPort } from '../../driver/backend/ports/built-in.js';
-import { Port } from '../../driver/net/port.js';
+import type { Port } from '../../driver/net/port.js';
 import type { PortOffloads } from '../../driver/net/port-offloads.js';
 import { Feature } from '../../driver/spec/features.js';
-import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import { startCommand } from '../support/commands.js';
 import { MiniTcp } from '../support/mini-tcp.js';
 import { skipWithout, skipWithoutRoot } from '../support/skip.js';
-import { TapNamespace } from '../support/tap-namespace.js';
+import type { TapNamespace } from '../support/tap-namespace.js';
+import { KERNEL, withTapPort } from '../support/tap-port.js';
 import { withFolder } from '../support/temp-folder.js';
-import { uniqueName } from '../support/test-names.js';
 import { countMatching } from '../support/tshark.js';
 
 export const timeBoundSeconds = 240;
 
-const test = skipWithoutRoot(skipWithout(suite('TCP of the kernel over offloads'), 'iproute2', 'tshark', 'tcpdump'));
+const test = skipWithoutRoot(
+  skipWithout(suite('TCP of the kernel over offloads'), 'iproute2', 'tshark', 'tcpdump', 'ethtool'),
+);
 
 const SENT = 4_000_000;
 const RETURNED = 3_000_000;
@@ -55,37 +52,25 @@ connection.recv(1)
 const offloads: PortOffloads = { txChecksum: true, tso: true, rxChecksum: true, lro: true };
 const SEGMENTATION = [Feature.HOST_TSO4, Feature.HOST_TSO6, Feature.GUEST_TSO4, Feature.GUEST_TSO6];
 
-/** A port over an embedded device with a tap, the kernel's end of which is in a namespace of its own. */
-async function withTap(
+const withTap = (
   without: readonly Feature[],
   ring: 'split' | 'packed',
-  body: (port: Port, space: TapNamespace, name: string) => Promise<void>,
-): Promise<void> {
-  const name = uniqueName('ot');
-  await using thread = await DeviceThread.start({});
-  const device = new NetDevice(thread, { port: tapPort({ name }), without });
-  await device.ready();
-  const fn = new EmulatedPciFunction(device, { address: 'loopback:' });
-  const released: AsyncDisposable = { [Symbol.asyncDispose]: () => fn.closed };
-  await using port = new Port(PciModernTransport.open(fn), { offloads, ring, resources: [released, device] });
-  await port.start();
-  const space = await TapNamespace.create(name, '10.4.5.6');
-  try {
-    await space.run('ip', 'link', 'set', name, 'address', '02:00:00:00:00:01');
-    await space.run('ip', 'route', 'add', '10.1.2.3', 'dev', name);
-    await space.run('ip', 'neigh', 'replace', '10.1.2.3', 'lladdr', '02:00:00:00:00:02', 'dev', name);
-    await space.run('ip', '-6', 'address', 'add', '2001:db8::2/64', 'dev', name, 'nodad');
-    await space.run('ip', '-6', 'neigh', 'replace', '2001:db8::1', 'lladdr', '02:00:00:00:00:02', 'dev', name);
-    await body(port, space, name);
-  } finally {
-    await space.close();
-  }
-}
+  body: Parameters<typeof withTapPort>[2],
+): Promise<void> => withTapPort(without, { offloads, ring }, body);
 
 /** Moves data both ways, and checks that it is what was sent. */
 async function converse(port: Port, space: TapNamespace, version: 4 | 6): Promise<MiniTcp> {
-  const address = version === 4 ? '10.4.5.6' : '2001:db8::2';
-  const args = ['netns', 'exec', space.name, '/usr/bin/python3', '-c', PEER, address, String(SENT), String(RETURNED)];
+  const args = [
+    'netns',
+    'exec',
+    space.name,
+    '/usr/bin/python3',
+    '-c',
+    PEER,
+    KERNEL[version],
+    String(SENT),
+    String(RETURNED),
+  ];
   const peer = await startCommand('ip', args, /ready/);
   try {
     const deadline = Date.now() + LIMIT_MS;
@@ -146,6 +131,14 @@ test('without the features the driver does it all, and tshark finds every checks
       }
     }),
   ));
+
+test('RSC_EXT: segments that the kernel sends one by one come joined, with how many there were', () =>
+  withTap([], 'split', async (port, space, name) => {
+    await space.run('ethtool', '-K', name, 'tx', 'off');
+    const { arrivals } = await converse(port, space, 4);
+    assert.equal([arrivals.wrong, arrivals.checked], [0, arrivals.joined]);
+    assert.ok(arrivals.joined > 0 && arrivals.long === arrivals.joined, JSON.stringify(arrivals));
+  }));
 
 test('long packets end when the port turns them off by command, and begin again (§5.1.6.5.8)', () =>
   withTap([], 'split', async (port, space) => {

@@ -12,7 +12,7 @@ import type { AttachedPort } from '../../driver/index.js';
 import { Burst } from '../../driver/memory/burst.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
-import { ForwardedContent } from './forwarded-content.js';
+import { ADDRESSES_AT, ChangedContent } from './changed-content.js';
 
 export interface TrafficOrder {
   readonly memory: TrafficMemory;
@@ -96,7 +96,8 @@ class PairTraffic {
     this.#counters = counters;
     this.#first = new Float64Array(order.first);
     const number = queue + generation * GENERATION_QUEUES;
-    const content = new ForwardedContent(new PatternContent(pool, number, lengths), addresses, pool.bytes);
+    const change = { at: ADDRESSES_AT, bytes: addresses, isSent: false };
+    const content = new ChangedContent(new PatternContent(pool, number, lengths), change, pool.bytes);
     const ends = {
       pool,
       rxQueue: () => this,

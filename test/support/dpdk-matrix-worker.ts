@@ -4,7 +4,7 @@ import { TrafficCounters, type TrafficMemory } from '../../driver/cli/loopback/c
 import { PatternContent } from '../../driver/cli/loopback/pattern.js';
 import { type Difference, QueueTraffic } from '../../driver/cli/loopback/queue-traffic.js';
 import type { LaunchContext } from '../../driver/net/launch-worker.js';
-import { ForwardedContent } from './forwarded-content.js';
+import { ADDRESSES_AT, ChangedContent } from './changed-content.js';
 
 export interface MatrixOrder {
   readonly memory: TrafficMemory;
@@ -33,7 +33,8 @@ export function run({ port, stop, data, idle }: LaunchContext): MatrixFindings {
   const { memory, queues: count, packets, lengths, ringSize, addresses } = data as MatrixOrder;
   const counters = new TrafficCounters(memory, count);
   const queues = Array.from({ length: count }, (_, queue) => {
-    const content = new ForwardedContent(new PatternContent(port.pool, queue, lengths), addresses, port.pool.bytes);
+    const change = { at: ADDRESSES_AT, bytes: addresses, isSent: false };
+    const content = new ChangedContent(new PatternContent(port.pool, queue, lengths), change, port.pool.bytes);
     return new QueueTraffic(port, queue, {
       content,
       packets,

@@ -8,7 +8,6 @@
  */
 
 import { setImmediate as turn } from 'node:timers/promises';
-
 import { TrafficCounter, TrafficCounters, type TrafficTotals } from '../../driver/cli/loopback/counters.js';
 import { PatternContent } from '../../driver/cli/loopback/pattern.js';
 import { type Difference, QueueTraffic } from '../../driver/cli/loopback/queue-traffic.js';
@@ -16,8 +15,8 @@ import type { Port } from '../../driver/net/port.js';
 import { openPort } from '../../driver/open.js';
 import { EtherType } from '../../driver/spec/internet.js';
 import type { AttachedPort } from '../../driver/thread.js';
+import { ChangedContent, TYPE_AT } from './changed-content.js';
 import { lengthsFor, pairsOf, portOptionsOf, type TrafficTask } from './guest-features.js';
-import { TypedContent } from './typed-content.js';
 
 /** What a line holds. */
 export interface TrafficLine {
@@ -57,7 +56,11 @@ async function runTraffic(
       // This thread's queues: what a port has of its own is what an attached one has.
       new QueueTraffic(port as unknown as AttachedPort, queue, {
         // A tap has a flow's packets come back in the queue that they went by.
-        content: new TypedContent(new PatternContent(port.pool, queue, lengths), FIRST_TYPE + queue, port.pool.bytes),
+        content: new ChangedContent(
+          new PatternContent(port.pool, queue, lengths),
+          { at: TYPE_AT, bytes: Uint8Array.of(FIRST_TYPE + queue), isSent: true },
+          port.pool.bytes,
+        ),
         packets: packets / pairs,
         largest: Math.max(...lengths),
         burst: BURST,

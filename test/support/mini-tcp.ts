@@ -25,6 +25,8 @@ export interface Arrivals {
   longest: number;
   /** With a SEGMENT flag. */
   long: number;
+  /** With COALESCED. */
+  joined: number;
   /** With CHECKSUM_VALID or NEEDS_CHECKSUM. */
   checked: number;
   /** Whole checksums that a slow judge found wrong. */
@@ -36,7 +38,7 @@ const patternAt = (at: number): number => (at * 31 + (at >>> 8)) & 0xff;
 
 /** The end of a connection from 10.1.2.3 (2001:db8::1) port 4000 to 10.4.5.6 (2001:db8::2) port 5000, MAC …:02 to …:01. */
 export class MiniTcp {
-  readonly arrivals: Arrivals = { packets: 0, longest: 0, long: 0, checked: 0, wrong: 0 };
+  readonly arrivals: Arrivals = { packets: 0, longest: 0, long: 0, joined: 0, checked: 0, wrong: 0 };
   readonly #port: Port;
   readonly #options: MiniTcpOptions;
   readonly #requests: OffloadRequests;
@@ -154,6 +156,7 @@ export class MiniTcp {
     arrivals.packets++;
     arrivals.longest = Math.max(arrivals.longest, bytes.length);
     if ((flags & (PacketFlag.SEGMENT_TCP4 | PacketFlag.SEGMENT_TCP6)) !== 0) arrivals.long++;
+    if ((flags & PacketFlag.COALESCED) !== 0) arrivals.joined++;
     if ((flags & (PacketFlag.CHECKSUM_VALID | PacketFlag.NEEDS_CHECKSUM)) !== 0) arrivals.checked++;
     if ((flags & PacketFlag.NEEDS_CHECKSUM) !== 0) return;
     const field = new DataView(bytes.buffer).getUint16(placesOf(shape).transport + 16);

@@ -1,9 +1,10 @@
 /** TCP and UDP packets as plain bytes, and what is right of them, by the slowest and plainest code: a judge for what the library makes. */
 
-import { PacketField } from '../../driver/memory/packet-fields.js';
+import { PacketField, PacketFlag } from '../../driver/memory/packet-fields.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
+import type { Port } from '../../driver/net/port.js';
 
-const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, WORDS } = PacketField;
+const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, CHECKSUM, VLAN_AND_PORT, WORDS } = PacketField;
 
 export interface PacketShape {
   readonly version: 4 | 6;
@@ -141,4 +142,22 @@ export function place(
   }
   pool.fields[handles[0]! * WORDS + PACKET_LENGTH] = bytes.length;
   return handles[0]!;
+}
+
+/** Sends a packet with its checksum left to do, and these flags beside; `tag` goes with VLAN. Returns whether it was sent. */
+export function sendUnfinished(port: Port, shape: PacketShape, flags = 0, tag = 0): boolean {
+  const packet = packetOf(shape);
+  const { transport } = placesOf(shape);
+  const offset = shape.protocol === 'tcp' ? 16 : 6;
+  new DataView(packet.buffer).setUint16(transport + offset, transportChecksum(packet, shape, true));
+  const { pool } = port;
+  const handle = place(pool, packet);
+  pool.fields[handle * WORDS + FLAGS] = PacketFlag.NEEDS_CHECKSUM | flags;
+  pool.fields[handle * WORDS + CHECKSUM] = transport | (offset << 16);
+  pool.fields[handle * WORDS + VLAN_AND_PORT] = tag;
+  const burst = port.burst(1);
+  burst.handles[burst.count++] = handle;
+  const isSent = port.txQueue(0).send(burst) === 1;
+  burst.free();
+  return isSent;
 }

@@ -13,7 +13,7 @@ import { type PacketShape, packetOf, place, placesOf, transportChecksum } from '
 
 const test = suite('offload requests');
 const { FLAGS, CHECKSUM, VLAN_AND_PORT, DATA_OFFSET, WORDS } = PacketField;
-const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN, VLAN } = PacketFlag;
+const { NEEDS_CHECKSUM, SEGMENT_TCP4, SEGMENT_TCP6, SEGMENT_UDP, SEGMENT_ECN, FRAGMENT_UDP, VLAN } = PacketFlag;
 
 function withPool(body: (pool: PacketPool) => void): void {
   using memory = DmaMemory.allocate({ bytes: 64 * 2048, pages: '4K' });
@@ -41,6 +41,9 @@ test('a request begins the checksum and says where it is, whatever stood there; 
       assert.is(pool.fields[field + FLAGS], (flag | NEEDS_CHECKSUM | VLAN | (1400 << 16)) >>> 0);
       assert.is(pool.fields[field + CHECKSUM], transport | (offset << 16));
       assert.is(pool.fields[field + VLAN_AND_PORT]! & 0xffff, 0x6005);
+      assert.is(requests.fragmentation(handle, 1405), protocol === 'udp');
+      const kind = protocol === 'udp' ? FRAGMENT_UDP : flag;
+      assert.is(pool.fields[field + FLAGS], (kind | NEEDS_CHECKSUM | VLAN | (1400 << 16)) >>> 0);
       const bytes = new PacketView(pool).move(handle).copyPacket();
       const found = new DataView(bytes.buffer).getUint16(transport + offset);
       assert.is(found, transportChecksum(bytes, shape, true));

@@ -323,10 +323,9 @@ test('groups are replaced as a whole, and addresses of stations stay', async () 
   await refusal(control.setMulticastAddresses([OTHER]), ErrorCode.INVALID_ARGUMENT);
 });
 
-test('a VLAN filter that is turned half-way can be turned either way, and is on when no other VLAN passes', async () => {
-  const passed = new Set<number>();
-  let left = Number.POSITIVE_INFINITY;
-  const control = new PortControl({
+/** Settings of a device that is a set of VLANs; it refuses a command that it does not take. */
+const vlanControl = (passed: Set<number>, takes: () => boolean = () => true): PortControl =>
+  new PortControl({
     address: 'a set',
     queuePairs: 1,
     maxPairs: 1,
@@ -334,7 +333,7 @@ test('a VLAN filter that is turned half-way can be turned either way, and is on 
     setMacAddress: () => undefined,
     readConfig: async (_offset, bytes) => new Uint8Array(bytes),
     command: async (_class, command, data) => {
-      if (left-- <= 0) return { ack: ControlAck.ERR, result: new Uint8Array(0) };
+      if (!takes()) return { ack: ControlAck.ERR, result: new Uint8Array(0) };
       const identifier = data[0]! | (data[1]! << 8);
       if (command === VlanCommand.ADD) passed.add(identifier);
       else passed.delete(identifier);
@@ -342,6 +341,11 @@ test('a VLAN filter that is turned half-way can be turned either way, and is on 
     },
     inTurn: (work) => work(),
   });
+
+test('a VLAN filter that is turned half-way can be turned either way, and is on when no other VLAN passes', async () => {
+  const passed = new Set<number>();
+  let left = Number.POSITIVE_INFINITY;
+  const control = vlanControl(passed, () => left-- > 0);
   const halfWay = async (isOn: boolean): Promise<void> => {
     left = 100;
     await refusal(control.setVlanFilter(isOn), ErrorCode.REQUEST_REFUSED);
@@ -369,21 +373,7 @@ test('a VLAN filter that is turned half-way can be turned either way, and is on 
 
 test('the VLAN filter off and on again, over a start, with VLANs that change meanwhile', async () => {
   const passed = new Set<number>();
-  const control = new PortControl({
-    address: 'a set',
-    queuePairs: 1,
-    maxPairs: 1,
-    live: { features: FeatureSet.of(Feature.CTRL_VQ, Feature.CTRL_VLAN), outcomes: [] },
-    setMacAddress: () => undefined,
-    readConfig: async (_offset, bytes) => new Uint8Array(bytes),
-    command: async (_class, command, data) => {
-      const identifier = data[0]! | (data[1]! << 8);
-      if (command === VlanCommand.ADD) passed.add(identifier);
-      else passed.delete(identifier);
-      return { ack: ControlAck.OK, result: new Uint8Array(0) };
-    },
-    inTurn: (work) => work(),
-  });
+  const control = vlanControl(passed);
   const restart = async (): Promise<void> => {
     passed.clear();
     await control.restore();

@@ -14,10 +14,12 @@ const ALL: PortOffloads = {
   txChecksum: true,
   tso: true,
   uso: true,
+  ufo: true,
   vlanInsert: true,
   rxChecksum: true,
   lro: true,
   uro: true,
+  ufoReceive: true,
   vlanStrip: true,
   rssHash: true,
 };
@@ -47,6 +49,8 @@ test('each offload asks for its own features, and for those that these need (§5
   assert.is(asked({ txChecksum: true }), 'CSUM | GUEST_HDRLEN');
   assert.is(asked({ tso: true }), 'CSUM | HOST_TSO4 | HOST_TSO6 | HOST_ECN | GUEST_HDRLEN');
   assert.is(asked({ uso: true }), 'CSUM | HOST_USO | GUEST_HDRLEN');
+  assert.is(asked({ ufo: true }), 'CSUM | HOST_UFO | GUEST_HDRLEN');
+  assert.is(asked({ ufoReceive: true }), 'GUEST_CSUM | GUEST_UFO');
   assert.is(asked({ rxChecksum: true }), 'GUEST_CSUM');
   assert.is(asked({ lro: true }), 'GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | GUEST_ECN');
   assert.is(asked({ lro: true, tso: true }).endsWith('GUEST_HDRLEN | RSC_EXT'), true);
@@ -77,10 +81,11 @@ test('who does what: the device with all features of an offload, else the driver
   const by = (bits: readonly number[]): Record<string, string> =>
     Object.fromEntries(offloadOutcomes(ALL, FeatureSet.of(...bits)).map(({ name, by }) => [name, by]));
   const software = { vlanInsert: 'driver', vlanStrip: 'driver' };
-  const device = { txChecksum: 'device', tso: 'device', uso: 'device', rxChecksum: 'device' };
-  assert.equal(by(OFFLOAD_BITS), { ...software, ...device, lro: 'device', uro: 'device', rssHash: 'device' });
-  const driver = { txChecksum: 'driver', tso: 'driver', uso: 'driver', rxChecksum: 'driver' };
-  assert.equal(by([]), { ...software, ...driver, lro: 'nobody', uro: 'nobody', rssHash: 'nobody' });
+  const either = ['txChecksum', 'tso', 'uso', 'ufo', 'rxChecksum'];
+  const device = ['lro', 'uro', 'ufoReceive', 'rssHash'];
+  const all = (list: readonly string[], who: string) => Object.fromEntries(list.map((name) => [name, who]));
+  assert.equal(by(OFFLOAD_BITS), { ...software, ...all([...either, ...device], 'device') });
+  assert.equal(by([]), { ...software, ...all(either, 'driver'), ...all(device, 'nobody') });
   // One version alone is not all of it.
   assert.is(by([Feature.CSUM, Feature.HOST_TSO4])['tso'], 'driver');
   for (const { by: who, explanation } of offloadOutcomes({}, FeatureSet.of(...OFFLOAD_BITS))) {

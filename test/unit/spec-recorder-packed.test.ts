@@ -4,31 +4,15 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Feature } from '../../driver/spec/features.js';
 import { DescFlag, RingEvent } from '../../driver/spec/ring.js';
+import { namesOver, published } from '../support/spec/named-traces.js';
 import { PackedStand, packetOf, type RawStandOptions } from '../support/spec/raw-stand.js';
-import type { Rule } from '../support/spec/violations.js';
 
 const test = suite('recorder of packed rings');
+const names = namesOver(test, PackedStand);
 const { NEXT, WRITE, INDIRECT, AVAIL, USED } = DescFlag;
 const { EVENT_IDX, INDIRECT_DESC, MRG_RXBUF, IN_ORDER } = Feature;
 const merged: RawStandOptions = { kind: 'receive', features: [MRG_RXBUF] };
 const WRAP = 0x8000;
-
-/** A trace that breaks one rule. */
-function names(rule: Rule, what: string, options: RawStandOptions, trace: (stand: PackedStand) => void): void {
-  test(`${rule} is named: ${what}`, () => {
-    const stand = new PackedStand(options);
-    trace(stand);
-    assert.equal(stand.violations.rules, [rule], stand.violations.lines.join('\n'));
-  });
-}
-
-/** Two packets published, and the device has looked. */
-function published(stand: PackedStand): void {
-  stand.send(0);
-  stand.send(1);
-  stand.driver();
-  stand.device();
-}
 
 names('D22', 'a part to be written before one to be read', {}, (s) => {
   s.write(s.buffer(1), packetOf(60));

@@ -5,26 +5,18 @@ import * as assert from 'uvu/assert';
 import { ControlAck } from '../../driver/spec/control.js';
 import { Feature } from '../../driver/spec/features.js';
 import { GsoFlag, GsoType, NetHeaderFlag } from '../../driver/spec/net-header.js';
+import { namesOver } from '../support/spec/named-traces.js';
 import { packetOf, type RawStandOptions, SplitStand } from '../support/spec/raw-stand.js';
-import type { Rule } from '../support/spec/violations.js';
 
 const test = suite('recorder of packets and commands');
-const { NEEDS_CSUM, DATA_VALID } = NetHeaderFlag;
-const { MRG_RXBUF, CSUM, HOST_TSO4, GUEST_HDRLEN, GUEST_CSUM } = Feature;
+const names = namesOver(test, SplitStand);
+const { NEEDS_CSUM, DATA_VALID, RSC_INFO } = NetHeaderFlag;
+const { MRG_RXBUF, CSUM, HOST_TSO4, GUEST_HDRLEN, GUEST_CSUM, GUEST_TSO4, RSC_EXT } = Feature;
 const { CTRL_VQ, MQ, RSS, CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, GUEST_ANNOUNCE } = Feature;
 
 const receive: RawStandOptions = { kind: 'receive' };
 const merged: RawStandOptions = { kind: 'receive', features: [MRG_RXBUF] };
 const control = (...features: Feature[]): RawStandOptions => ({ kind: 'control', features: [CTRL_VQ, ...features] });
-
-/** A trace that breaks one rule. */
-function names(rule: Rule, what: string, options: RawStandOptions, trace: (stand: SplitStand) => void): void {
-  test(`${rule} is named: ${what}`, () => {
-    const stand = new SplitStand(options);
-    trace(stand);
-    assert.equal(stand.violations.rules, [rule], stand.violations.lines.join('\n'));
-  });
-}
 
 /** A TCP segment of 20 bytes of header and 40 of data, its checksum field the sum of the pseudo header. */
 function tcpFrame(): Uint8Array {
@@ -179,6 +171,30 @@ names('E13', 'segmentation that was not accepted', { ...merged, features: [MRG_R
   s.deliver(0, packetOf(60, NEEDS_CSUM, GsoType.TCPV4, 0, 0, 20, 0, 0, 0, 0, 0, 1));
   s.device();
 });
+
+names(
+  'E13',
+  'segments that were joined, without RSC_EXT',
+  { ...merged, features: [MRG_RXBUF, GUEST_CSUM, GUEST_TSO4] },
+  (s) => {
+    s.post(0);
+    s.driver();
+    s.deliver(0, packetOf(60, NEEDS_CSUM | RSC_INFO, GsoType.TCPV4, 0, 0, 20, 0, 2, 0, 0, 0, 1));
+    s.device();
+  },
+);
+
+names(
+  'E13',
+  'one segment that was joined',
+  { ...merged, features: [MRG_RXBUF, GUEST_CSUM, GUEST_TSO4, RSC_EXT] },
+  (s) => {
+    s.post(0);
+    s.driver();
+    s.deliver(0, packetOf(60, NEEDS_CSUM | RSC_INFO, GsoType.TCPV4, 0, 0, 20, 0, 1, 0, 0, 0, 1));
+    s.device();
+  },
+);
 
 names('E15', 'a packet above the MTU', { ...merged, mtu: 1000 }, (s) => {
   s.post(0);

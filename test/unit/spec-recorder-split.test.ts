@@ -5,30 +5,14 @@ import * as assert from 'uvu/assert';
 import { AVAIL_FLAGS, AVAIL_INDEX, USED_FLAGS, USED_INDEX } from '../../driver/ring/split-views.js';
 import { Feature } from '../../driver/spec/features.js';
 import { DescFlag } from '../../driver/spec/ring.js';
+import { namesOver, published } from '../support/spec/named-traces.js';
 import { packetOf, type RawStandOptions, SplitStand } from '../support/spec/raw-stand.js';
-import type { Rule } from '../support/spec/violations.js';
 
 const test = suite('recorder of split rings');
+const names = namesOver(test, SplitStand);
 const { NEXT, WRITE, INDIRECT } = DescFlag;
 const { EVENT_IDX, INDIRECT_DESC, IN_ORDER, MRG_RXBUF } = Feature;
 const merged: RawStandOptions = { kind: 'receive', features: [MRG_RXBUF] };
-
-/** A trace that breaks one rule. */
-function names(rule: Rule, what: string, options: RawStandOptions, trace: (stand: SplitStand) => void): void {
-  test(`${rule} is named: ${what}`, () => {
-    const stand = new SplitStand(options);
-    trace(stand);
-    assert.equal(stand.violations.rules, [rule], stand.violations.lines.join('\n'));
-  });
-}
-
-/** Two packets published, and the device has looked. */
-function published(stand: SplitStand): void {
-  stand.send(0);
-  stand.send(1);
-  stand.driver();
-  stand.device();
-}
 
 names('D22', 'a part to be written before one to be read', {}, (s) => {
   s.ring.describe(0, s.buffer(0), 100, WRITE | NEXT, 1);

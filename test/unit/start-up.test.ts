@@ -51,17 +51,17 @@ test('loopback: each thread loads what it uses, and nothing else', async () => {
   assert.is(threads.length, 3);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    148,
-    /^driver\/(index|open|thread)\.|^driver\/pcap\/|\/(vfio|sysfs|vhost|pci-legacy|tap-device|learning-switch)|^driver\/cli\/(backend|doctor|devbind)\//,
+    138,
+    /^driver\/(index|open|thread)\.|^driver\/pcap\/|\/net\/(port-settings|port-info|control-(?!queue|ring))|\/table\.|\/(vfio|sysfs|vhost|pci-legacy|tap-device|learning-switch)|^driver\/cli\/(backend|doctor|devbind)\//,
   );
   check(
     threadWith(threads, 'driver/cli/loopback/worker.js'),
-    78,
-    /^driver\/(index|open)\.|^driver\/(transport|pci|wire|backend\/switch)\/|\/backend\/(vhost|emulated|net-device)|\/net\/port\./,
+    54,
+    /^driver\/(index|open|thread)\.|^driver\/(transport|pci|wire|pcap|backend)\/|\/net\/port\.|\/capture/,
   );
   check(
     threadWith(threads, 'driver/backend/device-worker.js'),
-    90,
+    94,
     /^driver\/(index|open|thread)\.|^driver\/(transport|pci|net|pcap|wire|backend\/switch)\/|\/ports\/(icmpecho|pcap|sink|source|switch|tap)/,
   );
 });
@@ -70,8 +70,8 @@ test('loopback over vhost-user: the same, with a server and without a PCI functi
   const threads = await loadedBy(['loopback', '--transport', 'vhost-user', '--packets', '10', '--json']);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    166,
-    /^driver\/(index|thread)\.|^driver\/(pcap|pci\/(?!pci-address))|\/(vfio|sysfs|vhost-kernel|pci-modern|pci-legacy|emulated)/,
+    156,
+    /^driver\/(index|thread)\.|\/net\/(port-settings|port-info|control-(?!queue|ring))|^driver\/(pcap|pci\/(?!pci-address))|\/(vfio|sysfs|vhost-kernel|pci-modern|pci-legacy|emulated)/,
   );
 });
 

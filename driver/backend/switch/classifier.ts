@@ -3,11 +3,10 @@
 import { MAX_BURST } from '../../memory/burst.js';
 import { PacketField } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
-import { VLAN_TAG_BYTES } from '../../spec/internet.js';
+import { VLAN_ID_MAX, VLAN_TAG_BYTES } from '../../spec/internet.js';
 import { Learned, type MacTable, NO_MEMBER } from './mac-table.js';
 import { SwitchCounter } from './switch-counters.js';
 import { type SwitchMember, TRUNK } from './switch-member.js';
-import { VLAN_ID_MAX } from './vlan-tag.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, WORDS_SHIFT } = PacketField;
 const { RECEIVED, MOVES, NOT_LEARNED, DROP_RESERVED, DROP_VLAN } = SwitchCounter;

@@ -3,6 +3,9 @@
 import { ErrorCode, VirtioError } from '../../errors.js';
 import { Burst } from '../../memory/burst.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
+import { addTag, removeTag } from '../../offload/vlan.js';
+import { VLAN_ID_MAX } from '../../spec/internet.js';
+import { NET_HEADER_BYTES_MAX } from '../../spec/net-header.js';
 import type { PeekedPackets } from '../peeked-packets.js';
 import { CLASSIFIED_BYTES, DROPPED, FLOOD, PacketClassifier } from './classifier.js';
 import { DirectDelivery } from './direct-delivery.js';
@@ -12,7 +15,6 @@ import { MAX_MEMBERS, MacTable, type MacTableOptions } from './mac-table.js';
 import { NO_PACKET, PacketCopier } from './packet-copy.js';
 import { SwitchCounter } from './switch-counters.js';
 import { NO_IDENTITY, SwitchMember, type SwitchMemberOptions, TRUNK } from './switch-member.js';
-import { addVlanTag, stripVlanTag, VLAN_ID_MAX } from './vlan-tag.js';
 
 const { FLOODED, RECEIVED, STATIONS } = SwitchCounter;
 const { DROP_FILTERED, DROP_VLAN, DROP_NOT_TAKEN, DROP_NO_BUFFER, DROP_BETWEEN_THREADS } = SwitchCounter;
@@ -266,8 +268,8 @@ export class LearningSwitch {
     }
     let hasRoom = true;
     if (from.vlan !== to.vlan) {
-      if (to.vlan === TRUNK) hasRoom = addVlanTag(this.#pool, handle, vlan);
-      else stripVlanTag(this.#pool, handle);
+      if (to.vlan === TRUNK) hasRoom = addTag(this.#pool, handle, vlan, NET_HEADER_BYTES_MAX);
+      else removeTag(this.#pool, handle);
     }
     if (!hasRoom) this.#drop(handle, to.counters, DROP_VLAN);
     else if (!to.push(handle)) this.#drop(handle, to.counters, DROP_NOT_TAKEN);

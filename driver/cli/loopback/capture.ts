@@ -2,10 +2,10 @@
 
 import { ErrorCode, VirtioError } from '../../errors.js';
 import { PcapReader } from '../../pcap/pcap-reader.js';
+import { EthernetHeader } from '../../spec/internet.js';
 import type { Capture } from './capture-content.js';
 import { LARGEST_PACKET } from './options.js';
 
-const ETHERNET_HEADER_BYTES = 14;
 /** What is kept in memory at most. */
 const CAPTURE_BYTES_MAX = 2 ** 30;
 /** Packets between two looks at what else the process has to do. */
@@ -26,7 +26,7 @@ export async function loadCapture(path: string, signal: AbortSignal): Promise<Ca
   let used = 0;
   let cutOff = 0;
   for (const { bytes, originalLength, timestampNs } of reader) {
-    if (bytes.length < ETHERNET_HEADER_BYTES || bytes.length > LARGEST_PACKET)
+    if (bytes.length < EthernetHeader.BYTES || bytes.length > LARGEST_PACKET)
       throw notSendable(path, lengths.length, bytes.length);
     if (used + bytes.length > CAPTURE_BYTES_MAX) throw tooLarge(path);
     if (used + bytes.length > store.length) {
@@ -63,7 +63,7 @@ export async function loadCapture(path: string, signal: AbortSignal): Promise<Ca
 const notSendable = (path: string, index: number, length: number): VirtioError =>
   new VirtioError(
     ErrorCode.BAD_FORMAT,
-    `${path}: packet ${index + 1} has ${length} bytes, and a network device takes ${ETHERNET_HEADER_BYTES} to ${LARGEST_PACKET}`,
+    `${path}: packet ${index + 1} has ${length} bytes, and a network device takes ${EthernetHeader.BYTES} to ${LARGEST_PACKET}`,
     { value: length, advice: 'leave it out, for instance with editcap' },
   );
 

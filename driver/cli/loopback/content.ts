@@ -19,4 +19,6 @@ export interface PacketContent {
    * the caller compares.
    */
   guess(expected: number, oldest: number, newest: number, at: number, count: number): number;
+  /** When a packet was there first; of those alone that come from a capture. */
+  timestampNs?(sequence: number): bigint;
 }

@@ -1,10 +1,15 @@
-/** `virtio-pmd loopback`: sets it up, lets it run, reports, and says how it ended. */
+/**
+ * `virtio-pmd loopback`: sets it up, lets it run, reports, and says how it ended.
+ *
+ * Threads come up beside the rest of the command: it is loaded when they are on their way, and the report behind the traffic.
+ */
 
 import { statSync } from 'node:fs';
 import { ErrorCode, VirtioError } from '../../errors.js';
 import type { Launched, Port } from '../../index.js';
 import { launch } from '../../net/launch.js';
 import { Feature } from '../../spec/features.js';
+import { VLAN_TAG_BYTES } from '../../spec/internet.js';
 import { asVirtioError, ExitStatus, printError, statusOf } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { count, plural, print } from '../output.js';
@@ -13,11 +18,9 @@ import { TrafficCounters } from './counters.js';
 import { ControlOnlooker, type Onlooker } from './onlooker.js';
 import { type LoopbackOptions, packetLimit } from './options.js';
 import { lengthsOf } from './pattern.js';
-import { type LoopbackResult, makeResult } from './result.js';
+import type { LoopbackResult } from './result.js';
 import { openStand, type Stand } from './stand.js';
-import { resultTable } from './table.js';
-import { verdict } from './verdict.js';
-import { Watch } from './watch.js';
+import type { Watch } from './watch.js';
 import type { TrafficFindings, TrafficOrder } from './worker.js';
 
 /** Runs the command; returns its exit status. */
@@ -31,7 +34,10 @@ export async function loopback(
   // A failure before the first packet leaves nothing to show in a table; scripts get their object all the same.
   const isUsage = error?.code === ErrorCode.INVALID_ARGUMENT;
   if (options.json === true && !isUsage) await print(`${JSON.stringify(result.json)}\n`);
-  else if (options.json !== true && result.json.seconds > 0) await print(await resultTable(result));
+  else if (options.json !== true && result.json.seconds > 0) {
+    const { resultTable } = await import('./table.js');
+    await print(await resultTable(result));
+  }
   if (error !== undefined) printError(error);
   return interrupt.status ?? (error === undefined ? ExitStatus.SUCCESS : statusOf(error));
 }
@@ -81,6 +87,7 @@ async function runLoopback(
   }
   // What was given up because of Ctrl-C did not fail.
   if (interrupt.status !== undefined && error?.code === ErrorCode.ABORTED) error = undefined;
+  const { makeResult } = await import('./result.js');
   return makeResult({
     options,
     counters,
@@ -108,6 +115,7 @@ async function startPort(
 ): Promise<Required<Opened>> {
   const stand = await openStand(options, interrupt);
   opened.stand = stand;
+  const { Watch } = await import('./watch.js');
   const watch = new Watch(stand.port, counters, { ...options, packets, isQuiet: ownsTerminal }, interrupt.signal);
   opened.watch = watch;
   await stand.port.start();
@@ -147,6 +155,7 @@ async function runTraffic(
     await traffic.stop();
   }
   const [findings] = (await traffic.finished) as [TrafficFindings];
+  const { verdict } = await import('./verdict.js');
   return verdict(failure, findings, counters.totals(), stand.port.transportKind === 'vhost-user');
 }
 
@@ -163,10 +172,7 @@ function checkFiles({ pcapIn, pcapOut }: LoopbackOptions): void {
   });
 }
 
-/** What an MTU leaves a frame more when it has a VLAN tag. */
-const VLAN_TAG_BYTES = 4;
-
-/** Longest packet that the device takes; those of the command itself have no VLAN tag, those of a capture may. */
+/** Longest packet that the device takes, an MTU leaving room for a VLAN tag; those of the command itself have no VLAN tag, those of a capture may. */
 function packetBytesMax(port: Port, isCapture: boolean): number {
   const limit = port.maxFrameBytes ?? Number.POSITIVE_INFINITY;
   return isCapture || port.features?.has(Feature.MTU) !== true ? limit : limit - VLAN_TAG_BYTES;

@@ -1,13 +1,8 @@
 /** Sends the packets of one queue pair, takes them back and verifies them; on the poll thread. */
 
-import {
-  type AttachedPort,
-  type Burst,
-  PacketField,
-  type PacketPool,
-  PacketView,
-  type PcapWriter,
-} from '../../thread.js';
+import { PacketField } from '../../memory/packet-fields.js';
+import { PacketView } from '../../memory/packet-view.js';
+import type { AttachedPort, Burst, PacketPool, PcapWriter } from '../../thread.js';
 import type { PacketContent } from './content.js';
 import { TrafficCounter } from './counters.js';
 

@@ -1,7 +1,8 @@
 /** The poll thread of a loopback run: sends, receives and verifies on all queue pairs. */
 
-import { type IdlePolicy, type LaunchContext, PcapWriter } from '../../thread.js';
-import { type Capture, CaptureContent } from './capture-content.js';
+import type { AttachedPort, IdlePolicy, LaunchContext, PcapWriter } from '../../thread.js';
+import type { Capture } from './capture-content.js';
+import type { PacketContent } from './content.js';
 import { TrafficCounters, type TrafficMemory } from './counters.js';
 import { lengthsOf, PatternContent } from './pattern.js';
 import { type Difference, QueueTraffic } from './queue-traffic.js';
@@ -32,11 +33,12 @@ export interface TrafficFindings {
 /** Idle turns between two looks at whether a ring stands still: a power of two, less one. */
 const BROKEN_CHECK_MASK = 0x3ff;
 
-export function run({ port, stop, data, idle }: LaunchContext): TrafficFindings {
+export async function run({ port, stop, data, idle }: LaunchContext): Promise<TrafficFindings> {
   const order = data as TrafficOrder;
   const counters = new TrafficCounters(order.memory, order.queues);
-  const writer = order.pcapOut === undefined ? undefined : PcapWriter.create(order.pcapOut);
-  const queues = Array.from({ length: order.queues }, (_, queue) => makeQueue(port, queue, order, counters, writer));
+  const contents = await makeContents(port, order);
+  const writer = order.pcapOut === undefined ? undefined : await createCapture(order.pcapOut);
+  const queues = contents.map((content, queue) => makeQueue(port, queue, content, order, counters, writer));
   const rest = idle(order.idle);
   let broken: string | undefined;
   let idleTurns = 0;
@@ -72,19 +74,32 @@ export function run({ port, stop, data, idle }: LaunchContext): TrafficFindings 
   return { difference: differences.find((difference) => difference !== undefined), broken };
 }
 
+/** What each queue sends. A capture's packets are loaded where there is one: nobody else's start is longer for them. */
+async function makeContents(port: AttachedPort, { capture, queues, size }: TrafficOrder): Promise<PacketContent[]> {
+  const numbers = Array.from({ length: queues }, (_, queue) => queue);
+  if (capture === undefined) return numbers.map((queue) => new PatternContent(port.pool, queue, lengthsOf(size)));
+  const { CaptureContent } = await import('./capture-content.js');
+  return numbers.map((queue) => new CaptureContent(port.pool, capture, queue, queues));
+}
+
+async function createCapture(path: string): Promise<PcapWriter> {
+  const { PcapWriter } = await import('../../pcap/pcap-writer.js');
+  return PcapWriter.create(path);
+}
+
 function makeQueue(
-  port: LaunchContext['port'],
+  port: AttachedPort,
   queue: number,
+  content: PacketContent,
   order: TrafficOrder,
   counters: TrafficCounters,
   writer: PcapWriter | undefined,
 ): QueueTraffic {
-  const { capture, queues, packets, largest, burst, ringSize, verify } = order;
-  const captured = capture && new CaptureContent(port.pool, capture, queue, queues);
+  const { queues, packets, largest, burst, ringSize, verify } = order;
   // Times of the capture where there is one, of this machine otherwise.
-  const timestampNs = (sequence: number): bigint => captured?.timestampNs(sequence) ?? BigInt(Date.now()) * 1_000_000n;
+  const timestampNs = (sequence: number): bigint => content.timestampNs?.(sequence) ?? BigInt(Date.now()) * 1_000_000n;
   return new QueueTraffic(port, queue, {
-    content: captured ?? new PatternContent(port.pool, queue, lengthsOf(order.size)),
+    content,
     // Packet n is queue n % queues's.
     packets: Number.isFinite(packets) ? Math.floor((packets - queue + queues - 1) / queues) : packets,
     largest,

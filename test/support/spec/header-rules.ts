@@ -2,6 +2,7 @@
 
 import { ETHERNET_HEADER_BYTES } from '../../../driver/spec/ethernet.js';
 import { Feature, type FeatureSet } from '../../../driver/spec/features.js';
+import { VLAN_TAG_BYTES } from '../../../driver/spec/internet.js';
 import { GsoFlag, GsoType, NetHeaderFlag, netHeaderBytes, virtioNetHdr } from '../../../driver/spec/net-header.js';
 import { transportOf } from './transport-header.js';
 import type { Rule, Violations } from './violations.js';
@@ -24,7 +25,6 @@ const segmentation: Readonly<Record<number, readonly [host: Feature, guest: read
   [GsoType.UDP_L4]: [Feature.HOST_USO, [Feature.GUEST_USO4, Feature.GUEST_USO6]],
 };
 const TUNNEL = GsoFlag.UDP_TUNNEL_IPV4 | GsoFlag.UDP_TUNNEL_IPV6;
-const VLAN_TAG_BYTES = 4;
 
 /** The fields of a header; `num_buffers` is 0 where there is none. */
 function readHeader(bytes: Uint8Array, headerBytes: number): HeaderFields {
@@ -81,6 +81,8 @@ export function checkReceivedPacket(
   }
   if ((flags & NetHeaderFlag.RSC_INFO) !== 0) {
     violations.insist('E13', features.has(Feature.RSC_EXT), 'RSC_INFO without RSC_EXT');
+    const isJoined = header.gso_type !== GsoType.NONE && csum_start > 1;
+    violations.insist('E13', isJoined, `RSC_INFO with gso_type ${header.gso_type} and ${csum_start} segments`);
   }
   checkSegmentation('E13', header, violations, (type) =>
     (segmentation[type]?.[1] ?? []).some((guest) => features.has(guest)),

@@ -2,15 +2,15 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { addVlanTag, stripVlanTag } from '../../driver/backend/switch/vlan-tag.js';
 import { DmaMemory } from '../../driver/memory/dma-memory.js';
 import { PacketField, PacketFlag } from '../../driver/memory/packet-fields.js';
 import { PacketPool } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
+import { addTag, removeTag } from '../../driver/offload/vlan.js';
 import { VLAN_TAG_BYTES } from '../../driver/spec/internet.js';
 import { packetOf, place } from '../support/offload-packets.js';
 
-const test = suite('switch: tags');
+const test = suite('offload: tags');
 const { FLAGS, CHECKSUM, WORDS } = PacketField;
 const { NEEDS_CHECKSUM, COALESCED } = PacketFlag;
 
@@ -34,12 +34,12 @@ for (const [what, flags, place32, moved] of [
 ] as const) {
   test(`a tag put in and taken out: ${what}`, () =>
     withPacket(flags, place32, (pool, handle) => {
-      assert.is(addVlanTag(pool, handle, 5), true);
+      assert.is(addTag(pool, handle, 5, 32), true);
       assert.is(pool.fields[handle * WORDS + CHECKSUM], moved);
       const tagged = bytesOf(pool, handle);
       assert.is(tagged.length, PACKET.length + VLAN_TAG_BYTES);
       assert.equal([...tagged.subarray(12, 16)], [0x81, 0, 0, 5]);
-      stripVlanTag(pool, handle);
+      removeTag(pool, handle);
       assert.is(pool.fields[handle * WORDS + CHECKSUM], place32);
       assert.equal(bytesOf(pool, handle), PACKET);
     }));
@@ -47,10 +47,10 @@ for (const [what, flags, place32, moved] of [
 
 test('a tag is not put in where csum_start would run over into csum_offset', () =>
   withPacket(NEEDS_CHECKSUM, 0xfffc, (pool, handle) => {
-    assert.is(addVlanTag(pool, handle, 5), false);
+    assert.is(addTag(pool, handle, 5, 32), false);
     assert.equal(bytesOf(pool, handle), PACKET);
     pool.fields[handle * WORDS + CHECKSUM] = 0xfffb;
-    assert.is(addVlanTag(pool, handle, 5), true);
+    assert.is(addTag(pool, handle, 5, 32), true);
     assert.is(pool.fields[handle * WORDS + CHECKSUM], 0xffff);
   }));
 

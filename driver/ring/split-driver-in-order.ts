@@ -1,0 +1,92 @@
+/** How the driver's end of a split ring takes chains back with IN_ORDER: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
+
+import { specialize } from '../specialize.js';
+import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type RingCounts, WRITABLE } from './driver-ring-options.js';
+import type { DriverRing } from './ends.js';
+import { USED_RING } from './split-views.js';
+
+/** What a split ring keeps of its chains in flight, and does with them. */
+export interface SplitDriverParts {
+  readonly state: { readonly usedIndex: number };
+  readonly size: number;
+  /** Of a posted buffer, header included. */
+  readonly bufferBytes: number;
+  readonly usedEntries: Uint32Array;
+  /** As in `splitDriverRing`. */
+  readonly chains: Uint32Array;
+  readonly availShadow: Uint16Array;
+  waitingChains(limit: number): number;
+  freeChain(head: number): void;
+  finishReclaim(count: number): void;
+}
+
+const scope = { ...chainWords, USED_RING };
+
+/**
+ * The functions of a ring that take chains back, for a device that keeps the order.
+ *
+ * @param ringOf called from within them, for the ring is made of them
+ */
+export const splitInOrder = specialize(function splitInOrder(
+  ringOf: () => RingCounts,
+  parts: SplitDriverParts,
+): Pick<DriverRing, 'reclaim' | 'reclaimSent'> {
+  const { state, size, bufferBytes, usedEntries, chains, availShadow } = parts;
+  const { waitingChains, freeChain, finishReclaim } = parts;
+  const mask = size - 1;
+  const noLengths = new Uint32Array(size);
+  /** Chains of the batch under way that were not reclaimed yet, and what the device wrote into the last of them. */
+  let batch = 0;
+  let batchLength = 0;
+
+  function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
+    const ring = ringOf();
+    const waiting = waitingChains(size);
+    const count = waiting < limit ? waiting : limit;
+    const first = state.usedIndex;
+    let left = batch;
+    let lastLength = batchLength;
+    for (let index = 0; index < count; index++) {
+      const slot = (first + index) & mask;
+      const id = availShadow[slot]!;
+      if (left === 0) {
+        const last = usedEntries[USED_RING + (slot << 1)]!;
+        left = last === id ? 1 : chainsUpTo(last, first + index, waiting - index);
+        if (left === 0) return breakOrder(index, last, waiting - index);
+        lastLength = usedEntries[USED_RING + (slot << 1) + 1]!;
+      }
+      const chain = chains[id]!;
+      chains[id] = 0;
+      out[start + index] = (chain & HANDLE_MASK) - 1;
+      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
+      const length = --left === 0 ? lastLength : bufferBytes;
+      lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
+      if (chain < CHAINED) ring.free++;
+      else freeChain(id);
+    }
+    batch = left;
+    batchLength = lastLength;
+    if (count > 0) finishReclaim(count);
+    return count;
+  }
+
+  function reclaimSent(out: Uint32Array, limit: number): number {
+    return reclaim(out, noLengths, 0, limit < size ? limit : size);
+  }
+
+  /** How many chains there are from available index `first` to the one with this id, of `most`; 0 where it is none of them. */
+  function chainsUpTo(id: number, first: number, most: number): number {
+    // What is looked through comes back at once, so that no chain is looked at twice. An id beyond 16 bits equals none.
+    for (let index = 0; index < most; index++) if (availShadow[(first + index) & mask] === id) return index + 1;
+    return 0;
+  }
+
+  /** Ends the ring at used entry `index` of a reclaim, whose id is none of the `most` chains that the device says it has used. */
+  function breakOrder(index: number, id: number, most: number): number {
+    finishReclaim(index);
+    ringOf().broken = `used id ${id} is none of the ${most} oldest chains in flight`;
+    return index;
+  }
+
+  return { reclaim, reclaimSent };
+}, scope);
