@@ -4,6 +4,8 @@ export type { RingStatistics } from './backend/counters.js';
 export { DeviceThread, type DeviceThreadOptions } from './backend/device-thread.js';
 export type { EmulatedFaults, EmulatedRegion } from './backend/emulated-faults.js';
 export { EmulatedPciFunction, type EmulatedPciOptions } from './backend/emulated-pci-function.js';
+export { HOST_THREAD_BYTES, HostPort, type HostPortOptions, type HostPortThread, type HostQueues } from './backend/host-port.js';
+export { AttachedHostPort, type HostThreadContext } from './backend/host-thread.js';
 export { NetDevice, type NetDeviceOptions } from './backend/net-device.js';
 export type {
   BackendPort,

@@ -61,7 +61,7 @@ test('loopback: each thread loads what it uses, and nothing else', async () => {
   );
   check(
     threadWith(threads, 'driver/backend/device-worker.js'),
-    90,
+    91,
     /^driver\/(index|open|thread)\.|^driver\/(transport|pci|net|pcap|wire|backend\/switch)\/|\/ports\/(icmpecho|pcap|sink|source|switch|tap)/,
   );
 });
