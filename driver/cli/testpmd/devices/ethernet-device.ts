@@ -143,6 +143,8 @@ export interface EthernetDevice {
   stopQueue?(direction: 'rx' | 'tx', queue: number): Promise<void>;
   /** `AVAILABLE`, `DONE` or `UNAVAILABLE`. */
   descriptorStatus?(direction: 'rx' | 'tx', queue: number, entry: number): Promise<string>;
+  /** Entries of a receive ring that wait to be received. */
+  usedDescriptors?(queue: number): Promise<number>;
   /** Beyond testpmd: lines that tell what was negotiated, and where a ring stands. */
   describeFeatures?(): readonly { readonly bit: number; readonly name: string; readonly text: string }[];
   describeRing?(direction: 'rx' | 'tx', queue: number): Promise<Readonly<Record<string, string | number>>>;
