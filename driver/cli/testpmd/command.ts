@@ -1,0 +1,101 @@
+/** `virtio-pmd testpmd [EAL options] -- [testpmd options]`: one run of it, from its options to its last line. */
+
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { ErrorCode, VirtioError } from '../../errors.js';
+import type { Interrupt } from '../interrupt.js';
+import { allCommands } from './command-table.js';
+import { Interpreter, runFile } from './console/interpreter.js';
+import { servePipe } from './console/pipe-console.js';
+import { deviceMakers } from './device-makers.js';
+import { startForwarding } from './forward-control.js';
+import { parseEalOptions } from './options/eal-options.js';
+import { helpText } from './options/help.js';
+import { refusalLines } from './options/refusal.js';
+import { readTestpmdOptions, wantsHelp } from './options/testpmd-options.js';
+import { processOutput } from './output.js';
+import { processors } from './processors.js';
+import { bringUp, shutDown, startUp } from './start-up.js';
+import type { Testpmd } from './testpmd.js';
+
+/** As the list of commands shows it; its own command line is DPDK's, which is no matter of the parser's. */
+export const testpmdCommand = (): Command =>
+  new Command('testpmd').description('forwards packets between ports, by the options and commands of dpdk-testpmd');
+
+/** Runs it. @returns the exit status: 0, or 1 where testpmd ends by itself */
+export async function runTestpmd(args: readonly string[], interrupt: Interrupt): Promise<number> {
+  const output = processOutput;
+  let testpmd: Testpmd;
+  try {
+    const eal = parseEalOptions(args, processors());
+    const given = readTestpmdOptions(eal.rest);
+    if (eal.wantsHelp || wantsHelp(given)) {
+      output.write(helpText());
+      return 0;
+    }
+    for (const note of eal.noted) output.warn(`EAL: ${note}`);
+    testpmd = await bringUp(eal, given, output, deviceMakers);
+  } catch (error) {
+    return refuse(error);
+  }
+  let status = 0;
+  try {
+    await startUp(testpmd);
+    await serve(testpmd, interrupt.signal);
+  } catch (error) {
+    status = refuse(error);
+  }
+  await shutDown(testpmd);
+  return status;
+}
+
+/** What runs until the end: commands, reports, or nothing but forwarding. */
+async function serve(testpmd: Testpmd, signal: AbortSignal): Promise<void> {
+  const { settings, output } = testpmd;
+  const interpreter = new Interpreter(allCommands, testpmd);
+  if (settings.cmdlineFile !== undefined) await load(interpreter, settings.cmdlineFile);
+  if (settings.isInteractive) {
+    if (settings.autoStart) {
+      output.say('Start automatic packet forwarding');
+      await startForwarding(testpmd, 0);
+    }
+    if (!interpreter.isOver) await servePipe(interpreter, process.stdin, signal);
+    return;
+  }
+  output.say('No commandline core given, start packet forwarding');
+  await startForwarding(testpmd, settings.txFirst ? 1 : 0);
+  output.say('Press enter to exit');
+  await anyInput(signal);
+}
+
+async function load(interpreter: Interpreter, path: string): Promise<void> {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch {
+    return interpreter.output.warn(`Failed to create file based cmdline context: ${path}`);
+  }
+  await runFile(interpreter, text);
+  interpreter.output.say(`Read CLI commands from ${path}`);
+}
+
+/** A character or the end of the input, or a signal. */
+async function anyInput(signal: AbortSignal): Promise<void> {
+  const { stdin } = process;
+  await new Promise<void>((resolve) => {
+    stdin.once('data', () => resolve());
+    stdin.once('end', resolve);
+    stdin.once('error', () => resolve());
+    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve();
+  });
+  stdin.destroy();
+}
+
+/** Says why it ends, as testpmd does. */
+function refuse(error: unknown): number {
+  const known = error instanceof VirtioError && error.code === ErrorCode.INVALID_ARGUMENT;
+  if (!known) throw error;
+  processOutput.warn(refusalLines(error.message));
+  return 1;
+}

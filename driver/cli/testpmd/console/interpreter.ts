@@ -1,0 +1,43 @@
+/** Runs one command line after the other. */
+
+import { asVirtioError } from '../../failure.js';
+import type { Output } from '../output.js';
+import type { Testpmd } from '../testpmd.js';
+import { type Command, parseLine } from './grammar.js';
+
+export class Interpreter {
+  readonly commands: readonly Command[];
+  readonly #testpmd: Testpmd;
+
+  constructor(commands: readonly Command[], testpmd: Testpmd) {
+    this.commands = commands;
+    this.#testpmd = testpmd;
+  }
+
+  get isOver(): boolean {
+    return this.#testpmd.isQuitting;
+  }
+
+  get output(): Output {
+    return this.#testpmd.output;
+  }
+
+  /** Runs a line; what is no command is answered by `complain`, and nothing is run. */
+  async run(line: string, complain: (answer: string) => void): Promise<void> {
+    const parsed = parseLine(this.commands, line);
+    if (parsed === undefined) return;
+    if (typeof parsed === 'string') return complain(parsed);
+    await parsed.command.run(this.#testpmd, parsed.args);
+  }
+}
+
+/** What a file of commands lacks of a console: no prompt, no echo, no answer to what is no command. */
+export async function runFile(interpreter: Interpreter, text: string): Promise<void> {
+  for (const line of text.split(/[\r\n]/)) {
+    if (interpreter.isOver) return;
+    await interpreter.run(line, () => undefined);
+  }
+}
+
+/** A failure of a command that it did not foresee: said in one line, and the console goes on. */
+export const failureLine = (error: unknown): string => `virtio-pmd: ${asVirtioError(error).toLine()}`;

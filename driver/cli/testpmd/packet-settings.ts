@@ -1,0 +1,57 @@
+/** What options and commands set for the packets that are forwarded, with testpmd's checks of it. */
+
+import { type ForwardMode, forwardModes } from './lcore/forward-settings.js';
+import { MAX_BURST, MAX_SEGMENTS } from './settings.js';
+import type { Testpmd } from './testpmd.js';
+
+/** An Ethernet, an IPv4 and a UDP header: the least that txonly makes. */
+const MIN_PACKET = 14 + 20 + 8;
+
+const isMode = (name: string): name is ForwardMode => forwardModes.some((mode) => mode === name);
+
+export function setForwardMode({ output, settings }: Testpmd, mode: string): void {
+  if (!isMode(mode)) return output.warn(`Invalid ${mode} packet forwarding mode`);
+  settings.forwardMode = mode;
+  output.say(`Set ${mode} packet forwarding mode${settings.retry ? ' with retry' : ''}`);
+}
+
+export function setBurst({ output, settings }: Testpmd, packets: number): void {
+  if (packets > MAX_BURST) {
+    return output.warn(`nb pkt per burst: ${packets} > ${MAX_BURST} (maximum packet per burst)  ignored`);
+  }
+  settings.burst = packets;
+  output.say(`Number of packets per burst set to ${packets}`);
+}
+
+/** Lengths of the segments of packets that txonly makes. */
+export function setTxSegments(testpmd: Testpmd, lengths: readonly number[]): void {
+  const { output, settings } = testpmd;
+  if (lengths.length > 1 && isMoreThanARing(testpmd, lengths.length)) {
+    return output.warn(`Tx segment size(${lengths.length}) is not supported - txpkts ignored`);
+  }
+  if (lengths.length > MAX_SEGMENTS) {
+    return output.warn(`Tx segment size(${lengths.length}) is bigger than max number of segment(${MAX_SEGMENTS})`);
+  }
+  const room = settings.mbufSizes[0] ?? 0;
+  for (const [at, length] of lengths.entries()) {
+    if (length > room) return output.warn(`length[${at}]=${length} > mbuf_data_size=${room} - give up`);
+  }
+  const total = lengths.reduce((sum, length) => sum + length, 0) & 0xffff;
+  if (total < MIN_PACKET) return output.warn(`total packet length=${total} < ${MIN_PACKET} - give up`);
+  settings.txSegments = lengths;
+}
+
+/** Whether a ring has fewer entries than a packet has segments; says so of the first one. */
+function isMoreThanARing({ output, allPorts, settings }: Testpmd, segments: number): boolean {
+  for (const { txQueues, configured } of allPorts) {
+    if (configured === undefined) continue;
+    for (const [queue, { descriptors }] of txQueues.slice(0, settings.txQueues).entries()) {
+      if (descriptors === 0 || descriptors >= segments) continue;
+      output.say(
+        `nb segments per TX packets=${segments} >= TX queue(${queue}) ring_size=${descriptors} - txpkts ignored`,
+      );
+      return true;
+    }
+  }
+  return false;
+}
