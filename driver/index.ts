@@ -4,7 +4,13 @@ export type { RingStatistics } from './backend/counters.js';
 export { DeviceThread, type DeviceThreadOptions } from './backend/device-thread.js';
 export type { EmulatedFaults, EmulatedRegion } from './backend/emulated-faults.js';
 export { EmulatedPciFunction, type EmulatedPciOptions } from './backend/emulated-pci-function.js';
-export { HOST_THREAD_BYTES, HostPort, type HostPortOptions, type HostPortThread, type HostQueues } from './backend/host-port.js';
+export {
+  HOST_THREAD_BYTES,
+  HostPort,
+  type HostPortOptions,
+  type HostPortThread,
+  type HostQueues,
+} from './backend/host-port.js';
 export { AttachedHostPort, type HostThreadContext } from './backend/host-thread.js';
 export { NetDevice, type NetDeviceOptions } from './backend/net-device.js';
 export type {
@@ -30,9 +36,13 @@ export type { ConnectionDescription } from './backend/vhost-user-description.js'
 export type { ServerEvent } from './backend/vhost-user-events.js';
 export { VhostUserServer, type VhostUserServerOptions } from './backend/vhost-user-server.js';
 export { ErrorCode, VirtioError } from './errors.js';
-export type { IdlePolicy } from './lcore/idle.js';
+export type { LcoreContext } from './lcore/context.js';
+export { Idle, type IdlePolicy } from './lcore/idle.js';
+export { Lcore, type LcoreOptions } from './lcore/lcore.js';
 export { Burst } from './memory/burst.js';
+export { DmaMemory } from './memory/dma-memory.js';
 export { macForward, swapMacs } from './memory/ethernet.js';
+export { addToSum, checksumOf } from './memory/internet-checksum.js';
 export { PacketBytes } from './memory/packet-bytes.js';
 export { PacketField, PacketFlag } from './memory/packet-fields.js';
 export { PacketPool } from './memory/packet-pool.js';
@@ -55,7 +65,9 @@ export { type PortMemory, portMemory } from './net/port-memory.js';
 export type { OffloadName, OffloadOutcome, PortOffloads } from './net/port-offloads.js';
 export type { PortEvents, PortInterrupts, PortOptions, PortState, PortStatistics } from './net/port-options.js';
 export type { QueueDirection, QueueStartOptions } from './net/port-queue-control.js';
+export { attachPort, type OnRequest, remotePort } from './net/port-requests.js';
 export type { PortRxQueue } from './net/port-rx-queue.js';
+export type { QueueTaker, RemotePort } from './net/port-threads.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
 export type { PortLink } from './net/port-watch.js';
 export type { DescriptorStatus, QueueInfo } from './net/queue-info.js';
@@ -74,6 +86,21 @@ export { type DeviceFacts, readDeviceFacts } from './pci/device-facts.js';
 export { parsePciAddress } from './pci/pci-address.js';
 export { caps } from './spec/caps.js';
 export { dropUnmetRequirements, Feature, FeatureSet } from './spec/features.js';
+export {
+  ARP_HARDWARE_ETHERNET,
+  ArpOperation,
+  ArpPacket,
+  EthernetHeader,
+  EtherType,
+  IcmpHeader,
+  IcmpType,
+  IpProtocol,
+  Ipv4Header,
+  Ipv6Header,
+  TcpHeader,
+  UdpHeader,
+  VLAN_TAG_BYTES,
+} from './spec/internet.js';
 export { PciLegacyTransport } from './transport/pci-legacy.js';
 export { PciModernTransport } from './transport/pci-modern.js';
 export { VhostKernelTransport } from './transport/vhost-kernel.js';

@@ -25,9 +25,11 @@ export const StreamCounter = {
   RX_BAD_OUTER_IP_CHECKSUM: 6,
   /** Turns of the processor's clock in turns that moved packets. */
   BUSY_CYCLES: 7,
-  /** For noisy: high-water marks and so on may follow. */
   COUNT: 8,
 } as const;
+
+/** With `record-burst-stats`: how many bursts of each size there were, of 0 to 512 packets, behind the counters. */
+export const BurstCounter = { RX: 8, TX: 8 + 513, SIZES: 513, END: 8 + 2 * 513 } as const;
 
 /** On the lcore. */
 export interface Stream {
@@ -36,12 +38,14 @@ export interface Stream {
   readonly tx: PolledTxQueue;
   /** Empty between two turns. */
   readonly burst: Burst;
+  /** `StreamCounter`s, and `BurstCounter`s behind them. */
   readonly counters: Float64Array;
 }
 
-/** One mode of forwarding, made once for a stream when forwarding starts; compiled for it where that pays. */
+/** One mode of forwarding, made once for a stream when forwarding starts. */
 export interface ForwardEngine {
   /** One turn: receives at most a burst, works on it, sends it. Returns how many packets moved. */
   forward(): number;
+  /** Frees what it holds. */
   close?(): void;
 }
