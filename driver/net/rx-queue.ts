@@ -5,6 +5,7 @@ import { type Burst, MAX_BURST } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { readNumBuffers } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRingState } from '../ring/driver-ring-options.js';
 import type { DriverRing } from '../ring/ends.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { DoorbellRinger } from './doorbell.js';
@@ -126,6 +127,14 @@ export class RxQueue {
   close(): void {
     const left = this.abandon();
     this.#pool.freeBuffers(left, 0, left.length);
+  }
+
+  /** Lets go of the ring as it stands, for another thread that goes on with it; undefined where it was let go of. */
+  handOver(): DriverRingState | undefined {
+    if (!this.#open) return undefined;
+    this.#open = false;
+    this.#ringer.close();
+    return this.#ring.handOver();
   }
 
   /** Lets go of the ring, whose device may still write to what is in it; returns those buffers. Idempotent. */

@@ -3,6 +3,7 @@
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRingState } from '../ring/driver-ring-options.js';
 import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
@@ -146,6 +147,14 @@ export class TxQueue {
     const lost = this.abandon();
     this.#counters[LOST_IN_FLIGHT]! += lost.length;
     this.#pool.free(lost, 0, lost.length);
+  }
+
+  /** Lets go of the ring as it stands, for another thread that goes on with it; undefined where it was let go of. */
+  handOver(): DriverRingState | undefined {
+    if (!this.#open) return undefined;
+    this.#open = false;
+    this.#ringer.close();
+    return this.#ring.handOver();
   }
 
   /** Lets go of the ring, whose device may still read what is in it; returns those packets. Idempotent. */

@@ -135,7 +135,7 @@ export class HandDevice {
     this.rxRing = new HandRing(this.#memory, ringViews(this.#memory, rx.ring));
     this.txRing = new HandRing(this.#memory, ringViews(this.#memory, tx.ring));
     this.rx = new RxQueue(this.pool, openRing(this.#memory, this.pool, rx), received, rx, rxWork);
-    const txRing = openRing(this.#memory, this.pool, tx, undefined, txWork?.writeHeader);
+    const txRing = openRing(this.#memory, this.pool, tx, { writeHeader: txWork?.writeHeader });
     this.tx = new TxQueue(this.pool, txRing, sent, tx, txWork);
   }
 

@@ -51,7 +51,7 @@ test('loopback: each thread loads what it uses, and nothing else', async () => {
   assert.is(threads.length, 3);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    145,
+    146,
     /^driver\/(index|open|thread)\.|^driver\/pcap\/|\/(vfio|sysfs|vhost|pci-legacy|tap-device|learning-switch)|^driver\/cli\/(backend|doctor|devbind)\//,
   );
   check(
@@ -70,7 +70,7 @@ test('loopback over vhost-user: the same, with a server and without a PCI functi
   const threads = await loadedBy(['loopback', '--transport', 'vhost-user', '--packets', '10', '--json']);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    163,
+    164,
     /^driver\/(index|thread)\.|^driver\/(pcap|pci\/(?!pci-address))|\/(vfio|sysfs|vhost-kernel|pci-modern|pci-legacy|emulated)/,
   );
 });
