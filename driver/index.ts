@@ -29,6 +29,7 @@ export {
   switchUplinkPort,
   tapPort,
 } from './backend/ports/built-in.js';
+export { CapturePackets } from './backend/ports/capture-packets.js';
 export { PingResponder } from './backend/ports/ping-responder.js';
 export { CountedPort, countersOf } from './backend/ports/port-counters.js';
 export { createSwitchFabric, type SwitchFabric } from './backend/switch/fabric.js';
@@ -73,8 +74,10 @@ export type { PortLink } from './net/port-watch.js';
 export type { DescriptorStatus, QueueInfo } from './net/queue-info.js';
 export { OffloadRequests } from './offload/request.js';
 export { type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';
+export { PacketDirection } from './pcap/format.js';
 export { PcapReader } from './pcap/pcap-reader.js';
 export { PcapWriter } from './pcap/pcap-writer.js';
+export { type CaptureInterface, createPcapng, PcapngWriter } from './pcap/pcapng-writer.js';
 export {
   bindFunction,
   type NetworkFunction,
