@@ -1,10 +1,13 @@
 /** All commands, by the sections of the help. */
 
+import { captureCommands } from './commands/capture.js';
 import { controlCommands } from './commands/control.js';
+import { dumpCommands } from './commands/dump.js';
 import { portCommands } from './commands/ports.js';
 import { showAbsentCommands } from './commands/show-absent.js';
 import { showConfigurationCommands } from './commands/show-configuration.js';
 import { showDeviceCommands } from './commands/show-devices.js';
+import { extraCommands } from './commands/show-extras.js';
 import { showForwardingCommands } from './commands/show-forwarding.js';
 import { showOffloadCommands } from './commands/show-offloads.js';
 import { showPortCommands } from './commands/show-ports.js';
@@ -24,6 +27,9 @@ export const sections = {
     ...showRssCommands,
     ...showDeviceCommands,
     ...showAbsentCommands,
+    ...dumpCommands,
+    ...extraCommands,
+    ...captureCommands,
   ],
   ports: portCommands,
 } as const satisfies Record<string, readonly Command[]>;

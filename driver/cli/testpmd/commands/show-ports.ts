@@ -33,6 +33,16 @@ export function showStatistics(testpmd: Testpmd, port: TestPort): void {
   answer(testpmd, 'port-statistics', record, () => portStatistics(port.id, statistics, rates, displayed));
 }
 
+/** What a port says at its start about names of `--display-xstats` that it does not have. */
+export function complainOfMissingStatistics({ output, settings }: Testpmd, { id, device }: TestPort): void {
+  const { displayXstats } = settings;
+  if (displayXstats.length === 0) return;
+  const names = new Set(device.extendedStatistics().map(({ name }) => name));
+  for (const [place, name] of displayXstats.entries()) {
+    if (!names.has(name)) output.warn(`No xstat '${name}' on port ${id} - skip it ${place}`);
+  }
+}
+
 /** Undefined, with testpmd's complaint, where the device cannot tell at the moment. */
 function valuesOf({ output }: Testpmd, { device }: TestPort): readonly ExtendedValue[] | undefined {
   try {

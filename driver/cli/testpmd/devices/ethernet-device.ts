@@ -124,6 +124,8 @@ export interface EthernetDevice {
   detaching?(link: LcoreLink): Promise<void>;
   onLcoreEvent?(link: LcoreLink, event: unknown): void;
 
+  /** It takes every packet from its making on: promiscuous and all-multicast mode count as on, whether they can be set or not. */
+  readonly receivesAll?: boolean;
   setPromiscuous?(on: boolean): Promise<void>;
   setAllMulticast?(on: boolean): Promise<void>;
   setMtu?(mtu: number): Promise<void>;
