@@ -53,7 +53,8 @@ export async function runTestpmd(args: readonly string[], interrupt: Interrupt):
 async function serve(testpmd: Testpmd, signal: AbortSignal): Promise<void> {
   const { settings, output } = testpmd;
   const interpreter = new Interpreter(allCommands, testpmd);
-  if (settings.cmdlineFile !== undefined) await load(interpreter, settings.cmdlineFile);
+  testpmd.runFile = (path) => load(interpreter, path);
+  if (settings.cmdlineFile !== undefined) await testpmd.runFile(settings.cmdlineFile);
   if (settings.isInteractive) {
     if (settings.autoStart) {
       output.say('Start automatic packet forwarding');

@@ -15,7 +15,9 @@ export const Errno = {
   ENODEV: 19,
   EINVAL: 22,
   ENOSPC: 28,
+  ENOSYS: 38,
   ENOTSUP: 95,
+  EADDRINUSE: 98,
   ETIMEDOUT: 110,
 } as const;
 export type Errno = (typeof Errno)[keyof typeof Errno];
@@ -32,7 +34,9 @@ const texts: Readonly<Record<Errno, string>> = {
   [Errno.ENODEV]: 'No such device',
   [Errno.EINVAL]: 'Invalid argument',
   [Errno.ENOSPC]: 'No space left on device',
+  [Errno.ENOSYS]: 'Function not implemented',
   [Errno.ENOTSUP]: 'Operation not supported',
+  [Errno.EADDRINUSE]: 'Address already in use',
   [Errno.ETIMEDOUT]: 'Connection timed out',
 };
 
@@ -61,3 +65,6 @@ export function errnoOf(error: unknown): Errno {
 
 /** `Operation not supported`. */
 export const errnoText = (errno: Errno): string => texts[errno];
+
+/** 0, or an errno: what a function of ethdev returns, without its sign. */
+export type Result = 0 | Errno;

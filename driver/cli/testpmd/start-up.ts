@@ -11,7 +11,8 @@ import type { GivenLine } from './options/getopt.js';
 import { refusal } from './options/refusal.js';
 import { applyTestpmdOptions, poolOptions } from './options/testpmd-options.js';
 import type { Output } from './output.js';
-import { probe, setPromiscuousAtFirst } from './ports/attach.js';
+import { probe } from './ports/attach.js';
+import { setPromiscuousAtFirst } from './ports/ethdev.js';
 import { closePorts, startPorts, stopPorts } from './ports/lifecycle.js';
 import { applyDefaultOffloads, applyQueueSettings } from './ports/queue-settings.js';
 import { Settings } from './settings.js';
@@ -93,8 +94,7 @@ export async function bringUp(
   try {
     await probeAll(testpmd, eal);
     if (testpmd.ports.size === 0) output.warn('testpmd: No probed ethernet devices');
-    testpmd.configuredPorts = testpmd.allPorts.map(({ id }) => id);
-    testpmd.forwardPortCount = testpmd.ports.size;
+    testpmd.resetForwarding();
     applyTestpmdOptions(testpmd, given);
     output.warn(`testpmd: create a new mbuf pool <mb_pool_0>: n=${shape.mbufs}, size=${shape.mbufBytes}, socket=0`);
     for (const port of testpmd.allPorts) {
@@ -121,7 +121,7 @@ export async function startUp(testpmd: Testpmd): Promise<void> {
     if (!settings.isInteractive) throw refusal('Start ports failed');
     output.warn('Start ports failed');
   }
-  for (const port of testpmd.allPorts) await setPromiscuousAtFirst(testpmd, port);
+  for (const { id } of testpmd.allPorts) await setPromiscuousAtFirst(testpmd, id);
 }
 
 /** Stops and closes everything, in testpmd's order and words. */

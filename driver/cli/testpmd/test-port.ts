@@ -60,6 +60,8 @@ export class TestPort {
     this.id = id;
     this.device = device;
     this.macAddress = device.info().macAddress;
+    this.promiscuous = device.receivesAll === true;
+    this.allMulticast = device.receivesAll === true;
   }
 
   queues(direction: Direction): QueueSettings[] {

@@ -47,6 +47,8 @@ export class Testpmd {
   /** Who forwards from where to where, as it was laid out last. */
   plan: ForwardPlan;
   #hasWarnedOfOddPorts = false;
+  /** Commands that a command has come upon in a file: run before the next. Set by the console. */
+  runFile: (path: string) => Promise<void> = () => Promise.resolve();
   /** No more commands are wanted. */
   isQuitting = false;
 
@@ -68,6 +70,15 @@ export class Testpmd {
     const port = new TestPort(id, device);
     this.ports.set(id, port);
     return port;
+  }
+
+  /** All ports in their order, the first of the lcores, peers by the ports' numbers. */
+  resetForwarding(): void {
+    this.configuredLcores = [...this.lcores.workers];
+    this.forwardLcoreCount = 1;
+    this.configuredPorts = this.allPorts.map(({ id }) => id);
+    this.forwardPortCount = this.ports.size;
+    this.settings.peers.clear();
   }
 
   /** Lays out the streams anew, for ports, lcores, queues and topology as they are now set. */

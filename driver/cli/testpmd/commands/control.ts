@@ -12,6 +12,7 @@ export const controlCommands: readonly Command[] = [
     startForwarding(testpmd, bursts),
   ),
   command('stop', 'Stops to forward, and shows what was forwarded.', (testpmd) => stopForwarding(testpmd)),
+  command('load {file:word}', 'Runs the commands of a file.', (testpmd, { file }) => testpmd.runFile(file)),
   command('quit', 'Stops, closes all ports and ends.', (testpmd) => {
     testpmd.isQuitting = true;
   }),

@@ -2,9 +2,8 @@
 
 import type { EthernetDevice } from '../devices/ethernet-device.js';
 import { ErrorCode, VirtioError } from '../../../errors.js';
-import { errnoOf, errnoText } from '../errno.js';
-import type { TestPort } from '../test-port.js';
 import type { Testpmd } from '../testpmd.js';
+import { setPromiscuousAtFirst } from './ethdev.js';
 import { closeOne } from './lifecycle.js';
 import { applyDefaultOffloads, applyQueueSettings } from './queue-settings.js';
 
@@ -31,19 +30,6 @@ export async function probe(testpmd: Testpmd, identifier: string): Promise<Ether
   return device;
 }
 
-/** Promiscuous, as testpmd has every port at first. */
-export async function setPromiscuousAtFirst({ output }: Testpmd, port: TestPort): Promise<void> {
-  const complain = (reason: string): void =>
-    output.warn(`Error during enabling promiscuous mode for port ${port.id}: ${reason} - ignore`);
-  if (port.device.setPromiscuous === undefined) return complain(errnoText(95));
-  try {
-    await port.device.setPromiscuous(true);
-    port.promiscuous = true;
-  } catch (error) {
-    complain(errnoText(errnoOf(error)));
-  }
-}
-
 export async function attachPort(testpmd: Testpmd, identifier: string): Promise<void> {
   const { output, settings } = testpmd;
   output.say('Attaching a new port...');
@@ -57,7 +43,7 @@ export async function attachPort(testpmd: Testpmd, identifier: string): Promise<
   const port = testpmd.addPort(device);
   applyDefaultOffloads(port, settings);
   applyQueueSettings(port, settings);
-  await setPromiscuousAtFirst(testpmd, port);
+  await setPromiscuousAtFirst(testpmd, port.id);
   testpmd.configuredPorts = [...testpmd.forwardPorts, port.id];
   testpmd.forwardPortCount = testpmd.configuredPorts.length;
   output.say(`Port ${port.id} is attached. Now total ports is ${testpmd.ports.size}`);
