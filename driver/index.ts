@@ -45,7 +45,7 @@ export { DmaMemory } from './memory/dma-memory.js';
 export { macForward, swapMacs } from './memory/ethernet.js';
 export { addToSum, checksumOf } from './memory/internet-checksum.js';
 export { PacketBytes } from './memory/packet-bytes.js';
-export { PacketField, PacketFlag } from './memory/packet-fields.js';
+export { OVERSIZE_FLAGS, PacketField, PacketFlag } from './memory/packet-fields.js';
 export { PacketPool } from './memory/packet-pool.js';
 export { PacketView } from './memory/packet-view.js';
 export { SpscRing } from './memory/spsc-ring.js';
