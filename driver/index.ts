@@ -97,6 +97,7 @@ export {
   EtherType,
   IcmpHeader,
   IcmpType,
+  IPV4_FRAGMENT_MASK,
   IpProtocol,
   Ipv4Header,
   Ipv6Header,

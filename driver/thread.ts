@@ -37,6 +37,7 @@ export {
   EtherType,
   IcmpHeader,
   IcmpType,
+  IPV4_FRAGMENT_MASK,
   IpProtocol,
   Ipv4Header,
   Ipv6Header,
