@@ -8,9 +8,9 @@ import { ObservedRxQueue, ObservedTxQueue } from './observed-queue.js';
 import { PacketDump } from './packet-dump.js';
 import type { ForwardEngine, Stream } from './stream.js';
 
-/** How often queues are emptied before forwarding starts, and for how long each at most. */
+/** How often queues are emptied before forwarding starts, and for how long each at most: about as long as testpmd does. */
 const FLUSH_ROUNDS = 2;
-const FLUSH_MS = 1000;
+const FLUSH_MS = 2;
 const FLUSH_PAUSE_MS = 10;
 const FLUSH_BURST = 512;
 
@@ -66,7 +66,7 @@ export class LcoreStreams {
     return moved;
   }
 
-  /** Throws away what came before forwarding starts; a queue that never ends is left after a second. */
+  /** Throws away what came before forwarding starts; a queue that never ends is left. */
   flush(queues: readonly QueueToFlush[]): void {
     const burst = new Burst(this.#pool, FLUSH_BURST);
     for (let round = 0; round < FLUSH_ROUNDS; round++) {
