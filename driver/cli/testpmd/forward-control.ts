@@ -1,8 +1,8 @@
 /** Starting and stopping to forward: the checks before, and what testpmd says. */
 
+import { showForwardStatistics } from './commands/show-forwarding.js';
 import { forwardSettingsOf } from './forward-settings-of.js';
 import type { StreamSetup } from './lcore/stream.js';
-import { showForwardStatistics } from './commands/show-forwarding.js';
 import { refusal } from './options/refusal.js';
 import { forwardConfiguration, rxTxConfiguration } from './reports/forward-configuration.js';
 import type { Testpmd } from './testpmd.js';
@@ -21,6 +21,9 @@ export async function startForwarding(testpmd: Testpmd, txFirst: number): Promis
   testpmd.layOut();
   const { plan } = testpmd;
   output.write(forwardConfiguration(plan, settings));
+  if (plan.mode === 'flowgen') {
+    for (const port of plan.ports) output.say(`  number of flows for port ${port}: ${settings.flowgenFlows}`);
+  }
   await forwarding.start(plan, forwardSettingsOf(testpmd), {
     devices: new Map(testpmd.allPorts.map(({ id, device }) => [id, device])),
     flush: settings.flushRx,

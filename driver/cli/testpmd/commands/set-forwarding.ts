@@ -87,8 +87,9 @@ export const setForwardingCommands: readonly Command[] = [
     const values = numberList(testpmd.output, lengths, 'segment lengths', MAX_SEGMENTS);
     if (values !== undefined) setTxSegments(testpmd, values);
   }),
-  command('set txsplit {split:off|on|rand}', 'whether they are cut into segments', ({ settings }, { split }) => {
-    settings.txSplit = split;
+  command('set txsplit {split:word}', 'whether they are cut into segments: off, on or rand', ({ output, settings }, { split }) => {
+    if (split === 'off' || split === 'on' || split === 'rand') settings.txSplit = split;
+    else output.warn(`unknown value: "${split}"`);
   }),
   command('set txtimes {times:word}', 'nanoseconds between bursts and between packets', ({ output, settings }, { times }) => {
     const [inter, intra] = numberList(output, times, 'tx times', 2) ?? [];
@@ -111,8 +112,7 @@ export const setForwardingCommands: readonly Command[] = [
     testpmd.settings.recordBurstStats = state === 'on';
     await updateForwarding(testpmd);
   }),
-  command('set log global {level:u32}', 'accepted: NODE_DEBUG=virtio-pmd is the log here', () => undefined),
-  command('set log {type:word} {level:u32}', 'the same for one type', () => undefined),
+  command('set log {type:word} {level:u32}', 'accepted: NODE_DEBUG=virtio-pmd is the log here', () => undefined),
   command('set default', 'all ports and one lcore forward again, to the first peers', (testpmd) => {
     testpmd.output.say('Reset to default forwarding configuration...');
     testpmd.resetForwarding();

@@ -1,7 +1,7 @@
 /** Commands that say which queue packets come to: what is hashed, with which key, and the redirection table. */
 
 import { type Command, command } from '../console/grammar.js';
-import { Errno, errnoText } from '../errno.js';
+import { Errno, errnoText, type Result } from '../errno.js';
 import { attempt } from '../ports/ethdev.js';
 import { rssTypesOf } from '../reports/rss-types.js';
 import type { Testpmd } from '../testpmd.js';
@@ -108,7 +108,8 @@ async function setTable(testpmd: Testpmd, id: number, list: string): Promise<voi
   }
   const entries = entriesOf(testpmd, list, size);
   if (entries === undefined) return output.warn('Invalid RSS Redirection Table config entered');
-  const result = await attempt(testpmd, port.device.setRedirectionTable?.(entries));
+  const setting = (): Promise<Result> => attempt(testpmd, port.device.setRedirectionTable?.(entries));
+  const result = entries.size === 0 ? Errno.EINVAL : await setting();
   if (result !== 0) output.warn(`Bad redirection table parameter, return code = -${result}`);
 }
 

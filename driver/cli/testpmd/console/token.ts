@@ -90,10 +90,10 @@ export function integerOf(word: string): bigint | undefined {
   return sign === '-' ? -value : value;
 }
 
-/** An Ethernet address: six octets of one or two digits, or three groups of up to four; undefined when it is none. */
+/** An Ethernet address: six octets of two digits, or three groups of four; undefined when it is none. */
 export function macOf(word: string): Uint8Array | undefined {
   const groups = word.split(':');
   const digits = groups.length === 6 ? 2 : groups.length === 3 ? 4 : 0;
-  if (digits === 0 || !groups.every((group) => /^[0-9a-f]+$/i.test(group) && group.length <= digits)) return undefined;
-  return Uint8Array.from(Buffer.from(groups.map((group) => group.padStart(digits, '0')).join(''), 'hex'));
+  if (digits === 0 || !groups.every((group) => /^[0-9a-f]+$/i.test(group) && group.length === digits)) return undefined;
+  return Uint8Array.from(Buffer.from(groups.join(''), 'hex'));
 }

@@ -50,6 +50,7 @@ export abstract class SoftwareDevice implements EthernetDevice {
   readonly name: string;
   readonly devargs: string;
   abstract readonly lcoreModule: URL;
+  readonly receivesAll: boolean = true;
   onLinkChange: ((up: boolean) => void) | undefined;
   protected readonly counts: QueueCounts;
   protected rxQueues = 1;

@@ -37,6 +37,8 @@ export async function attachPort(testpmd: Testpmd, identifier: string): Promise<
   try {
     device = await probe(testpmd, identifier);
   } catch (error) {
+    // One that is there already is no failure, and no new port.
+    if (error instanceof VirtioError && error.code === ErrorCode.IN_USE) return;
     testpmd.log(error);
     return output.warn(`testpmd: Failed to attach port ${identifier}`);
   }
@@ -52,8 +54,8 @@ export async function attachPort(testpmd: Testpmd, identifier: string): Promise<
 
 export async function detachPort(testpmd: Testpmd, id: number): Promise<void> {
   const { output } = testpmd;
-  const port = testpmd.portOf(id);
-  if (port === undefined) return;
+  const port = testpmd.ports.get(id);
+  if (port === undefined) return output.warn(`Invalid port_id=${id}`);
   if (port.status !== 'stopped') return output.warn('Port not stopped');
   output.warn('Port was not closed');
   output.say('Removing a device...');

@@ -84,7 +84,10 @@ export async function closePorts(testpmd: Testpmd, choice: PortChoice): Promise<
   const ports = chosenPorts(testpmd, choice);
   if (ports === undefined) return;
   output.say('Closing ports...');
-  for (const port of notForwarding(testpmd, ports)) await closeOne(testpmd, port);
+  for (const port of notForwarding(testpmd, ports)) {
+    if (port.status === 'started') output.warn(`Cannot close started device (port ${port.id})`);
+    else await closeOne(testpmd, port);
+  }
   output.say('Done');
 }
 
