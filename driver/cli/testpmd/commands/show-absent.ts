@@ -73,8 +73,29 @@ function showTransmitMetadata({ output, ports }: Testpmd, { port }: { readonly p
   else output.warn(`invalid port id ${port}`);
 }
 
+const layers = ['L2', 'L3', 'L4', 'Tunnel', 'Inner L2', 'Inner L3', 'Inner L4'] as const;
+
+/** Kinds of packets that a driver tells apart for each packet that it receives: none of those here does. */
+function showPacketTypes({ output, ports }: Testpmd, { port }: { readonly port: number }): void {
+  if (ports.has(port)) for (const layer of layers) output.say(`${layer} ptypes unsupported`);
+  else output.warn(`Invalid port_id=${port}`);
+}
+
+function showReceiveOffload({ output, ports }: Testpmd, { port }: { readonly port: number }): void {
+  if (ports.has(port)) output.say(`Port ${port} doesn't enable GRO.`);
+  else output.warn(`Invalid port id ${port}.`);
+}
+
+function showSegmentationOffload({ output, ports }: Testpmd, { port }: { readonly port: number }): void {
+  if (ports.has(port)) output.say(`GSO is not enabled on Port ${port}`);
+  else output.warn(`invalid port id ${port}`);
+}
+
 export const showAbsentCommands: readonly Command[] = [
   command('show port {port:u16} {what:eeprom|module_eeprom}', 'the memory of a card or of its module', showEeprom),
+  command('show port {port:u16} ptypes', 'kinds of packets that a port tells apart', showPacketTypes),
+  command('show port {port:u16} gro', 'packets that are joined as they are received', showReceiveOffload),
+  command('show port {port:u16} gso', 'packets that are cut as they are sent', showSegmentationOffload),
   command('show port {port:u16} flow_ctrl', 'pause frames', showFlowControl),
   command('show port {port:u16} fec_mode', 'forward error correction', lackingErrorControl),
   command('show port {port:u16} fec capabilities', 'forward error correction that there could be', lackingErrorControl),

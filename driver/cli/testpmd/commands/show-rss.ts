@@ -2,7 +2,7 @@
 
 import { type Command, command } from '../console/grammar.js';
 import { Errno, errnoOf } from '../errno.js';
-import { redirectionTable, rssHash, tableMasks } from '../reports/rss.js';
+import { redirectionTable, rssHash, tableGroups, tableMasks } from '../reports/rss.js';
 import type { TestPort } from '../test-port.js';
 import type { Testpmd } from '../testpmd.js';
 import { answer } from './answer.js';
@@ -36,9 +36,10 @@ async function showTable(testpmd: Testpmd, id: number, size: number, list: strin
   if (port === undefined) return complainOfDevice(testpmd, id);
   const most = Math.min(port.device.info().redirectionTableSize, TABLE_MAX);
   if (size === 0 || size > most) return output.warn(`Invalid redirection table size: ${size} (1-${most})`);
-  const masks = tableMasks(list, size);
-  if (masks === undefined) {
-    output.warn(`The bits of masks do not match the number of reta entries: ${Math.ceil(size / 64)}`);
+  const masks = tableMasks(list);
+  const groups = tableGroups(size);
+  if (masks?.length !== groups) {
+    if (masks !== undefined) output.warn(`The bits of masks do not match the number of reta entries: ${groups}`);
     return output.warn(`Invalid string: ${list} for reta masks`);
   }
   const table = await tableOf(port, size);

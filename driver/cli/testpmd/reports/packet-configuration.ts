@@ -21,8 +21,10 @@ export function rxOffsetConfiguration({ rxOffsets, rxSegments }: Settings): stri
 export const rxPacketConfiguration = ({ rxSegments }: Settings): string =>
   rxSegments.length === 0 ? segments(0) : `${segments(rxSegments.length)}Segment sizes: ${rxSegments.join(',')}\n`;
 
-/** The last segment has what no header took. */
-export const rxHeaderConfiguration = ({ rxHeaders }: Settings): string =>
-  rxHeaders.length === 0
-    ? segments(0)
-    : `${segments(rxHeaders.length + 1)}Packet segs: ${[...rxHeaders, 'payload'].join(', ')}\n`;
+/** A header for each segment but the last, which has what no header took. */
+export function rxHeaderConfiguration({ rxHeaders, rxSegments }: Settings): string {
+  const count = rxSegments.length;
+  if (count === 0) return segments(0);
+  const headers = rxSegments.slice(1).map((_, segment) => rxHeaders[segment] ?? 'unsupported');
+  return `${segments(count)}Packet segs: ${[...headers, 'payload'].join(', ')}\n`;
+}

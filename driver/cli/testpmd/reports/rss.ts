@@ -16,15 +16,18 @@ export function rssHash({ types, key }: RssConfiguration, showsKey: boolean): st
 /** Entries of a redirection table that one mask stands for. */
 const GROUP_ENTRIES = 64;
 
-/** The masks of `(0xff,0x1)`, one for each 64 entries; undefined where the text is none, or has not that many. */
-export function tableMasks(text: string, entries: number): readonly bigint[] | undefined {
-  const [, list] = /^\((.*)\)$/.exec(text) ?? [];
-  const groups = Math.ceil(entries / GROUP_ENTRIES);
-  const masks = list
-    ?.split(',')
-    .map((word) => (/^(0x[0-9a-f]+|\d+)$/i.test(word.trim()) ? BigInt(word.trim()) : undefined));
-  if (masks === undefined || masks.length !== groups) return undefined;
-  return masks.every((mask) => mask !== undefined) ? masks : undefined;
+/** Entries of a redirection table that one mask stands for: groups of a table of so many entries. */
+export const tableGroups = (entries: number): number => Math.ceil(entries / GROUP_ENTRIES);
+
+/** The masks of `(0xff,0x1)`, as testpmd reads them: what is no number is 0. Undefined where the text is no list. */
+export function tableMasks(text: string): readonly bigint[] | undefined {
+  const [, list] = /\(([^)]*)\)/.exec(text) ?? [];
+  return list?.split(',').map(maskOf);
+}
+
+function maskOf(word: string): bigint {
+  const [digits] = /^(?:0x[0-9a-f]+|\d+)/i.exec(word.trim()) ?? [];
+  return BigInt(digits ?? 0);
 }
 
 export function redirectionTable(table: readonly number[], masks: readonly bigint[]): string {
