@@ -2,18 +2,19 @@
 
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { ErrorCode, VirtioError } from '../../errors.js';
 import type { Interrupt } from '../interrupt.js';
 import { allCommands } from './command-table.js';
+import { showPeriodically } from './commands/stats-period.js';
 import { Interpreter, runFile } from './console/interpreter.js';
 import { servePipe } from './console/pipe-console.js';
+import { serveTerminal } from './console/terminal-console.js';
 import { deviceMakers } from './device-makers.js';
 import { startForwarding } from './forward-control.js';
 import { parseEalOptions } from './options/eal-options.js';
 import { helpText } from './options/help.js';
-import { refusalLines } from './options/refusal.js';
-import { readTestpmdOptions, wantsHelp } from './options/testpmd-options.js';
-import { processOutput } from './output.js';
+import { Refusal, refusalLines } from './options/refusal.js';
+import { readTestpmdOptions, wantsHelp, wantsRecords } from './options/testpmd-options.js';
+import { processOutput, recordOutput } from './output.js';
 import { processors } from './processors.js';
 import { bringUp, shutDown, startUp } from './start-up.js';
 import type { Testpmd } from './testpmd.js';
@@ -24,13 +25,13 @@ export const testpmdCommand = (): Command =>
 
 /** Runs it. @returns the exit status: 0, or 1 where testpmd ends by itself */
 export async function runTestpmd(args: readonly string[], interrupt: Interrupt): Promise<number> {
-  const output = processOutput;
   let testpmd: Testpmd;
   try {
     const eal = parseEalOptions(args, processors());
     const given = readTestpmdOptions(eal.rest);
+    const output = wantsRecords(given) ? recordOutput : processOutput;
     if (eal.wantsHelp || wantsHelp(given)) {
-      output.write(helpText());
+      processOutput.write(helpText());
       return 0;
     }
     for (const note of eal.noted) output.warn(`EAL: ${note}`);
@@ -60,11 +61,13 @@ async function serve(testpmd: Testpmd, signal: AbortSignal): Promise<void> {
       output.say('Start automatic packet forwarding');
       await startForwarding(testpmd, 0);
     }
-    if (!interpreter.isOver) await servePipe(interpreter, process.stdin, signal);
-    return;
+    if (interpreter.isOver) return;
+    if (process.stdin.isTTY && process.stdout.isTTY) return await serveTerminal(interpreter, signal);
+    return await servePipe(interpreter, process.stdin, signal);
   }
   output.say('No commandline core given, start packet forwarding');
   await startForwarding(testpmd, settings.txFirst ? 1 : 0);
+  if (settings.statsPeriod > 0) return await showPeriodically(testpmd, signal);
   output.say('Press enter to exit');
   await anyInput(signal);
 }
@@ -95,8 +98,7 @@ async function anyInput(signal: AbortSignal): Promise<void> {
 
 /** Says why it ends, as testpmd does. */
 function refuse(error: unknown): number {
-  const known = error instanceof VirtioError && error.code === ErrorCode.INVALID_ARGUMENT;
-  if (!known) throw error;
+  if (!(error instanceof Refusal)) throw error;
   processOutput.warn(refusalLines(error.message));
   return 1;
 }

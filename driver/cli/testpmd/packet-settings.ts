@@ -1,6 +1,7 @@
 /** What options and commands set for the packets that are forwarded, with testpmd's checks of it. */
 
 import { type ForwardMode, forwardModes } from './lcore/forward-settings.js';
+import type { Output } from './output.js';
 import { MAX_BURST, MAX_SEGMENTS } from './settings.js';
 import type { Testpmd } from './testpmd.js';
 
@@ -39,6 +40,46 @@ export function setTxSegments(testpmd: Testpmd, lengths: readonly number[]): voi
   const total = lengths.reduce((sum, length) => sum + length, 0) & 0xffff;
   if (total < MIN_PACKET) return output.warn(`total packet length=${total} < ${MIN_PACKET} - give up`);
   settings.txSegments = lengths;
+}
+
+/** Segments that a received packet may be cut into (`MAX_SEGS_BUFFER_SPLIT`). */
+export const MAX_SPLIT = 8;
+
+export function setRxOffsets({ output, settings }: Testpmd, offsets: readonly number[]): void {
+  if (isSplitTooFine(output, offsets.length)) return;
+  const [at, far] = [...offsets.entries()].find(([, offset]) => offset >= 0xffff) ?? [];
+  if (at !== undefined) return output.say(`offset[${at}]=${far} > UINT16_MAX - give up`);
+  settings.rxOffsets = offsets;
+}
+
+export function setRxSegments({ output, settings }: Testpmd, lengths: readonly number[]): void {
+  if (isSplitTooFine(output, lengths.length)) return;
+  const [at, long] = [...lengths.entries()].find(([, length]) => length >= 0xffff) ?? [];
+  if (at !== undefined) return output.say(`length[${at}]=${long} > UINT16_MAX - give up`);
+  settings.rxSegments = lengths;
+}
+
+/** Headers that packets are to be cut behind; the payload is one segment more. */
+export function setRxHeaders({ output, settings }: Testpmd, list: string): boolean {
+  const headers = list.split(',').filter((header) => header !== '');
+  for (const header of headers) if (!RX_HEADERS.has(header)) output.warn(`Unsupported protocol: ${header}`);
+  if (headers.length === 0) return false;
+  if (headers.length + 1 > MAX_SPLIT) {
+    output.say(`nb segments per RX packets=${headers.length + 1} > MAX_SEGS_BUFFER_SPLIT - ignored`);
+    return true;
+  }
+  settings.rxHeaders = headers;
+  settings.rxSegments = Array.from({ length: headers.length + 1 }, (_, at) => settings.rxSegments[at] ?? 0);
+  return true;
+}
+
+const LAYERS = ['eth', 'ipv4', 'ipv6', ...['ipv4', 'ipv6'].flatMap((ip) => ['tcp', 'udp', 'sctp'].map((l4) => `${ip}-${l4}`))];
+const RX_HEADERS: ReadonlySet<string> = new Set([...LAYERS, 'grenat', ...LAYERS.map((layer) => `inner-${layer}`)]);
+
+function isSplitTooFine(output: Output, segments: number): boolean {
+  if (segments < MAX_SPLIT) return false;
+  output.say(`nb segments per RX packets=${segments} >= MAX_SEGS_BUFFER_SPLIT - ignored`);
+  return true;
 }
 
 /** Whether a ring has fewer entries than a packet has segments; says so of the first one. */

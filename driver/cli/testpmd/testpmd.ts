@@ -69,6 +69,9 @@ export class Testpmd {
     while (this.ports.has(id)) id++;
     const port = new TestPort(id, device);
     this.ports.set(id, port);
+    device.onLinkChange = () => {
+      if (this.settings.lscInterrupt) this.output.write(`\nPort ${id}: link state change event\n`);
+    };
     return port;
   }
 

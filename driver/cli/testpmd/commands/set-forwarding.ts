@@ -11,7 +11,7 @@ import {
   setForwardPortMask,
   setForwardPorts,
 } from '../forward-sets.js';
-import { setBurst, setForwardMode, setTxSegments } from '../packet-settings.js';
+import { MAX_SPLIT, setBurst, setForwardMode, setRxHeaders, setRxOffsets, setRxSegments, setTxSegments } from '../packet-settings.js';
 import { MAX_SEGMENTS } from '../settings.js';
 import { MAX_PORTS, type Testpmd } from '../testpmd.js';
 
@@ -57,6 +57,18 @@ function setMode(testpmd: Testpmd, mode: string, retry: boolean): void {
   setForwardMode(testpmd, mode);
 }
 
+/** Applies a list of how packets are to be cut, at the next start of the ports. */
+function setSplit(
+  testpmd: Testpmd,
+  list: string,
+  item: string,
+  set: (testpmd: Testpmd, values: readonly number[]) => void,
+): void {
+  const values = numberList(testpmd.output, list, item, MAX_SPLIT);
+  if (values !== undefined) set(testpmd, values);
+  for (const port of testpmd.allPorts) port.needsQueues = true;
+}
+
 export const setForwardingCommands: readonly Command[] = [
   command(`set fwd {mode:${MODES}}`, 'what is done with the packets', (testpmd, { mode }) => setMode(testpmd, mode, false)),
   command(`set fwd {mode:${MODES}} retry`, 'the same, trying again what a queue does not take', (testpmd, { mode }) =>
@@ -86,6 +98,16 @@ export const setForwardingCommands: readonly Command[] = [
   command('set txpkts {lengths:word}', 'segments of the packets that txonly makes: 64 or 64,128', (testpmd, { lengths }) => {
     const values = numberList(testpmd.output, lengths, 'segment lengths', MAX_SEGMENTS);
     if (values !== undefined) setTxSegments(testpmd, values);
+  }),
+  command('set rxoffs {offsets:word}', 'where received packets are to be cut', (testpmd, { offsets }) => {
+    setSplit(testpmd, offsets, 'segment offsets', setRxOffsets);
+  }),
+  command('set rxpkts {lengths:word}', 'segments that received packets are to be cut into', (testpmd, { lengths }) => {
+    setSplit(testpmd, lengths, 'segment lengths', setRxSegments);
+  }),
+  command('set rxhdrs {headers:word}', 'headers that received packets are to be cut behind: eth,ipv4', (testpmd, { headers }) => {
+    setRxHeaders(testpmd, headers);
+    for (const port of testpmd.allPorts) port.needsQueues = true;
   }),
   command('set txsplit {split:word}', 'whether they are cut into segments: off, on or rand', ({ output, settings }, { split }) => {
     if (split === 'off' || split === 'on' || split === 'rand') settings.txSplit = split;

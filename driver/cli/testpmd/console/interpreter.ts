@@ -1,6 +1,7 @@
 /** Runs one command line after the other. */
 
 import { asVirtioError } from '../../failure.js';
+import { Refusal } from '../options/refusal.js';
 import type { Output } from '../output.js';
 import type { Testpmd } from '../testpmd.js';
 import { type Command, parseLine } from './grammar.js';
@@ -22,12 +23,22 @@ export class Interpreter {
     return this.#testpmd.output;
   }
 
-  /** Runs a line; what is no command is answered by `complain`, and nothing is run. */
+  /**
+   * Runs a line; what is no command is answered by `complain`. A failure that the command did not foresee is said, and ends
+   * nothing but the command.
+   *
+   * @throws Refusal where testpmd ends itself
+   */
   async run(line: string, complain: (answer: string) => void): Promise<void> {
     const parsed = parseLine(this.commands, line);
     if (parsed === undefined) return;
     if (typeof parsed === 'string') return complain(parsed);
-    await parsed.command.run(this.#testpmd, parsed.args);
+    try {
+      await parsed.command.run(this.#testpmd, parsed.args);
+    } catch (error) {
+      if (error instanceof Refusal) throw error;
+      this.output.warn(`virtio-pmd: ${asVirtioError(error).toLine()}`);
+    }
   }
 }
 
@@ -38,6 +49,3 @@ export async function runFile(interpreter: Interpreter, text: string): Promise<v
     await interpreter.run(line, () => undefined);
   }
 }
-
-/** A failure of a command that it did not foresee: said in one line, and the console goes on. */
-export const failureLine = (error: unknown): string => `virtio-pmd: ${asVirtioError(error).toLine()}`;

@@ -1,14 +1,13 @@
 /** Options for queues, rings, offloads and buffers of the ports. */
 
 import { numberList } from '../forward-sets.js';
+import { MAX_SPLIT } from '../packet-settings.js';
 import { RxOffload } from '../reports/bits-of-ethdev.js';
 import type { Testpmd } from '../testpmd.js';
 import { queueLimit } from '../queue-limits.js';
 import { atoi, hexOf, type OptionHandlers } from './option-handler.js';
 import { refusal } from './refusal.js';
 
-/** Segments that a received packet may be cut into, and so sizes of buffers (`MAX_SEGS_BUFFER_SPLIT`). */
-const MAX_SPLIT = 8;
 const MIN_TOTAL_MBUFS = 1024;
 const MAX_MBUF_CACHE = 512;
 const MIN_FRAME = 64;

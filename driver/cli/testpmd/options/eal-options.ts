@@ -1,8 +1,8 @@
 /** EAL's options, those before `--`: what is taken, what is noted, and what is refused by name. */
 
-import { ErrorCode, VirtioError } from '../../../errors.js';
 import { getopt, type OptionRules } from './getopt.js';
 import { type LcoreMap, lcoresOfList, lcoresOfMap, lcoresOfMask } from './lcore-list.js';
+import { refusal } from './refusal.js';
 
 export interface EalOptions {
   readonly lcores: LcoreMap;
@@ -90,7 +90,7 @@ const noted = new Set(['d', 'mbuf-pool-ops-name', 'vfio-intr', 'legacy-mem', 'hu
  * The options before `--`.
  *
  * @param cpus those that this process may run on
- * @throws VirtioError INVALID_ARGUMENT with what EAL logs, without its `EAL: `
+ * @throws Refusal with what EAL logs, without its `EAL: `
  */
 export function parseEalOptions(args: readonly string[], cpus: readonly number[]): EalOptions {
   const { options, operands } = getopt(args, rules);
@@ -155,8 +155,7 @@ export function parseEalOptions(args: readonly string[], cpus: readonly number[]
   };
 }
 
-const invalid = (message: string): VirtioError =>
-  new VirtioError(ErrorCode.INVALID_ARGUMENT, message, { advice: 'see virtio-pmd testpmd --help' });
+const invalid = refusal;
 
 function mainLcoreOf(value: string): number {
   if (!/^\d+$/.test(value)) throw invalid('invalid parameter for --main-lcore');

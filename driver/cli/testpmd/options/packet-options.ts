@@ -2,7 +2,7 @@
 
 import { isIPv4 } from 'node:net';
 import { numberList } from '../forward-sets.js';
-import { setForwardMode, setTxSegments } from '../packet-settings.js';
+import { MAX_SPLIT, setForwardMode, setRxHeaders, setRxOffsets, setRxSegments, setTxSegments } from '../packet-settings.js';
 import { MAX_BURST, MAX_SEGMENTS, type Settings } from '../settings.js';
 import type { Testpmd } from '../testpmd.js';
 import { atoi, type OptionHandlers } from './option-handler.js';
@@ -39,17 +39,17 @@ export const packetOptions: OptionHandlers = {
     setTxSegments(testpmd, lengths);
   },
   rxoffs: (testpmd, value) => {
-    const offsets = numberList(testpmd.output, value, 'rxpkt offsets', 8);
+    const offsets = numberList(testpmd.output, value, 'rxpkt offsets', MAX_SPLIT);
     if (offsets === undefined) throw refusal('bad rxoffs');
-    testpmd.settings.rxOffsets = offsets;
+    setRxOffsets(testpmd, offsets);
   },
   rxpkts: (testpmd, value) => {
-    const lengths = numberList(testpmd.output, value, 'rxpkt segments', 8);
+    const lengths = numberList(testpmd.output, value, 'rxpkt segments', MAX_SPLIT);
     if (lengths === undefined) throw refusal('bad rxpkts');
-    testpmd.settings.rxSegments = lengths;
+    setRxSegments(testpmd, lengths);
   },
-  rxhdrs: ({ settings }, value) => {
-    settings.rxHeaders = value.split(',');
+  rxhdrs: (testpmd, value) => {
+    if (!setRxHeaders(testpmd, value)) throw refusal('bad rxpkts');
   },
   'txonly-multi-flow': ({ settings }) => {
     settings.txMultiFlow = true;

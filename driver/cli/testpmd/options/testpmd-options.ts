@@ -14,7 +14,11 @@ const handlers: OptionHandlers = { ...applicationOptions, ...deviceOptions, ...p
 export const readTestpmdOptions = (args: readonly string[]): GivenLine => getopt(args, optionRules);
 
 /** What the pool of all packets is made from, before there are ports. */
-export function poolOptions({ options }: GivenLine): { readonly mbufBytes: number; readonly mbufs: number; readonly cache: number } {
+export function poolOptions({ options }: GivenLine): {
+  readonly mbufBytes: number;
+  readonly mbufs: number;
+  readonly cache: number;
+} {
   const valueOf = (name: OptionName): string | undefined => {
     const found = options.findLast((option) => 'name' in option && option.name === name);
     return found !== undefined && 'name' in found ? found.value : undefined;
@@ -26,8 +30,13 @@ export function poolOptions({ options }: GivenLine): { readonly mbufBytes: numbe
   };
 }
 
-export const wantsHelp = ({ options }: GivenLine): boolean =>
-  options.some((option) => 'name' in option && (option.name === 'h' || option.name === 'help'));
+export const wantsHelp = (given: GivenLine): boolean => has(given, 'h', 'help');
+
+/** Whether reports are to be records: it decides what is said from the beginning. */
+export const wantsRecords = (given: GivenLine): boolean => has(given, 'json');
+
+const has = ({ options }: GivenLine, ...names: readonly string[]): boolean =>
+  options.some((option) => 'name' in option && names.includes(option.name));
 
 /**
  * Does what the options say.

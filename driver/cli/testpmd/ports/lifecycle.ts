@@ -1,5 +1,6 @@
 /** Starting, stopping, closing and resetting ports: what testpmd says, and in which order. */
 
+import { complainOfMissingStatistics } from '../commands/show-ports.js';
 import { errnoOf, errnoText } from '../errno.js';
 import { macText } from '../reports/words.js';
 import type { TestPort } from '../test-port.js';
@@ -13,7 +14,7 @@ export async function startPorts(testpmd: Testpmd, choice: PortChoice): Promise<
   const { output, settings } = testpmd;
   const ports = chosenPorts(testpmd, choice);
   if (ports === undefined) return true;
-  let started = 0;
+  const started: TestPort[] = [];
   let allWereStarted = ports.length > 0;
   for (const port of ports) {
     if (port.status !== 'stopped') {
@@ -22,10 +23,11 @@ export async function startPorts(testpmd: Testpmd, choice: PortChoice): Promise<
     }
     allWereStarted = false;
     if (!(await configurePort(testpmd, port))) return false;
-    if (await startOne(testpmd, port)) started++;
+    if (await startOne(testpmd, port)) started.push(port);
   }
-  if (started > 0 && settings.linkCheck) await checkLinks(testpmd);
+  if (started.length > 0 && settings.linkCheck) await checkLinks(testpmd);
   else if (allWereStarted) output.warn('Please stop the ports first');
+  for (const port of started) complainOfMissingStatistics(testpmd, port);
   output.say('Done');
   return true;
 }
