@@ -55,9 +55,10 @@ export type { CoalescingSettings, HashSettings, RssSettings } from './net/contro
 export type { DeviceCounters, DeviceStatistics } from './net/control-statistics.js';
 export type { RssLimits } from './net/control-steering.js';
 export { createPool } from './net/create-pool.js';
-export type { ExtendedStatistic } from './net/extended-statistics.js';
+export { type ExtendedStatistic, ofTallies } from './net/extended-statistics.js';
 export { type Launched, type LaunchOptions, launch } from './net/launch.js';
 export type { LaunchContext } from './net/launch-worker.js';
+export { createTallies, packetTally, talliesOf } from './net/packet-tally.js';
 export type { PacketWaitOptions } from './net/packet-wait.js';
 export { Port } from './net/port.js';
 export type { PortControl, PortSetting, ReceiveMode } from './net/port-control.js';

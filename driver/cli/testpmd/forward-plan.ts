@@ -87,3 +87,15 @@ function share(streams: readonly StreamSetup[], lcores: readonly number[]): Forw
     return { lcore, streams: streams.slice(first, next) };
   });
 }
+
+/** What testpmd tells of a plan for icmpecho when it is made with `set verbose` on. */
+export function echoPlanText({ lcores, ports, streams }: ForwardPlan): string {
+  const counts = `fwd_cores=${lcores.length} fwd_ports=${ports.length} fwd_streams=${streams.length}`;
+  const rows = lcores.flatMap(({ streams: own }, core) => [
+    `  core=${core}: `,
+    ...own.map(
+      ({ rxPort, rxQueue, txQueue }, stream) => `  stream=${stream} port=${rxPort} rxq=${rxQueue} txq=${txQueue}`,
+    ),
+  ]);
+  return [`icmp_echo_config_setup ${counts}`, ...rows, ''].join('\n');
+}

@@ -1,6 +1,7 @@
 /** Forwarding, from the control side: starts the engines on their lcores, stops them, and knows what they counted. */
 
-import { cpus } from 'node:os';
+import { readFileSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { EthernetDevice } from './devices/ethernet-device.js';
 import type { ForwardPlan } from './forward-plan.js';
 import { ForwardingLcores, type ForwardingOptions } from './forwarding-lcores.js';
@@ -41,6 +42,7 @@ export class Forwarding {
   #isEnabled: (stream: StreamSetup) => boolean = () => true;
   #streams: readonly CountedStream[] = [];
   #isRunning = false;
+  #clockMHz: number | undefined;
 
   constructor(options: ForwardingOptions) {
     this.#lcores = new ForwardingLcores(options);
@@ -62,7 +64,8 @@ export class Forwarding {
 
   /** Millions a second that the processor's clock turns, in which busy cycles are counted. */
   get clockMHz(): number {
-    return cpus()[0]?.speed ?? 0;
+    this.#clockMHz ??= readClockMHz();
+    return this.#clockMHz;
   }
 
   /** Starts forwarding; the caller has seen to it that the ports are started and nothing is forwarded yet. */
@@ -98,6 +101,8 @@ export class Forwarding {
   async stop(): Promise<void> {
     if (!this.#isRunning) return;
     await this.#eachLcore((lcore) => this.#lcores.request(lcore, LcoreRequestType.HALT));
+    // What lcores showed before they halted came on another way: it is here after this turn.
+    await nextTurn();
     this.#isRunning = false;
   }
 
@@ -152,3 +157,9 @@ const statisticsOf = ({ setup, counters, base }: CountedStream): StreamStatistic
   setup,
   counters: counters.map((count, counter) => count - base[counter]!),
 });
+
+/** As the kernel tells it; 0 where it does not. */
+function readClockMHz(): number {
+  const found = /^cpu MHz\s*: ([\d.]+)/m.exec(readFileSync('/proc/cpuinfo', 'utf8'));
+  return Math.round(Number(found?.[1] ?? 0));
+}

@@ -1,6 +1,14 @@
 /** What `set verbose` shows of each packet. */
 
-import { type Burst, EthernetHeader, PacketBytes, PacketField, PacketFlag, type PacketPool, TcpHeader } from '../../../thread.js';
+import {
+  type Burst,
+  EthernetHeader,
+  PacketBytes,
+  PacketField,
+  PacketFlag,
+  type PacketPool,
+  TcpHeader,
+} from '../../../thread.js';
 import { hex4, macText } from './engines/packet-text.js';
 import type { QueueObserver } from './observed-queue.js';
 import { receiveFlagNames } from './packet-flag-names.js';
@@ -23,7 +31,9 @@ export class PacketDump implements QueueObserver {
   }
 
   received(burst: Burst, start: number, queue: number): void {
-    this.#show(burst, start, `port ${this.#port}/queue ${queue}: received`, (handle) => this.#receivedText(handle, queue));
+    this.#show(burst, start, `port ${this.#port}/queue ${queue}: received`, (handle) =>
+      this.#receivedText(handle, queue),
+    );
   }
 
   sending(burst: Burst, queue: number): void {

@@ -1,8 +1,8 @@
 /** What a packet is, by the names of DPDK's packet types, as far as its software looks. */
 
 import {
-  EtherType,
   EthernetHeader,
+  EtherType,
   IPV4_FRAGMENT_MASK,
   IpProtocol,
   Ipv4Header,

@@ -1,6 +1,6 @@
 /** Copies of packets in the segments of `set txpkts`, for csum with `set txsplit`. */
 
-import { PacketField, type PacketBytes, type PacketPool } from '../../../../thread.js';
+import { type PacketBytes, PacketField, type PacketPool } from '../../../../thread.js';
 import type { ForwardSettings } from '../forward-settings.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, VLAN_AND_PORT, CHECKSUM, WORDS_SHIFT } = PacketField;
