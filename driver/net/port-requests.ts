@@ -27,7 +27,9 @@ export function answerForPorts(onRequest: OnRequest, find: (id: number) => Attac
   onRequest('reclaim-queue', ({ id, index }: OneQueue) => find(id)?.reclaimQueue(index));
   onRequest('start-queue', ({ id, index, session }: InSession) => find(id)?.startQueue(session, index));
   onRequest('hand-over-queue', ({ id, index }: OneQueue) => find(id)?.handOverQueue(index));
-  onRequest('take-up-queue', ({ id, index, session, state }: OnTheMove) => find(id)?.takeUpQueue(session, index, state));
+  onRequest('take-up-queue', ({ id, index, session, state }: OnTheMove) =>
+    find(id)?.takeUpQueue(session, index, state),
+  );
 }
 
 /** The thread's share of a port, for `Port.addRemote`. @param request has the thread answer */

@@ -158,6 +158,11 @@ export class Port extends EventEmitter<PortEvents> {
   get recoveries(): number {
     return this.#recovery.count;
   }
+  /** Resolves to the features that the device offers, or the transport on its behalf. */
+  async offered(): Promise<FeatureSet> {
+    const { device, transport } = await this.#transport.offered();
+    return device.union(transport);
+  }
   /** What was negotiated at the last start, bit by bit. */
   get negotiation(): Negotiation | undefined {
     return this.#device.negotiation;

@@ -47,6 +47,7 @@ export class Testpmd {
   /** Who forwards from where to where, as it was laid out last. */
   plan: ForwardPlan;
   #hasWarnedOfOddPorts = false;
+  #hasWarnedOfNuma = false;
   /** Commands that a command has come upon in a file: run before the next. Set by the console. */
   runFile: (path: string) => Promise<void> = () => Promise.resolve();
   /** No more commands are wanted. */
@@ -63,10 +64,16 @@ export class Testpmd {
     this.plan = planForwarding(this.settings, [], []);
   }
 
-  /** Gives a device the lowest number that is free. */
-  addPort(device: EthernetDevice): TestPort {
+  /** The lowest number that is free. */
+  get nextPortId(): number {
     let id = 0;
     while (this.ports.has(id)) id++;
+    return id;
+  }
+
+  /** Gives a device the lowest number that is free. */
+  addPort(device: EthernetDevice): TestPort {
+    const id = this.nextPortId;
     const port = new TestPort(id, device);
     this.ports.set(id, port);
     device.onLinkChange = () => {
@@ -91,6 +98,16 @@ export class Testpmd {
     this.#hasWarnedOfOddPorts = true;
     this.output.warn(
       '\nWarning! port-topology=paired and odd forward ports number, the last port will pair with itself.\n',
+    );
+  }
+
+  /** Warns once where nobody knows to which NUMA node a port belongs. */
+  checkNumaNode({ device }: TestPort): void {
+    if (device.hasNumaNode !== false || this.#hasWarnedOfNuma) return;
+    this.#hasWarnedOfNuma = true;
+    if (!this.settings.numa) return;
+    this.output.warn(
+      'Warning: NUMA should be configured manually by using --port-numa-config and --ring-numa-config parameters along with --numa.',
     );
   }
 

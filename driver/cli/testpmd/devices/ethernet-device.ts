@@ -124,6 +124,8 @@ export interface EthernetDevice {
   detaching?(link: LcoreLink): Promise<void>;
   onLcoreEvent?(link: LcoreLink, event: unknown): void;
 
+  /** Whether it is known to which NUMA node it belongs; unless it says otherwise, it is. */
+  readonly hasNumaNode?: boolean;
   /** It takes every packet from its making on: promiscuous and all-multicast mode count as on, whether they can be set or not. */
   readonly receivesAll?: boolean;
   setPromiscuous?(on: boolean): Promise<void>;
@@ -163,6 +165,8 @@ export interface DeviceMaker {
 export interface DeviceContext {
   /** The pool that the packets of all ports are in. */
   readonly pool: PacketPool;
+  /** The number that the port will have. */
+  readonly portId?: number;
   /** Says a line as a driver's log, on standard error. */
   log(line: string): void;
 }

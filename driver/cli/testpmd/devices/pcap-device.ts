@@ -34,6 +34,7 @@ export interface PcapQueues extends SoftwareQueues {
 let devicesMade = 0;
 
 export class PcapDevice extends SoftwareDevice {
+  readonly hasNumaNode = false;
   readonly lcoreModule = new URL('./pcap-lcore.js', import.meta.url);
   readonly #macAddress = Uint8Array.of(...MAC_PREFIX, devicesMade++ & 0xff);
   readonly #rxFiles: readonly string[];

@@ -1,7 +1,7 @@
 /** Ports that come and go while the application runs. */
 
-import type { EthernetDevice } from '../devices/ethernet-device.js';
 import { ErrorCode, VirtioError } from '../../../errors.js';
+import type { EthernetDevice } from '../devices/ethernet-device.js';
 import type { Testpmd } from '../testpmd.js';
 import { setPromiscuousAtFirst } from './ethdev.js';
 import { closeOne } from './lifecycle.js';
@@ -25,7 +25,11 @@ export async function probe(testpmd: Testpmd, identifier: string): Promise<Ether
       advice: 'name a kind of port that there is: net_virtio_user, net_vhost, net_tap, net_pcap, net_null, net_ring',
     });
   }
-  const device = await maker.make(name, devargs, { pool: testpmd.pool, log: (line) => testpmd.output.warn(line) });
+  const device = await maker.make(name, devargs, {
+    pool: testpmd.pool,
+    portId: testpmd.nextPortId,
+    log: (line) => testpmd.output.warn(line),
+  });
   testpmd.devices.add(name);
   return device;
 }
@@ -43,6 +47,7 @@ export async function attachPort(testpmd: Testpmd, identifier: string): Promise<
     return output.warn(`testpmd: Failed to attach port ${identifier}`);
   }
   const port = testpmd.addPort(device);
+  testpmd.checkNumaNode(port);
   applyDefaultOffloads(port, settings);
   applyQueueSettings(port, settings);
   await setPromiscuousAtFirst(testpmd, port.id);
