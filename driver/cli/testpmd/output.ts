@@ -7,6 +7,8 @@ export interface Output {
   say(line: string): void;
   /** A line on standard error. */
   warn(line: string): void;
+  /** A report as one line of JSON, for `--json`. */
+  record(line: string): void;
 }
 
 /** Both streams of the process; pipes and files are written at once, so that lines of both keep their order. */
@@ -20,4 +22,10 @@ export const processOutput: Output = {
   warn(line) {
     process.stderr.write(`${line}\n`);
   },
+  record(line) {
+    process.stdout.write(`${line}\n`);
+  },
 };
+
+/** With `--json`: standard output has records and nothing else. */
+export const recordOutput: Output = { ...processOutput, write: () => undefined, say: () => undefined };

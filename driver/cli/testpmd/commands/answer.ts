@@ -9,7 +9,8 @@ import type { Testpmd } from '../testpmd.js';
  */
 export function answer(testpmd: Testpmd, report: string, record: object, text: () => string): void {
   const { output, settings } = testpmd;
-  output.write(settings.json ? `${JSON.stringify({ report, ...record }, asJson)}\n` : text());
+  if (settings.json) output.record(JSON.stringify({ report, ...record }, asJson));
+  else output.write(text());
 }
 
 /** Addresses as they are written elsewhere, bits in hexadecimal. */
