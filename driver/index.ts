@@ -32,6 +32,7 @@ export {
 export { CapturePackets } from './backend/ports/capture-packets.js';
 export { PingResponder } from './backend/ports/ping-responder.js';
 export { CountedPort, countersOf } from './backend/ports/port-counters.js';
+export { TAP_BURST, TapDevice } from './backend/ports/tap-device.js';
 export { createSwitchFabric, type SwitchFabric } from './backend/switch/fabric.js';
 export type { ConnectionDescription } from './backend/vhost-user-description.js';
 export type { ServerEvent } from './backend/vhost-user-events.js';
@@ -72,7 +73,7 @@ export type { PortRxQueue } from './net/port-rx-queue.js';
 export type { QueueTaker, RemotePort } from './net/port-threads.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
 export type { PortLink } from './net/port-watch.js';
-export type { DescriptorStatus, QueueInfo } from './net/queue-info.js';
+export type { DescriptorStatus, QueueInfo, RingStand } from './net/queue-info.js';
 export { OffloadRequests } from './offload/request.js';
 export { type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';
 export { PacketDirection } from './pcap/format.js';
@@ -87,6 +88,7 @@ export {
   unbindFunction,
 } from './pci/binding.js';
 export { type DeviceFacts, readDeviceFacts } from './pci/device-facts.js';
+export { libc } from './pci/libc.js';
 export { parsePciAddress } from './pci/pci-address.js';
 export { caps } from './spec/caps.js';
 export { dropUnmetRequirements, Feature, FeatureSet } from './spec/features.js';
@@ -109,4 +111,5 @@ export {
 export { PciLegacyTransport } from './transport/pci-legacy.js';
 export { PciModernTransport } from './transport/pci-modern.js';
 export { VhostKernelTransport } from './transport/vhost-kernel.js';
+export { KernelTap } from './transport/vhost-kernel-tap.js';
 export { VhostUserTransport } from './transport/vhost-user.js';

@@ -5,6 +5,7 @@ import { loopbackMaker } from './devices/loopback-device.js';
 import { nullMaker } from './devices/null-device.js';
 import { pcapMaker } from './devices/pcap-device.js';
 import { ringMaker } from './devices/ring-device.js';
+import { tapMaker } from './devices/tap-device.js';
 
 import { vhostMaker } from './devices/vhost-device.js';
 import { virtioPciMaker } from './devices/virtio-pci.js';
@@ -14,6 +15,7 @@ export const deviceMakers: readonly DeviceMaker[] = [
   nullMaker,
   ringMaker,
   pcapMaker,
+  tapMaker,
   virtioUserMaker,
   vhostMaker,
   virtioPciMaker,

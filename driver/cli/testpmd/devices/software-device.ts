@@ -109,10 +109,8 @@ export abstract class SoftwareDevice implements EthernetDevice {
     return { rx, tx, counts: this.counts.memory };
   }
 
-  /** Tells a link that changes while the device is started. */
+  /** `set link-up` and `set link-down`; DPDK's drivers of this kind tell nobody of it. */
   protected setUp(isUp: boolean): void {
-    if (this.#isUp === isUp) return;
     this.#isUp = isUp;
-    this.onLinkChange?.(isUp);
   }
 }
