@@ -10,7 +10,7 @@ import type { DriverRing } from '../ring/ends.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
-import { type DescriptorStatus, rxDescriptorStatus } from './queue-info.js';
+import { type DescriptorStatus, type RingStand, ringStand, rxDescriptorStatus } from './queue-info.js';
 import type { RxWork } from './queue-work.js';
 import { type RxPackets, rxPackets } from './rx-packets.js';
 import { QueueCounter } from './statistics.js';
@@ -65,6 +65,10 @@ export class RxQueue {
     this.#kick();
   }
 
+  /** Where its ring stands. */
+  stand(): RingStand {
+    return ringStand(this.#ring);
+  }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {
     return this.#ring.broken;

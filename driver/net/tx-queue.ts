@@ -7,7 +7,7 @@ import type { DriverRingState } from '../ring/driver-ring-options.js';
 import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
-import { type DescriptorStatus, txDescriptorStatus } from './queue-info.js';
+import { type DescriptorStatus, type RingStand, ringStand, txDescriptorStatus } from './queue-info.js';
 import { Preparation, type TxWork } from './queue-work.js';
 import { QueueCounter } from './statistics.js';
 
@@ -55,6 +55,10 @@ export class TxQueue {
   /** What the ring's entry is that is so many behind where the next packet goes. */
   descriptorStatus(entry: number): DescriptorStatus {
     return txDescriptorStatus(this.#ring, entry);
+  }
+  /** Where its ring stands. */
+  stand(): RingStand {
+    return ringStand(this.#ring);
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {

@@ -117,7 +117,7 @@ testWithTshark('capture: what ports receive and send, each an interface, read by
       { lines: ['stop', 'capture stop all', 'capture start 7 /nowhere', 'capture start 0 /nowhere/file'], waitMs: 50 },
       { lines: ['quit'], waitMs: 0 },
     ];
-    const { output, status } = await runGolden('ours', { vdevs, eal: [], options: ['-i'], steps });
+    const { output, status } = await runGolden('ours', { vdevs, files: [], eal: [], options: ['-i'], steps });
     assert.is(status, 0);
     assert.match(output, /^Invalid port 7$/m);
     assert.match(output, /^Capture failed: NOT_FOUND: cannot create \/nowhere\/file/m);

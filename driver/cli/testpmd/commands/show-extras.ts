@@ -10,12 +10,26 @@ import { answer } from './answer.js';
 const lacks = ({ output }: Testpmd, { id, device }: TestPort, what: string): void =>
   output.warn(`Port ${id} (${device.info().driverName}) has no ${what}`);
 
+/** What a device tells, or undefined with a complaint where there is nothing to tell at the moment. */
+function told<T>({ output }: Testpmd, port: TestPort, tell: () => T): T | undefined {
+  try {
+    return tell();
+  } catch (error) {
+    output.warn(`Port ${port.id}: ${asVirtioError(error).message}`);
+    return undefined;
+  }
+}
+
 function showFeatures(testpmd: Testpmd, id: number): void {
   const port = testpmd.portOf(id);
   if (port === undefined) return;
-  const lines = port.device.describeFeatures?.();
-  if (lines === undefined) lacks(testpmd, port, 'features to negotiate');
-  else answer(testpmd, 'features', { port: id, features: lines }, () => features(id, lines));
+  const { device } = port;
+  if (device.describeFeatures === undefined) {
+    lacks(testpmd, port, 'features to negotiate');
+    return;
+  }
+  const lines = told(testpmd, port, () => device.describeFeatures?.());
+  if (lines !== undefined) answer(testpmd, 'features', { port: id, features: lines }, () => features(id, lines));
 }
 
 async function showRing(testpmd: Testpmd, id: number, queue: number): Promise<void> {
@@ -40,9 +54,12 @@ async function showRing(testpmd: Testpmd, id: number, queue: number): Promise<vo
 function explainPath(testpmd: Testpmd, ports: readonly TestPort[]): void {
   for (const port of ports) {
     const { id, device } = port;
-    const lines = device.describePath?.();
-    if (lines === undefined) lacks(testpmd, port, 'choice of paths');
-    else answer(testpmd, 'path', { port: id, lines }, () => path(id, device.name, lines));
+    if (device.describePath === undefined) {
+      lacks(testpmd, port, 'choice of paths');
+      continue;
+    }
+    const lines = told(testpmd, port, () => device.describePath?.());
+    if (lines !== undefined) answer(testpmd, 'path', { port: id, lines }, () => path(id, device.name, lines));
   }
 }
 

@@ -56,7 +56,7 @@ async function showUsed(testpmd: Testpmd, id: number, queue: number): Promise<vo
   const { output, ports } = testpmd;
   const port = ports.get(id);
   if (port === undefined) return output.warn(`invalid port id ${id}`);
-  const used = queue < queueCount(port, 'rx') ? await port.device.usedDescriptors?.(queue) : undefined;
+  const used = await port.device.usedDescriptors?.(queue);
   if (used === undefined) return output.warn(`Invalid queueid = ${queue}`);
   answer(testpmd, 'descriptors-used', { port: id, queue, used }, () => `Used desc count = ${used}\n`);
 }

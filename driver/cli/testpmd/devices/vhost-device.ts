@@ -4,6 +4,7 @@ import { HostPort } from '../../../backend/host-port.js';
 import type { ServerEvent } from '../../../backend/vhost-user-events.js';
 import { VhostUserServer } from '../../../backend/vhost-user-server.js';
 import { ErrorCode, VirtioError } from '../../../errors.js';
+import type { ConnectionDescription } from '../../../index.js';
 import { PacketFlag } from '../../../memory/packet-fields.js';
 import { ofTallies } from '../../../net/extended-statistics.js';
 import { createTallies, talliesOf } from '../../../net/packet-tally.js';
@@ -23,6 +24,7 @@ import type {
 import { portExtendedStatistics, queueExtendedStatistics } from './generic-statistics.js';
 import { unlimitedDevice } from './software-device.js';
 import { parseVhostArguments, type VhostArguments } from './vhost-arguments.js';
+import { describeGuestRing, guestRing, hostPathOf } from './vhost-description.js';
 import { VhostTally } from './vhost-lcore.js';
 import { hostOffloads, receivesChecksums } from './virtio-offloads.js';
 
@@ -39,6 +41,7 @@ export class VhostDevice implements EthernetDevice {
   readonly lcoreModule = new URL('./vhost-lcore.js', import.meta.url);
   readonly receivesAll = true;
   onLinkChange: ((up: boolean) => void) | undefined;
+  onQueueChange: (() => void) | undefined;
   readonly #given: VhostArguments;
   readonly #context: DeviceContext;
   readonly #macAddress: Uint8Array;
@@ -48,6 +51,7 @@ export class VhostDevice implements EthernetDevice {
   #configuration = { rxQueues: 1, txQueues: 1, receivesChecksums: false };
   /** Rings that run. */
   readonly #running = new Set<number>();
+  #connection: number | undefined;
   #isUp = false;
 
   /** @throws VirtioError INVALID_ARGUMENT, UNSUPPORTED for arguments that it does not take */
@@ -165,6 +169,34 @@ export class VhostDevice implements EthernetDevice {
 
   async setMtu(): Promise<void> {}
 
+  describeFeatures(): readonly { readonly bit: number; readonly name: string; readonly text: string }[] {
+    return this.#description.features.map(({ bit, name, why }) => ({ bit, name, text: why }));
+  }
+
+  async describeRing(direction: 'rx' | 'tx', queue: number): Promise<Readonly<Record<string, string | number>>> {
+    const ring = guestRing(this.#description, direction, queue);
+    if (ring === undefined) throw new VirtioError(ErrorCode.NOT_FOUND, 'the front-end has not set it up');
+    return describeGuestRing(ring);
+  }
+
+  /** What the guest has sent and waits, as far as its index words tell; 0 without a guest. */
+  async usedDescriptors(queue: number): Promise<number> {
+    const description = this.#connection === undefined ? undefined : this.#server?.describe(this.#connection);
+    const ring = description === undefined ? undefined : guestRing(description, 'rx', queue);
+    return ring?.indices?.outstanding ?? 0;
+  }
+
+  describePath(): readonly string[] {
+    return hostPathOf(this.#description);
+  }
+
+  /** @throws VirtioError PEER_GONE without a front-end */
+  get #description(): ConnectionDescription {
+    const description = this.#connection === undefined ? undefined : this.#server?.describe(this.#connection);
+    if (description !== undefined) return description;
+    throw new VirtioError(ErrorCode.PEER_GONE, `no front-end is connected to ${this.#given.path}`);
+  }
+
   get #queues() {
     const host = this.#host;
     return host === undefined ? [] : Array.from({ length: host.queuePairs }, (_, pair) => host.statistics(pair));
@@ -208,8 +240,12 @@ export class VhostDevice implements EthernetDevice {
     if (event.type === 'vring') {
       if (event.state === 'started') this.#running.add(event.ring);
       if (event.state === 'stopped') this.#running.delete(event.ring);
-    } else if (event.type === 'disconnected') this.#running.clear();
-    else if (event.type === 'error') this.#context.log(`VHOST_CONFIG: (${this.#given.path}) ${event.error.message}`);
+      if (event.state === 'enabled' || event.state === 'disabled') this.onQueueChange?.();
+    } else if (event.type === 'connected') this.#connection = event.connection;
+    else if (event.type === 'disconnected') {
+      this.#running.clear();
+      this.#connection = undefined;
+    } else if (event.type === 'error') this.#context.log(`VHOST_CONFIG: (${this.#given.path}) ${event.error.message}`);
     this.#setUp(FIRST_PAIR.every((ring) => this.#running.has(ring)));
   }
 

@@ -1,7 +1,7 @@
 /** A virtio-net port, however it reaches its device: `net_virtio_user`, a PCI function, the embedded device. */
 
 import { ErrorCode, VirtioError } from '../../../errors.js';
-import type { Port } from '../../../index.js';
+import type { Port, RingStand } from '../../../index.js';
 import { remotePort } from '../../../net/port-requests.js';
 import type { OpenPortOptions } from '../../../open.js';
 import { FeatureSet } from '../../../spec/features.js';
@@ -16,6 +16,7 @@ import type {
   LcoreQueues,
   LinkState,
 } from './ethernet-device.js';
+import { describeStand, pathOf } from './virtio-description.js';
 import { filtersVlans, portOffloads, rxOffloadsOf, txOffloadsOf } from './virtio-offloads.js';
 
 const UNKNOWN_SPEED = 0xffff_ffff;
@@ -53,6 +54,7 @@ export class VirtioDevice implements EthernetDevice {
   #configured: Configured;
   #offered = FeatureSet.EMPTY;
   #mtu: number | undefined;
+  #isSilent = false;
   /** Has a port forget the threads that have left it. */
   readonly #leaves = new Map<LcoreLink, { readonly queues: LcoreQueues; leave(): void }>();
 
@@ -128,16 +130,16 @@ export class VirtioDevice implements EthernetDevice {
       port.rxQueue(queue);
       port.txQueue(queue);
     }
-    await port.start();
+    await this.#silently(() => port.start());
     port.pool.flush();
   }
 
   async stop(): Promise<void> {
-    await this.#port.stop();
+    await this.#silently(() => this.#port.stop());
   }
 
   async close(): Promise<void> {
-    await this.#port.close();
+    await this.#silently(() => this.#port.close());
   }
 
   link(): LinkState {
@@ -211,12 +213,46 @@ export class VirtioDevice implements EthernetDevice {
   async describeRing(direction: 'rx' | 'tx', queue: number): Promise<Readonly<Record<string, string | number>>> {
     const { index, size, format, threadId } = this.#port.queueInfo(direction, queue);
     const { packets, kicksSent, kicksSaved } = this.#port.statistics()[direction][queue]!;
-    return { virtqueue: index, format, size, thread: threadId ?? 'none', packets, kicksSent, kicksSaved };
+    const stand = await this.#ringStand(direction, queue);
+    return {
+      virtqueue: index,
+      format,
+      entries: size,
+      thread: threadId ?? 'none',
+      ...(stand === undefined ? { next: 'nobody: the port is stopped' } : describeStand(direction, stand)),
+      packets,
+      'kicks sent': kicksSent,
+      'kicks saved': kicksSaved,
+    };
+  }
+
+  describePath(): readonly string[] {
+    return pathOf(this.#port);
+  }
+
+  /** Asked of the thread that polls the queue, which may be this one. */
+  async #ringStand(direction: 'rx' | 'tx', queue: number): Promise<RingStand | undefined> {
+    for (const [link, { queues }] of this.#leaves) {
+      if (queues[direction].includes(queue)) return await link.request('ring-stand', { direction, queue });
+    }
+    return (direction === 'rx' ? this.#port.rxQueue(queue) : this.#port.txQueue(queue)).stand();
+  }
+
+  /** A link that comes and goes with a command is no event of its own. */
+  async #silently(work: () => Promise<void>): Promise<void> {
+    this.#isSilent = true;
+    try {
+      await work();
+    } finally {
+      this.#isSilent = false;
+    }
   }
 
   async #adopt(port: Port): Promise<void> {
     this.#offered = await port.offered();
-    port.on('link', (up) => this.onLinkChange?.(up));
+    port.on('link', (up) => {
+      if (!this.#isSilent) this.onLinkChange?.(up);
+    });
     // Told by the link, and by what the commands say: a fault is no reason to end.
     port.on('fault', () => undefined);
   }

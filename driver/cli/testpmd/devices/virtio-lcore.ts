@@ -9,6 +9,9 @@ export async function attachPort(
   { handle }: { readonly handle: PortHandle },
 ): Promise<PolledPort> {
   const port = await attachVirtioPort(handle, pool, onRequest);
+  onRequest('ring-stand', ({ direction, queue }: { direction: 'rx' | 'tx'; queue: number }) =>
+    (direction === 'rx' ? port.rxQueue(queue) : port.txQueue(queue)).stand(),
+  );
   return {
     rxQueue: (queue) => port.rxQueue(queue),
     txQueue: (queue) => port.txQueue(queue),
