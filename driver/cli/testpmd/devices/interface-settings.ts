@@ -1,6 +1,6 @@
 /** A network interface of the kernel, as sysfs has it. */
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { ErrorCode, isSystemError, VirtioError } from '../../../errors.js';
 
 /** IFF_* of linux/if.h. */
@@ -13,6 +13,11 @@ export class InterfaceSettings {
   constructor(name: string) {
     this.#name = name;
     this.#folder = `/sys/class/net/${name}`;
+  }
+
+  /** Whether the interface is in this namespace: it may be deleted, or moved. */
+  get isThere(): boolean {
+    return existsSync(this.#folder);
   }
 
   /** Whether the interface is up; false where it is gone. */

@@ -37,6 +37,7 @@ export class TapPortDevice extends SoftwareDevice {
   override readonly receivesAll = false;
   readonly #tap: KernelTap;
   readonly #interface: InterfaceSettings;
+  readonly #macAddress: Uint8Array;
   #isStarted = false;
   /** Queues beside the first that the kernel sends to. */
   #attached = 0;
@@ -63,6 +64,7 @@ export class TapPortDevice extends SoftwareDevice {
     try {
       this.#tap.setHeaderBytes(HEADER_BYTES);
       if (address !== undefined) this.#tap.setMacAddress(address);
+      this.#macAddress = address ?? this.#interface.macAddress;
       this.#tap.connect();
     } catch (error) {
       this.#tap.close();
@@ -74,7 +76,7 @@ export class TapPortDevice extends SoftwareDevice {
     return {
       ...unlimitedDevice,
       driverName: 'net_tap',
-      macAddress: this.#interface.macAddress,
+      macAddress: this.#macAddress,
       maxRxPacketBytes: MAX_FRAME_BYTES,
       maxRxQueues: MAX_QUEUES,
       maxTxQueues: MAX_QUEUES,
@@ -100,7 +102,7 @@ export class TapPortDevice extends SoftwareDevice {
     await super.stop();
     if (!this.#isStarted) return;
     this.#isStarted = false;
-    if (!this.#tap.isGone) this.#interface.setFlag(InterfaceFlag.UP, false);
+    if (this.#interface.isThere) this.#interface.setFlag(InterfaceFlag.UP, false);
   }
 
   override async close(): Promise<void> {
@@ -136,6 +138,7 @@ export class TapPortDevice extends SoftwareDevice {
 
   async setMacAddress(address: Uint8Array): Promise<void> {
     this.#tap.setMacAddress(address);
+    this.#macAddress.set(address);
   }
 
   async setMulticastAddresses(): Promise<void> {}
