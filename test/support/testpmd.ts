@@ -20,6 +20,8 @@ export interface TestpmdOptions {
   readonly options?: readonly string[];
   /** What is started: the real one where nothing is said. */
   readonly program?: readonly string[];
+  /** EAL's option for its lcores. */
+  readonly lcores?: readonly [option: string, list: string];
   /** Megabytes of memory. */
   readonly megabytes?: number;
 }
@@ -57,9 +59,17 @@ export class Testpmd {
 
   /** Starts one in interactive mode, without hugepages and PCI; resolves at its first prompt. */
   static async start(setup: TestpmdOptions): Promise<Testpmd> {
-    const { vdevs, eal: more = [], options = [], program = ['dpdk-testpmd'], megabytes = 512 } = setup;
+    const {
+      vdevs,
+      eal: more = [],
+      options = [],
+      program = ['dpdk-testpmd'],
+      lcores = ['-l', '0-1'],
+      megabytes = 512,
+    } = setup;
     const prefix = `test${process.pid}-${++started}`;
-    const eal = ['--no-pci', '--no-huge', '-m', `${megabytes}`, '--file-prefix', prefix, '--no-telemetry', '-l', '0-1'];
+    const memory = ['--no-huge', '-m', `${megabytes}`];
+    const eal = ['--no-pci', ...memory, '--file-prefix', prefix, '--no-telemetry', ...lcores];
     const devices = vdevs.flatMap((vdev) => ['--vdev', vdev]);
     const own = ['-i', '--no-mlockall', '--total-num-mbufs=4096', ...options];
     // Its output goes into a pipe, which would hold it back.

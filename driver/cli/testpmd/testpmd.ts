@@ -79,6 +79,7 @@ export class Testpmd {
     device.onLinkChange = () => {
       if (this.settings.lscInterrupt) this.output.write(`\nPort ${id}: link state change event\n`);
     };
+    device.onQueueChange = () => this.output.write(`\nPort ${id}: queue state event\n`);
     return port;
   }
 

@@ -23,6 +23,8 @@ export interface DeviceInfo {
   /** `net_virtio_user`, `net_virtio`, `net_vhost`, `net_tap`, `net_pcap`, `net_null`, `net_ring`. */
   readonly driverName: string;
   readonly macAddress: Uint8Array;
+  /** Names of the speeds that it has; absent where it takes what comes. */
+  readonly speeds?: readonly string[];
   readonly maxMacAddresses: number;
   readonly maxHashMacAddresses: number;
   readonly minRxBufferBytes: number;
@@ -109,6 +111,8 @@ export interface EthernetDevice {
   link(): LinkState;
   /** Called when the link changes. */
   onLinkChange: ((up: boolean) => void) | undefined;
+  /** Called when the peer turns a queue on or off. */
+  onQueueChange?: (() => void) | undefined;
   statistics(): DeviceStatistics;
   resetStatistics(): void;
   extendedStatistics(): readonly ExtendedValue[];
