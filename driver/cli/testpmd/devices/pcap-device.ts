@@ -5,30 +5,14 @@ import { PcapReader } from '../../../pcap/pcap-reader.js';
 import { PcapWriter } from '../../../pcap/pcap-writer.js';
 import { DeviceArguments } from './device-arguments.js';
 import type { DeviceInfo, DeviceMaker, LcoreLink, LcoreQueues } from './ethernet-device.js';
-import { SoftwareDevice, type SoftwareQueues, unlimitedDevice } from './software-device.js';
+import { PCAP_POSITIONS, PCAP_SNAP_LENGTH, type PcapQueues } from './pcap-queues.js';
+import { SoftwareDevice, unlimitedDevice } from './software-device.js';
 
 const MAX_QUEUES = 16;
 const FILES = ['rx_pcap', 'tx_pcap'] as const;
 const INTERFACES = ['iface', 'rx_iface', 'rx_iface_in', 'tx_iface', 'phy_mac'] as const;
 /** Locally administered, and `pcap`; the last byte is the device's. */
 const MAC_PREFIX = [0x02, 0x70, 0x63, 0x61, 0x70];
-
-/** As DPDK writes them. */
-export const PCAP_SNAP_LENGTH = 65_535;
-
-/** Request of the control side: how far the files have been read, by queue. */
-export const PCAP_POSITIONS = 'positions';
-
-/** What an lcore is given. */
-export interface PcapQueues extends SoftwareQueues {
-  /** Files by queue; fewer than there are queues where nothing is received, or what is sent is dropped. */
-  readonly rxFiles: readonly string[];
-  readonly txFiles: readonly string[];
-  /** `infinite_rx`: the packets of a file come again and again. */
-  readonly isInfinite: boolean;
-  /** Packets of each file that have been received already. */
-  readonly positions: readonly number[];
-}
 
 /** Devices that have been made: their addresses differ by it. */
 let devicesMade = 0;

@@ -12,7 +12,7 @@ import {
   VirtioError,
 } from '../../../thread.js';
 import type { LcoreContextOfPort, PolledPort, PolledRxQueue, PolledTxQueue } from '../lcore/polled-port.js';
-import { PCAP_POSITIONS, PCAP_SNAP_LENGTH, type PcapQueues } from './pcap-device.js';
+import { PCAP_POSITIONS, PCAP_SNAP_LENGTH, type PcapQueues } from './pcap-queues.js';
 import { QueueCount, rxCountsOf, txCountsOf } from './queue-counts.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT } = PacketField;

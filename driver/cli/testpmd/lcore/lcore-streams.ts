@@ -1,7 +1,8 @@
 /** The streams of a forwarding lcore and their engines. */
 
 import { Burst, type PacketPool } from '../../../thread.js';
-import { createEngine, type EngineContext } from './engines/create-engine.js';
+import { createEngine } from './engines/create-engine.js';
+import type { EngineContext } from './engines/engine-maker.js';
 import type { LcorePorts } from './lcore-ports.js';
 import type { ForwardOrder, QueueToFlush } from './lcore-protocol.js';
 import { ObservedRxQueue, ObservedTxQueue } from './observed-queue.js';

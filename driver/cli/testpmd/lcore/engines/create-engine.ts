@@ -1,10 +1,10 @@
 /** Chooses the engine of a mode. */
 
-import type { PacketPool } from '../../../../thread.js';
-import type { ForwardMode, ForwardSettings } from '../forward-settings.js';
+import type { ForwardMode } from '../forward-settings.js';
 import { type ForwardEngine, type Stream, StreamCounter } from '../stream.js';
 import { StreamTraffic } from '../stream-traffic.js';
 import { checksumEngine } from './csum.js';
+import type { EngineContext, EngineMaker } from './engine-maker.js';
 import { fiveTupleSwapEngine } from './five-tuple-swap.js';
 import { flowgenEngine } from './flowgen.js';
 import { icmpEchoEngine } from './icmpecho.js';
@@ -14,18 +14,6 @@ import { macSwapEngine } from './macswap.js';
 import { noisyEngine } from './noisy.js';
 import { rxOnlyEngine } from './rxonly.js';
 import { txOnlyEngine } from './txonly.js';
-
-/** What engines are made with, beside their stream. */
-export interface EngineContext {
-  readonly pool: PacketPool;
-  readonly settings: ForwardSettings;
-  /** The number of this lcore. */
-  readonly lcore: number;
-  /** Shows text, on standard output or standard error. */
-  readonly print: (text: string, isError?: boolean) => void;
-}
-
-export type EngineMaker = (stream: Stream, traffic: StreamTraffic, context: EngineContext) => ForwardEngine;
 
 const makers: Readonly<Record<ForwardMode, EngineMaker>> = {
   io: ioEngine,

@@ -3,9 +3,9 @@
 import { macForward, PacketBytes, PacketField } from '../../../../thread.js';
 import { portSettings } from '../forward-settings.js';
 import { ChecksumMaker } from './checksum-maker.js';
-import type { EngineMaker } from './create-engine.js';
 import { ChecksumLayers } from './csum-layers.js';
 import { describeChecksums } from './csum-text.js';
+import type { EngineMaker } from './engine-maker.js';
 import { SplitCopies } from './split-copies.js';
 
 const { FLAGS, WORDS_SHIFT } = PacketField;

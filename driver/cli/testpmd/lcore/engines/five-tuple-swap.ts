@@ -11,7 +11,7 @@ import {
   UdpHeader,
   VLAN_TAG_BYTES,
 } from '../../../../thread.js';
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 import { transmitMarker } from './transmit-marks.js';
 
 const MAC_BYTES = 6;

@@ -2,7 +2,7 @@
 
 import { PacketField, PacketFlag } from '../../../../thread.js';
 import { portSettings, TxOffload } from '../forward-settings.js';
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 import { UdpHeaders } from './udp-headers.js';
 
 const { FLAGS, DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, VLAN_AND_PORT, WORDS_SHIFT } = PacketField;

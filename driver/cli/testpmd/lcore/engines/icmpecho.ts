@@ -16,7 +16,7 @@ import {
   VLAN_TAG_BYTES,
 } from '../../../../thread.js';
 import { portSettings } from '../forward-settings.js';
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 import { hex4, ipv4Text, macText } from './packet-text.js';
 import { arpOperationName, ipProtocolName } from './protocol-names.js';
 

@@ -1,6 +1,6 @@
 /** Mode io: packets go on as they are. */
 
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 
 export const ioEngine: EngineMaker = (_stream, traffic) => ({
   forward() {

@@ -2,7 +2,7 @@
 
 import { macForward } from '../../../../thread.js';
 import { portSettings } from '../forward-settings.js';
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 import { transmitMarker } from './transmit-marks.js';
 
 export const macEngine: EngineMaker = ({ burst, setup }, traffic, { pool, settings }) => {

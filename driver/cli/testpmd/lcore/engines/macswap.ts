@@ -1,7 +1,7 @@
 /** Mode macswap: packets go on with source and destination address exchanged. */
 
 import { swapMacs } from '../../../../thread.js';
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 import { transmitMarker } from './transmit-marks.js';
 
 export const macSwapEngine: EngineMaker = ({ burst, setup }, traffic, { pool, settings }) => {

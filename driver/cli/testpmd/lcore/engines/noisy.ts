@@ -2,7 +2,7 @@
 
 import { Burst } from '../../../../thread.js';
 import type { NoisySettings } from '../forward-settings.js';
-import type { EngineContext, EngineMaker } from './create-engine.js';
+import type { EngineContext, EngineMaker } from './engine-maker.js';
 
 const MIB = 0x10_0000;
 const CACHE_LINE_BYTES = 64;

@@ -1,6 +1,6 @@
 /** Mode rxonly: packets are received and freed. */
 
-import type { EngineMaker } from './create-engine.js';
+import type { EngineMaker } from './engine-maker.js';
 
 export const rxOnlyEngine: EngineMaker = ({ burst }, traffic) => ({
   forward() {

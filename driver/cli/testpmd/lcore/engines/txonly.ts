@@ -3,7 +3,7 @@
 import { PacketBytes, PacketField, PacketFlag } from '../../../../thread.js';
 import { portSettings, TxOffload } from '../forward-settings.js';
 import { StreamCounter } from '../stream.js';
-import type { EngineContext, EngineMaker } from './create-engine.js';
+import type { EngineContext, EngineMaker } from './engine-maker.js';
 import { UDP_HEADERS_BYTES, UdpHeaders } from './udp-headers.js';
 
 const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, VLAN_AND_PORT, WORDS_SHIFT } = PacketField;
