@@ -129,11 +129,15 @@ function queueName(index: number, pairs: number): string {
   return `${index % 2 === 0 ? 'receiveq' : 'transmitq'} ${index >>> 1}`;
 }
 
-/** The index words of a ring as they stand in memory; undefined where its addresses lead nowhere, or through an IOMMU. */
+/**
+ * The index words of a ring as they stand in memory; undefined where its addresses lead nowhere, or through an IOMMU, and
+ * for packed rings, which have none.
+ */
 function readIndices(session: DeviceSession, ring: VhostUserRing): RingDescription['indices'] {
   const { addresses } = ring;
   const features = session.features ?? FeatureSet.EMPTY;
-  if (addresses === undefined || features.has(Feature.ACCESS_PLATFORM)) return undefined;
+  const hasWords = !features.has(Feature.RING_PACKED) && !features.has(Feature.ACCESS_PLATFORM);
+  if (addresses === undefined || !hasWords) return undefined;
   const available = readHalfWord(session.memory, addresses.available + BigInt(virtqAvail.fields.idx.offset));
   const used = readHalfWord(session.memory, addresses.used + BigInt(virtqUsed.fields.idx.offset));
   if (available === undefined || used === undefined) return undefined;

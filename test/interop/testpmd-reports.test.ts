@@ -106,6 +106,46 @@ test('--stats-period: the statistics of all ports each period, until a signal co
   assert.ok(Number(second?.['rxPackets']) > Number(first?.['rxPackets']), 'packets are forwarded all the while');
 });
 
+test('features, rings and paths of both ends of a vhost-user socket, while packets are forwarded', async () => {
+  const steps = [
+    { lines: ['show port 0 features', 'show port 0 ring 0', 'explain path 0'], waitMs: 0 },
+    {
+      lines: ['port attach net_virtio_user0,path={folder}/vhost.sock,packed_vq=1', 'port start 1', 'start'],
+      waitMs: 0,
+    },
+    {
+      lines: ['show port 0 features', 'show port 1 features', 'show port 0 ring 0', 'show port 1 ring 0'],
+      waitMs: 100,
+    },
+    { lines: ['show port 1 ring 7', 'explain path', 'explain path 9', 'show port 2 features'], waitMs: 0 },
+    { lines: ['stop', 'port stop 1', 'show port 1 ring 0', 'quit'], waitMs: 0 },
+  ];
+  const vdevs = ['net_vhost0,iface={folder}/vhost.sock'];
+  const end = await runGolden('ours', { vdevs, files: [], eal: [], options: ['-i'], steps });
+  const output = end.output.replaceAll('\r', '');
+  assert.is(end.status, 0, output);
+  const answers = new Map(output.split('testpmd> ').map((part) => [part.split('\n', 1)[0] ?? '', part]));
+  const answerTo = (command: string): string => answers.get(command) ?? '';
+  const before = output.slice(0, output.indexOf('port attach'));
+  assert.is(before.match(/^Port 0: no front-end is connected to \{folder\}\/vhost.sock$/gm)?.length, 2, before);
+  assert.match(
+    answerTo('show port 0 features'),
+    /^ {2}34 RING_PACKED +the device offers it, the front-end accepted it$/m,
+  );
+  assert.match(answerTo('show port 1 features'), /^ {2}34 RING_PACKED +offered by the device, accepted /m);
+  assert.match(answerTo('show port 0 ring 0'), /^ {2}guest queue +transmitq 0$/m);
+  assert.match(answerTo('show port 0 ring 0'), /^ {2}guest queue +receiveq 0$/m);
+  const rings = answerTo('show port 1 ring 0');
+  assert.match(output, /^ {2}with the device +256$[\s\S]*^ {2}next +nobody: 256 buffers wait for packets$/m, rings);
+  assert.match(output, /^ {2}next +nobody: everything was sent$/m);
+  assert.match(rings, /^ {2}next +nobody: the port is stopped$/m, 'asked again when it was stopped');
+  assert.match(answerTo('show port 1 ring 7'), /^RX ring 7 of port 1: .*no queue pair 7$/m);
+  assert.match(answerTo('explain path'), /^Path of port 0 \(net_vhost0\):\n {2}packed rings \(RING_PACKED: /m);
+  assert.match(answerTo('explain path'), /^Path of port 1 \(net_virtio_user0\):\n {2}packed rings \(RING_PACKED /m);
+  assert.match(answerTo('explain path 9'), /^Invalid port 9$/m);
+  assert.match(answerTo('show port 2 features'), /^Invalid port 2$/m);
+});
+
 testWithTshark('capture: what ports receive and send, each an interface, read by tshark; none when it is stopped', () =>
   withFolder(async (folder) => {
     const path = join(folder, 'all.pcapng');

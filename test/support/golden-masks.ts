@@ -22,7 +22,18 @@ export const masks: readonly Mask[] = [
   },
   {
     why: "logs of drivers, which say more or less of what they do; testpmd's own lines follow",
-    pattern: /^(VIRTIO|VHOST|PMD|TAP|vhost|virtio|rte_pmd|eth_dev|pmd_|eth_|virtio_|VHOST_)[\w ]*[:(].*\n/gm,
+    pattern:
+      /^(VIRTIO|VHOST|PMD|TAP|vhost|virtio|rte_pmd|eth_dev|pmd_|eth_|virtio_|VHOST_|tap_|qdisc_)[\w ]*[:(].*\n/gm,
+    replacement: '',
+  },
+  {
+    why: 'events of other threads, which come between any two lines',
+    pattern: /\nPort \d+: (?:queue state|link state change) event\n/g,
+    replacement: '',
+  },
+  {
+    why: 'a log of net_vhost without its name',
+    pattern: /^Rx csum will be done in SW.*\n/gm,
     replacement: '',
   },
   {
@@ -32,13 +43,19 @@ export const masks: readonly Mask[] = [
   },
   {
     why: 'counters: how much moved in between depends on the machine',
-    pattern: /\b((?:RX|TX|Rx|Tx)-(?:packets|bytes|missed|errors|nombuf|nombufs|dropped|total|error|pps|bps)): *\d+ *$/gm,
+    pattern:
+      /\b((?:RX|TX|Rx|Tx)-(?:packets|bytes|missed|errors|nombuf|nombufs|dropped|total|error|pps|bps)): *\d+ *$/gm,
     replacement: '$1: N',
   },
   {
     why: 'rates, which stand at the right of their columns',
     pattern: /\b([RT]x-pps:)( *\d+) /g,
     replacement: (_, name = '', digits = '') => `${name}${'N'.padStart(digits.length)} `,
+  },
+  {
+    why: 'the same, as extended statistics have them',
+    pattern: /^((?:rx|tx)_\w+: )\d+$/gm,
+    replacement: '$1N',
   },
   {
     why: 'how many bursts there were',
@@ -57,7 +74,7 @@ export const masks: readonly Mask[] = [
   },
   {
     why: 'how many bursts there were, and of which sizes',
-    pattern: /(?<=^  [RT]X-bursts : ).*/gm,
+    pattern: /(?<=^ {2}[RT]X-bursts : ).*/gm,
     replacement: 'N',
   },
   {
@@ -88,6 +105,9 @@ export const masks: readonly Mask[] = [
 ];
 
 export const masked = (output: string): string =>
-  masks.reduce((text, { pattern, replacement }) => {
-    return typeof replacement === 'string' ? text.replace(pattern, replacement) : text.replace(pattern, replacement);
-  }, output.replaceAll('\r\n', '\n'));
+  masks.reduce(
+    (text, { pattern, replacement }) => {
+      return typeof replacement === 'string' ? text.replace(pattern, replacement) : text.replace(pattern, replacement);
+    },
+    output.replaceAll('\r\n', '\n'),
+  );

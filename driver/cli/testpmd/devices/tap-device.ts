@@ -21,6 +21,8 @@ const TX_OFFLOADS = 0x802en;
 /** IPv4 and IPv6, fragments, TCP, UDP and others of both, and extension headers. */
 const RSS_TYPES = 0x3_afbcn;
 const HASH_KEY_BYTES = 40;
+/** Up to that of the link, which is what DPDK's says. */
+const SPEEDS = ['10 Mbps full-duplex', '100 Mbps full-duplex', '1 Gbps', '2.5 Gbps', '5 Gbps', '10 Gbps'] as const;
 
 /** What an lcore is given. */
 export interface TapQueues extends SoftwareQueues {
@@ -76,6 +78,7 @@ export class TapPortDevice extends SoftwareDevice {
     return {
       ...unlimitedDevice,
       driverName: 'net_tap',
+      speeds: SPEEDS,
       macAddress: this.#macAddress,
       maxRxPacketBytes: MAX_FRAME_BYTES,
       maxRxQueues: MAX_QUEUES,

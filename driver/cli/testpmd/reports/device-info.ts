@@ -9,7 +9,7 @@ const PCI_ADDRESS = /^[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.\d$/i;
 const ON_ANY_SOCKET: ReadonlySet<string> = new Set(['net_virtio_user', 'net_pcap', 'net_tap', 'net_ring']);
 
 export function deviceInfo({ id, device, macAddress }: TestPort): string {
-  const { driverName } = device.info();
+  const { driverName, speeds } = device.info();
   const bus = PCI_ADDRESS.test(device.name) ? 'pci' : 'vdev';
   return [
     '',
@@ -23,7 +23,7 @@ export function deviceInfo({ id, device, macAddress }: TestPort): string {
     `\tPort id: ${String(id).padEnd(2)}`,
     `\tMAC address: ${macText(macAddress)}`,
     `\tDevice name: ${device.name}`,
-    '\tDevice speed capability: Autonegotiate (all speeds)',
+    `\tDevice speed capability:${speeds?.map((speed) => ` ${speed}  `).join('') ?? ' Autonegotiate (all speeds)'}`,
     '',
   ].join('\n');
 }
