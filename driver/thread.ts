@@ -4,10 +4,8 @@
  */
 
 export type { BackendPort, BackendPortContext } from './backend/ports/backend-port.js';
-export { CapturePackets } from './backend/ports/capture-packets.js';
 export { PingResponder } from './backend/ports/ping-responder.js';
 export { countersOf } from './backend/ports/port-counters.js';
-export { TAP_BURST, TapDevice } from './backend/ports/tap-device.js';
 export { ErrorCode, VirtioError } from './errors.js';
 export type { LcoreContext } from './lcore/context.js';
 export { Idle, type IdlePolicy } from './lcore/idle.js';

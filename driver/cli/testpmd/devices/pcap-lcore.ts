@@ -1,8 +1,8 @@
 /** `net_pcap` on an lcore. */
 
+import { CapturePackets } from '../../../backend/ports/capture-packets.js';
 import {
   type Burst,
-  CapturePackets,
   ErrorCode,
   PacketField,
   type PacketPool,

@@ -1,6 +1,7 @@
 /** `net_tap` on an lcore. */
 
-import { Burst, type PacketPool, TAP_BURST, TapDevice } from '../../../thread.js';
+import { TAP_BURST, TapDevice } from '../../../backend/ports/tap-device.js';
+import { Burst, type PacketPool } from '../../../thread.js';
 import type { LcoreContextOfPort, PolledPort, PolledRxQueue, PolledTxQueue } from '../lcore/polled-port.js';
 import { QueueCount, rxCountsOf, txCountsOf } from './queue-counts.js';
 import type { TapQueues } from './tap-device.js';
