@@ -108,6 +108,7 @@ export {
   UdpHeader,
   VLAN_TAG_BYTES,
 } from './spec/internet.js';
+export { HashType } from './spec/net-config.js';
 export { PciLegacyTransport } from './transport/pci-legacy.js';
 export { PciModernTransport } from './transport/pci-modern.js';
 export { VhostKernelTransport } from './transport/vhost-kernel.js';

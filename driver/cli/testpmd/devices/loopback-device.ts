@@ -3,7 +3,7 @@
 import { openPort } from '../../../open.js';
 import { DeviceArguments } from './device-arguments.js';
 import type { DeviceMaker } from './ethernet-device.js';
-import { VirtioDevice } from './virtio-device.js';
+import { CommandedVirtioDevice } from './virtio-commands.js';
 
 const RING = 256;
 /** Of the embedded device. */
@@ -14,10 +14,12 @@ export const loopbackMaker: DeviceMaker = {
   async make(name, devargs, { pool }) {
     const given = DeviceArguments.parse(devargs, ['queues', 'queue_size', 'packed_vq']);
     const ring = given.number('packed_vq', 0) === 0 ? 'split' : 'packed';
+    const queues = given.number('queues', 1);
     const ringSize = given.number('queue_size', RING);
-    return await VirtioDevice.open(name, devargs, {
+    return await CommandedVirtioDevice.open(name, devargs, {
       driverName: 'net_loopback',
-      maxQueues: given.number('queues', 1),
+      maxQueues: queues,
+      queues,
       macAddress,
       open: (options) => openPort('loopback:', { pool, ringSize, ring, xstats: true, ...options }),
     });

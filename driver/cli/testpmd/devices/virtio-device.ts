@@ -32,8 +32,9 @@ const descriptors: DescriptorLimits = { max: 32_768, min: 32, align: 1, maxSegme
 /** What a kind of virtio port is. */
 export interface VirtioKind {
   readonly driverName: string;
-  /** Queue pairs that there can be. */
+  /** Queue pairs that there can be, and those that it is opened with before anybody says how many. */
   readonly maxQueues: number;
+  readonly queues: number;
   readonly macAddress: Uint8Array;
   /** In Mbit/s, where the device does not say: `speed` of the devargs. */
   readonly speed?: number | undefined;
@@ -58,7 +59,7 @@ export class VirtioDevice implements EthernetDevice {
   /** Has a port forget the threads that have left it. */
   readonly #leaves = new Map<LcoreLink, { readonly queues: LcoreQueues; leave(): void }>();
 
-  private constructor(name: string, devargs: string, kind: VirtioKind, port: Port, configured: Configured) {
+  constructor(name: string, devargs: string, kind: VirtioKind, port: Port, configured: Configured) {
     this.name = name;
     this.devargs = devargs;
     this.#kind = kind;
@@ -67,11 +68,28 @@ export class VirtioDevice implements EthernetDevice {
   }
 
   /** @throws VirtioError why its device cannot be had */
-  static async open(name: string, devargs: string, kind: VirtioKind): Promise<VirtioDevice> {
-    const configured: Configured = { queues: kind.maxQueues, offloads: {}, vlanFilter: false };
-    const device = new VirtioDevice(name, devargs, kind, await kind.open(configured), configured);
-    await device.#adopt(device.#port);
+  static async open<D extends VirtioDevice>(
+    this: new (
+      name: string,
+      devargs: string,
+      kind: VirtioKind,
+      port: Port,
+      configured: Configured,
+    ) => D,
+    name: string,
+    devargs: string,
+    kind: VirtioKind,
+  ): Promise<D> {
+    const configured: Configured = { queues: kind.queues, offloads: {}, vlanFilter: false };
+    const port = await kind.open(configured);
+    const device = new this(name, devargs, kind, port, configured);
+    await device.adopt(port);
     return device;
+  }
+
+  /** What the device offers, or its transport. */
+  protected get offered(): FeatureSet {
+    return this.#offered;
   }
 
   /** What stands behind it, for commands that are about virtio. */
@@ -118,7 +136,7 @@ export class VirtioDevice implements EthernetDevice {
     await this.#port.close();
     this.#port = await this.#kind.open(wanted);
     this.#configured = wanted;
-    await this.#adopt(this.#port);
+    await this.adopt(this.#port);
   }
 
   async start(): Promise<void> {
@@ -248,7 +266,7 @@ export class VirtioDevice implements EthernetDevice {
     }
   }
 
-  async #adopt(port: Port): Promise<void> {
+  protected async adopt(port: Port): Promise<void> {
     this.#offered = await port.offered();
     port.on('link', (up) => {
       if (!this.#isSilent) this.onLinkChange?.(up);

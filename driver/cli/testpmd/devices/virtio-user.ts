@@ -15,9 +15,21 @@ export const virtioUserMaker: DeviceMaker = {
       log(`virtio_user_dev_init_mac(): (${given.path}) No valid MAC in devargs or device, use random`);
     }
     if (given.server) log(`vhost_user_start_server(): (${given.path}) waiting for client connection...`);
-    return await VirtioDevice.open(name, devargs, kindOf(given, pool));
+    const kind = kindOf(given, pool);
+    return given.hasControlQueue
+      ? await ObligingVirtioUser.open(name, devargs, kind)
+      : await VirtioDevice.open(name, devargs, kind);
   },
 };
+
+/** With `cq=1`: commands are taken and change nothing, for the front-end answers them itself, as DPDK's does. */
+class ObligingVirtioUser extends VirtioDevice {
+  async setPromiscuous(): Promise<void> {}
+  async setAllMulticast(): Promise<void> {}
+  async addMacAddress(): Promise<void> {}
+  async removeMacAddress(): Promise<void> {}
+  async filterVlan(): Promise<void> {}
+}
 
 function kindOf(given: ReturnType<typeof parseVirtioUserArguments>, pool: PacketPool): VirtioKind {
   const macAddress = given.macAddress ?? randomMac();
@@ -38,6 +50,7 @@ function kindOf(given: ReturnType<typeof parseVirtioUserArguments>, pool: Packet
   return {
     driverName: 'net_virtio_user',
     maxQueues: given.queues,
+    queues: given.queues,
     macAddress,
     speed: given.speed,
     open: (options) => openPort(address, { ...own, ...options }),
