@@ -1,6 +1,6 @@
 /** `capture start|stop`: the packets of ports into a pcapng file, while they are forwarded. Beyond testpmd. */
 
-import { createPcapng } from '../../../index.js';
+import { createPcapng } from '../../../pcap/pcapng-writer.js';
 import { asVirtioError } from '../../failure.js';
 import { type Command, command } from '../console/grammar.js';
 import type { CaptureOrder } from '../lcore/capture-observer.js';

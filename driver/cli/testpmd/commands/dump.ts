@@ -1,6 +1,6 @@
 /** `dump_*`. */
 
-import { PacketField } from '../../../index.js';
+import { PacketField } from '../../../memory/packet-fields.js';
 import { type Command, command } from '../console/grammar.js';
 import {
   deviceArguments,
