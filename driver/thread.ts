@@ -24,10 +24,8 @@ export type { PacketWaitOptions } from './net/packet-wait.js';
 export type { PortRxQueue } from './net/port-rx-queue.js';
 export type { PortTxQueue } from './net/port-tx-queue.js';
 export { OffloadRequests } from './offload/request.js';
-export { PacketDirection } from './pcap/format.js';
 export { PcapReader } from './pcap/pcap-reader.js';
 export { PcapWriter } from './pcap/pcap-writer.js';
-export { type CaptureInterface, createPcapng, PcapngWriter } from './pcap/pcapng-writer.js';
 export {
   ARP_HARDWARE_ETHERNET,
   ArpOperation,

@@ -1,6 +1,8 @@
 /** `capture start`, on an lcore: appends the packets of a port's queues to the file as they are received and before they are sent. */
 
-import { type Burst, PacketDirection, type PacketPool, PacketView, PcapngWriter } from '../../../thread.js';
+import { PacketDirection } from '../../../pcap/format.js';
+import { PcapngWriter } from '../../../pcap/pcapng-writer.js';
+import { type Burst, type PacketPool, PacketView } from '../../../thread.js';
 import type { QueueObserver } from './observed-queue.js';
 
 export interface CaptureOrder {
