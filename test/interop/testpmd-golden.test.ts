@@ -18,6 +18,7 @@ for (const file of readdirSync(folder).sort()) {
   test(file.replace(/\.txt$/, ''), async () => {
     const script = readGoldenScript(`${folder}${file}`);
     const [theirs, ours] = await Promise.all([runGolden('dpdk', script), runGolden('ours', script)]);
+    assert.is.not(theirs.status, null, `DPDK's ended by itself: ${theirs.output}`);
     assert.fixture(masked(ours.output), masked(theirs.output));
     assert.is(ours.status, theirs.status, 'the exit status');
   });

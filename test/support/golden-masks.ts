@@ -11,6 +11,16 @@ const field = (match: string): string => match.replace(/\d+/, (digits) => 'N'.pa
 
 export const masks: readonly Mask[] = [
   {
+    why: 'how the program is called',
+    pattern: /^(dpdk-testpmd|virtio-pmd testpmd)(?=: )/gm,
+    replacement: 'testpmd',
+  },
+  {
+    why: 'the list of options, which is for --help here',
+    pattern: /^\nUsage: dpdk-testpmd[^]*?\n(?=Invalid |EAL: |\n$|$(?![^]))/gm,
+    replacement: '',
+  },
+  {
     why: 'the environment that the library is started in: processors, hugepages, sockets of its own',
     pattern: /^(EAL|TELEMETRY): .*\n/gm,
     replacement: '',
@@ -101,6 +111,11 @@ export const masks: readonly Mask[] = [
     why: 'cycles of a processor',
     pattern: /CPU cycles\/packet=.*/g,
     replacement: 'CPU cycles/packet=N',
+  },
+  {
+    why: 'EAL reads its options twice, and complains twice',
+    pattern: /^(testpmd: .*\n)\1/gm,
+    replacement: '$1',
   },
 ];
 

@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -35,6 +35,7 @@ export async function runGolden(program: keyof typeof Program, script: GoldenScr
   const eal = ['--no-pci', '--no-huge', '-m', '512', '--file-prefix', prefix, '--no-telemetry', ...cores, ...script.eal];
   const devices = script.vdevs.flatMap((vdev) => ['--vdev', place(vdev)]);
   const own = ['--no-mlockall', '--total-num-mbufs=4096', ...script.options.map(place)];
+  for (const { name, text } of script.files ?? []) writeFileSync(join(folder, name), place(text));
   const log = openSync(join(folder, 'output'), 'a+');
   try {
     // One open file for both streams, so that lines of both stand in the order in which they were said.
@@ -55,7 +56,7 @@ export async function runGolden(program: keyof typeof Program, script: GoldenScr
 /** Types the commands; where a step waits, all prompts so far have been answered first. */
 async function give(
   child: ChildProcess,
-  { steps }: GoldenScript,
+  { options, steps }: GoldenScript,
   output: () => string,
   place: (text: string) => string,
 ): Promise<void> {
@@ -63,10 +64,12 @@ async function give(
   if (stdin === null) return;
   // It may have ended before it read all.
   stdin.on('error', () => undefined);
+  const isPrompting = options.includes('-i');
+  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null;
   let given = 0;
   for (const { lines, waitMs } of steps) {
     if (waitMs > 0) {
-      while (child.exitCode === null && output().split(PROMPT).length - 1 <= given) await pause(20);
+      while (isPrompting && !isOver() && output().split(PROMPT).length - 1 <= given) await pause(20);
       await pause(waitMs);
     }
     for (const line of lines) stdin.write(`${place(line)}\n`);

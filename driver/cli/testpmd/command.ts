@@ -10,13 +10,14 @@ import { servePipe } from './console/pipe-console.js';
 import { serveTerminal } from './console/terminal-console.js';
 import { deviceMakers } from './device-makers.js';
 import { startForwarding } from './forward-control.js';
-import { parseEalOptions } from './options/eal-options.js';
+import { type EalOptions, parseEalOptions } from './options/eal-options.js';
+import type { GivenLine } from './options/getopt.js';
 import { helpText } from './options/help.js';
 import { Refusal, refusalLines } from './options/refusal.js';
 import { readTestpmdOptions, wantsHelp, wantsRecords } from './options/testpmd-options.js';
 import { processOutput, recordOutput } from './output.js';
 import { processors } from './processors.js';
-import { bringUp, shutDown, startUp } from './start-up.js';
+import { closeAll, configure, findPorts, shutDown, startUp } from './start-up.js';
 import type { Testpmd } from './testpmd.js';
 
 /** As the list of commands shows it; its own command line is DPDK's, which is no matter of the parser's. */
@@ -25,29 +26,42 @@ export const testpmdCommand = (): Command =>
 
 /** Runs it. @returns the exit status: 0, or 1 where testpmd ends by itself */
 export async function runTestpmd(args: readonly string[], interrupt: Interrupt): Promise<number> {
+  let eal: EalOptions;
+  try {
+    eal = parseEalOptions(args, processors());
+  } catch (error) {
+    if (error instanceof Refusal) processOutput.warn(error.message);
+    return refuse(error instanceof Refusal ? new Refusal('Cannot init EAL: Invalid argument') : error);
+  }
+  const given = readTestpmdOptions(eal.rest);
+  if (eal.wantsHelp || wantsHelp(given)) {
+    processOutput.write(helpText());
+    return 0;
+  }
+  const output = wantsRecords(given) ? recordOutput : processOutput;
+  for (const note of eal.noted) output.warn(`EAL: ${note}`);
   let testpmd: Testpmd;
   try {
-    const eal = parseEalOptions(args, processors());
-    const given = readTestpmdOptions(eal.rest);
-    const output = wantsRecords(given) ? recordOutput : processOutput;
-    if (eal.wantsHelp || wantsHelp(given)) {
-      processOutput.write(helpText());
-      return 0;
-    }
-    for (const note of eal.noted) output.warn(`EAL: ${note}`);
-    testpmd = await bringUp(eal, given, output, deviceMakers);
+    testpmd = await findPorts(eal, given, output, deviceMakers);
   } catch (error) {
     return refuse(error);
   }
-  let status = 0;
+  return await runWith(testpmd, given, interrupt.signal);
+}
+
+/** With its ports found: until the last command, or until testpmd ends by itself. */
+async function runWith(testpmd: Testpmd, given: GivenLine, signal: AbortSignal): Promise<number> {
   try {
+    configure(testpmd, given);
     await startUp(testpmd);
-    await serve(testpmd, interrupt.signal);
+    await serve(testpmd, signal);
   } catch (error) {
-    status = refuse(error);
+    const status = refuse(error);
+    await closeAll(testpmd);
+    return status;
   }
   await shutDown(testpmd);
-  return status;
+  return 0;
 }
 
 /** What runs until the end: commands, reports, or nothing but forwarding. */
@@ -61,7 +75,6 @@ async function serve(testpmd: Testpmd, signal: AbortSignal): Promise<void> {
       output.say('Start automatic packet forwarding');
       await startForwarding(testpmd, 0);
     }
-    if (interpreter.isOver) return;
     if (process.stdin.isTTY && process.stdout.isTTY) return await serveTerminal(interpreter, signal);
     return await servePipe(interpreter, process.stdin, signal);
   }

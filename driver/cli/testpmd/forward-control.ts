@@ -1,6 +1,7 @@
 /** Starting and stopping to forward: the checks before, and what testpmd says. */
 
 import { showForwardStatistics } from './commands/show-forwarding.js';
+import { echoPlanText } from './forward-plan.js';
 import { forwardSettingsOf } from './forward-settings-of.js';
 import type { StreamSetup } from './lcore/stream.js';
 import { refusal } from './options/refusal.js';
@@ -20,6 +21,7 @@ export async function startForwarding(testpmd: Testpmd, txFirst: number): Promis
   if (forwarding.isRunning) return output.warn('Packet forwarding already started');
   testpmd.layOut();
   const { plan } = testpmd;
+  if (plan.mode === 'icmpecho' && settings.verbose > 0) output.write(echoPlanText(plan));
   output.write(forwardConfiguration(plan, settings));
   if (plan.mode === 'flowgen') {
     for (const port of plan.ports) output.say(`  number of flows for port ${port}: ${settings.flowgenFlows}`);
@@ -30,7 +32,7 @@ export async function startForwarding(testpmd: Testpmd, txFirst: number): Promis
     txFirst,
     isEnabled: (stream) => isEnabled(testpmd, stream),
     onReady: () => {
-      output.write(rxTxConfiguration(settings, testpmd.allPorts, plan.lcores.length, plan.ports.length));
+      output.write(rxTxConfiguration(settings, testpmd.allPorts, testpmd.forwardLcoreCount, testpmd.forwardPortCount));
       for (const port of testpmd.allPorts) port.statisticsAtStart = port.device.statistics();
     },
   });

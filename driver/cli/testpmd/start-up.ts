@@ -13,7 +13,7 @@ import { applyTestpmdOptions, poolOptions } from './options/testpmd-options.js';
 import type { Output } from './output.js';
 import { probe } from './ports/attach.js';
 import { setPromiscuousAtFirst } from './ports/ethdev.js';
-import { closePorts, startPorts, stopPorts } from './ports/lifecycle.js';
+import { closeOne, closePorts, startPorts, stopPorts } from './ports/lifecycle.js';
 import { applyDefaultOffloads, applyQueueSettings } from './ports/queue-settings.js';
 import { Settings } from './settings.js';
 import { MAX_PORTS, Testpmd } from './testpmd.js';
@@ -70,18 +70,17 @@ function cpuOf({ lcores }: EalOptions, lcore: number): number | undefined {
 }
 
 /**
- * The application with its ports found and its options applied; nothing is started.
+ * The application with its ports found.
  *
- * @throws VirtioError INVALID_ARGUMENT with the cause that testpmd ends for; what was open is closed
+ * @throws Refusal with the cause that testpmd ends for; what was open is closed
  */
-export async function bringUp(
+export async function findPorts(
   eal: EalOptions,
   given: GivenLine,
   output: Output,
   makers: readonly DeviceMaker[],
 ): Promise<Testpmd> {
   const workers = [...eal.lcores.keys()].filter((lcore) => lcore !== eal.mainLcore);
-  if (workers.length === 0) throw refusal('No cores defined for forwarding\nCheck the core mask argument');
   const shape = poolShape(given, workers.length);
   const pool = openPool(shape, eal, workers.length + 1);
   const forwarding = new Forwarding({
@@ -93,21 +92,34 @@ export async function bringUp(
   const testpmd = new Testpmd({ settings: new Settings(), output, lcores, pool, makers, forwarding });
   try {
     await probeAll(testpmd, eal);
-    if (testpmd.ports.size === 0) output.warn('testpmd: No probed ethernet devices');
-    testpmd.resetForwarding();
-    applyTestpmdOptions(testpmd, given);
-    output.warn(`testpmd: create a new mbuf pool <mb_pool_0>: n=${shape.mbufs}, size=${shape.mbufBytes}, socket=0`);
-    for (const port of testpmd.allPorts) {
-      applyDefaultOffloads(port, testpmd.settings);
-      applyQueueSettings(port, testpmd.settings);
-    }
-    testpmd.layOut();
-    return testpmd;
   } catch (error) {
-    for (const port of testpmd.allPorts) await port.device.close().catch(() => undefined);
-    await letGo(testpmd);
+    await closeAll(testpmd);
     throw error;
   }
+  return testpmd;
+}
+
+/**
+ * Applies the options to the ports that were found.
+ *
+ * @throws Refusal with the cause that testpmd ends for
+ */
+export function configure(testpmd: Testpmd, given: GivenLine): void {
+  const { output, settings, pool } = testpmd;
+  if (testpmd.ports.size === 0) output.warn('testpmd: No probed ethernet devices');
+  if (testpmd.lcores.workers.length === 0) {
+    throw refusal('No cores defined for forwarding\nCheck the core mask argument');
+  }
+  testpmd.resetForwarding();
+  applyTestpmdOptions(testpmd, given);
+  for (const port of testpmd.allPorts) testpmd.checkNumaNode(port);
+  const bytes = settings.mbufSizes[0] ?? 0;
+  output.warn(`testpmd: create a new mbuf pool <mb_pool_0>: n=${pool.size}, size=${bytes}, socket=0`);
+  for (const port of testpmd.allPorts) {
+    applyDefaultOffloads(port, settings);
+    applyQueueSettings(port, settings);
+  }
+  testpmd.layOut();
 }
 
 /**
@@ -139,6 +151,12 @@ export async function shutDown(testpmd: Testpmd): Promise<void> {
   }
   await letGo(testpmd);
   output.write('\nBye...\n');
+}
+
+/** Closes the ports without stopping them in testpmd's words: where it ends by itself. */
+export async function closeAll(testpmd: Testpmd): Promise<void> {
+  for (const port of testpmd.allPorts) await closeOne(testpmd, port);
+  await letGo(testpmd);
 }
 
 async function letGo({ forwarding, pool }: Testpmd): Promise<void> {

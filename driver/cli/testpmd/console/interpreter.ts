@@ -19,6 +19,11 @@ export class Interpreter {
     return this.#testpmd.isQuitting;
   }
 
+  /** Takes back that no more commands are wanted. */
+  goOn(): void {
+    this.#testpmd.isQuitting = false;
+  }
+
   get output(): Output {
     return this.#testpmd.output;
   }
@@ -42,10 +47,14 @@ export class Interpreter {
   }
 }
 
-/** What a file of commands lacks of a console: no prompt, no echo, no answer to what is no command. */
+/**
+ * Runs the commands of a file: no prompt, no echo, no answer to what is no command. One that quits ends the file, and the
+ * console goes on.
+ */
 export async function runFile(interpreter: Interpreter, text: string): Promise<void> {
   for (const line of text.split(/[\r\n]/)) {
-    if (interpreter.isOver) return;
     await interpreter.run(line, () => undefined);
+    if (interpreter.isOver) break;
   }
+  interpreter.goOn();
 }

@@ -4,7 +4,7 @@ import { numberList } from '../forward-sets.js';
 import { MAX_SPLIT } from '../packet-settings.js';
 import { RxOffload } from '../reports/bits-of-ethdev.js';
 import type { Testpmd } from '../testpmd.js';
-import { queueLimit } from '../queue-limits.js';
+import { canHaveQueues, queueLimit } from '../queue-limits.js';
 import { atoi, hexOf, type OptionHandlers } from './option-handler.js';
 import { refusal } from './refusal.js';
 
@@ -152,8 +152,10 @@ export const deviceOptions: OptionHandlers = {
 function setQueues(testpmd: Testpmd, direction: 'rx' | 'tx', value: string): void {
   const { settings } = testpmd;
   const count = atoi(value);
-  const { limit } = queueLimit(testpmd.allPorts, direction);
-  if (count < 0 || count > limit) throw refusal(`${direction}q ${count} invalid - must be >= 0 && <= ${limit}`);
+  if (count < 0 || !canHaveQueues(testpmd, direction, count)) {
+    const { limit } = queueLimit(testpmd.allPorts, direction);
+    throw refusal(`${direction}q ${count} invalid - must be >= 0 && <= ${limit}`);
+  }
   settings[direction === 'rx' ? 'rxQueues' : 'txQueues'] = count;
   if (settings.rxQueues === 0 && settings.txQueues === 0) {
     throw refusal('Either rx or tx queues should be non-zero');

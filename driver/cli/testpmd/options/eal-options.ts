@@ -2,7 +2,7 @@
 
 import { getopt, type OptionRules } from './getopt.js';
 import { type LcoreMap, lcoresOfList, lcoresOfMap, lcoresOfMask } from './lcore-list.js';
-import { refusal } from './refusal.js';
+import { Refusal } from './refusal.js';
 
 export interface EalOptions {
   readonly lcores: LcoreMap;
@@ -90,10 +90,10 @@ const noted = new Set(['d', 'mbuf-pool-ops-name', 'vfio-intr', 'legacy-mem', 'hu
  * The options before `--`.
  *
  * @param cpus those that this process may run on
- * @throws Refusal with what EAL logs, without its `EAL: `
+ * @throws Refusal with the lines that are said before the cause, which is always the same
  */
 export function parseEalOptions(args: readonly string[], cpus: readonly number[]): EalOptions {
-  const { options, operands } = getopt(args, rules);
+  const { options, operands } = getopt(args, rules, true);
   const vdevs: string[] = [];
   const allowed: string[] = [];
   const blocked: string[] = [];
@@ -111,7 +111,7 @@ export function parseEalOptions(args: readonly string[], cpus: readonly number[]
     lcores = { map, by };
   };
   for (const option of options) {
-    if ('error' in option) throw invalid(option.error);
+    if ('error' in option) throw new Refusal(`virtio-pmd testpmd: ${option.error}`);
     const { name, value = '' } = option;
     const reason = refused[name];
     const shown = name.length === 1 ? `-${name}` : `--${name}`;
@@ -155,7 +155,7 @@ export function parseEalOptions(args: readonly string[], cpus: readonly number[]
   };
 }
 
-const invalid = refusal;
+const invalid = (message: string): Refusal => new Refusal(`EAL: ${message.replaceAll('\n', '\nEAL: ')}`);
 
 function mainLcoreOf(value: string): number {
   if (!/^\d+$/.test(value)) throw invalid('invalid parameter for --main-lcore');

@@ -19,29 +19,35 @@ export interface GivenLine {
   readonly afterDashes: readonly string[] | undefined;
 }
 
-export function getopt(args: readonly string[], rules: OptionRules): GivenLine {
+/**
+ * @param isEachDistinct whether a beginning of several names is ambiguous; else, as getopt has it for options without a value of
+ * their own, it stands for the first of them, unless others take arguments in another way
+ */
+export function getopt(args: readonly string[], rules: OptionRules, isEachDistinct = false): GivenLine {
   const options: GivenOption[] = [];
   const operands: string[] = [];
   const words = [...args];
   for (let word = words.shift(); word !== undefined; word = words.shift()) {
     if (word === '--') return { options, operands: [...operands, ...words], afterDashes: words };
     if (!word.startsWith('-') || word === '-') operands.push(word);
-    else options.push(...(word.startsWith('--') ? [longOption(word, words, rules)] : shortOptions(word, words, rules)));
+    else options.push(...(word.startsWith('--') ? [longOption(word, words, rules, isEachDistinct)] : shortOptions(word, words, rules)));
     const last = options.at(-1);
     if (last !== undefined && 'error' in last) break;
   }
   return { options, operands, afterDashes: undefined };
 }
 
-function longOption(word: string, rest: string[], rules: OptionRules): GivenOption {
+function longOption(word: string, rest: string[], rules: OptionRules, isEachDistinct: boolean): GivenOption {
   const [, given = '', value] = /^--([^=]*)(?:=(.*))?$/s.exec(word) ?? [];
   const long = Object.keys(rules).filter((name) => name.length > 1);
   const begun = long.filter((name) => name.startsWith(given));
-  const name = long.includes(given) ? given : begun.length === 1 ? begun[0] : undefined;
+  const [first, ...others] = begun;
+  const rivals = others.filter((other) => isEachDistinct || rules[other] !== rules[first ?? '']);
+  const name = long.includes(given) ? given : rivals.length === 0 ? first : undefined;
   if (name === undefined) {
-    const several = begun.map((one) => ` '--${one}'`).join('');
+    const several = [first, ...rivals].map((one) => ` '--${one}'`).join('');
     const error =
-      begun.length > 1
+      first !== undefined
         ? `option '${word}' is ambiguous; possibilities:${several}`
         : `unrecognized option '--${given}'`;
     return { error, argument: word };

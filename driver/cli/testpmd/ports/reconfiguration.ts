@@ -1,6 +1,6 @@
 /** Changing what ports are configured with at their next start. */
 
-import { queueLimit } from '../queue-limits.js';
+import { canHaveQueues } from '../queue-limits.js';
 import type { Direction, TestPort } from '../test-port.js';
 import type { Testpmd } from '../testpmd.js';
 import { applyQueueSettings } from './queue-settings.js';
@@ -47,11 +47,7 @@ export function setQueueCount(testpmd: Testpmd, direction: Direction, count: num
   const { output, settings } = testpmd;
   const others = direction === 'rx' ? settings.txQueues : settings.rxQueues;
   if (count === 0 && others === 0) return output.warn('Warning: Either rx or tx queues should be non zero');
-  const { limit, port } = queueLimit(testpmd.allPorts, direction);
-  if (count > limit) {
-    const most = `max_${direction}_queues (${limit}) of port ${port}`;
-    return output.warn(`Fail: input ${direction}q (${count}) can't be greater than ${most}`);
-  }
+  if (!canHaveQueues(testpmd, direction, count)) return;
   settings[direction === 'rx' ? 'rxQueues' : 'txQueues'] = count;
   reconfigureAll(testpmd);
 }
