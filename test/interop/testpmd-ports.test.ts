@@ -157,6 +157,29 @@ if (hasDpdk) {
       }
     }));
 
+  test('a host that is killed while packets go round: the port is down, stops, and is detached', () =>
+    inFolder(async (path) => {
+      const host = await startHost('dpdk', path);
+      let guest: Testpmd | undefined;
+      try {
+        guest = await startGuest('ours', path);
+        await start(host);
+        await start(guest, 'start tx_first');
+        await receives(guest, 200);
+        await host.kill();
+        await guest.waitFor(/Port 0: link state change event/);
+        await guest.command('show port summary 0', /net_virtio_user +down +None/);
+        await stop(guest);
+        await guest.command('port stop 0', /Done\s+testpmd> $/);
+        await guest.command('port start 0', /Fail to start port 0/);
+        await guest.command('port close 0', /Done\s+testpmd> $/);
+        await guest.command('show port summary all', /Number of available ports: 0/);
+      } finally {
+        await guest?.quit();
+        await host.kill();
+      }
+    }));
+
   for (const devargs of [
     'net_virtio_user0',
     'net_virtio_user0,foo=1',
