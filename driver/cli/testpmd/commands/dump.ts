@@ -12,6 +12,7 @@ import {
   RING_NAME,
   socketMemory,
 } from '../reports/dump.js';
+import { logTypes } from '../reports/log-types.js';
 import type { Testpmd } from '../testpmd.js';
 import { answer } from './answer.js';
 
@@ -59,6 +60,11 @@ export const dumpCommands: readonly Command[] = [
     'dump_devargs',
     'the devices that were asked for',
     dump('devargs', ({ allPorts }) => deviceArguments(allPorts)),
+  ),
+  command(
+    'dump_log_types',
+    'types of logs',
+    dump('log-types', () => logTypes()),
   ),
   command('dump_ring {name:word}', 'the free buffers, by name', (testpmd, { name }) => {
     if (name === RING_NAME) dumpRing(testpmd);
