@@ -13,6 +13,7 @@ import { modePackets } from '../support/mode-packets.js';
 import { skipWithout } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
 import { Testpmd } from '../support/testpmd.js';
+import { runTestpmd } from '../support/testpmd-batch.js';
 
 const test = skipWithout(suite('testpmd modes'), 'dpdk');
 
@@ -23,6 +24,8 @@ const programs = {
 /** Ethernet, IPv4 and UDP: what is behind them in packets that are made is whatever the buffers held. */
 const HEADERS = 42;
 const PATIENCE_MS = 30_000;
+/** When the first packet was captured, in nanoseconds. */
+const FIRST_STAMP = 1_700_000_000_123_456_789n;
 
 /** One way of using both programs: commands before a start, and how many packets come of it. */
 interface Case {
@@ -132,6 +135,44 @@ function compare(cases: readonly Case[]): void {
         assert.is(theirs[index]!.length, packets, `${name}: packets of dpdk-testpmd`);
         assert.equal(ours[index], theirs[index], name);
       }
+    });
+  });
+}
+
+/** Lines that lcores show of packets. */
+const PACKET_LINE =
+  /^(port \d+\/queue| {2}src=| {2}ol_flags|Port \d+ pkt-len| {2}(ETH|ARP|IPV4|ICMP):| {9}[st]ha=|port=|[rt]x: )/;
+
+/** What a program tells of the packets, less where they are in memory. */
+async function toldBy(program: readonly string[], mode: string, verbose: number, folder: string): Promise<string[]> {
+  const length = modePackets.at(-1)!.length;
+  const output = await runTestpmd({
+    program,
+    folder,
+    vdevs: [`net_pcap0,rx_pcap=${join(folder, 'in.pcap')}`],
+    options: ['--no-flush-rx', '--port-topology=loop', `--forward-mode=${mode}`],
+    commands: ['csum parse-tunnel on 0', `set verbose ${verbose}`],
+    until: mode === 'csum' || mode === 'icmpecho' ? new RegExp(`pkt.len=${length}`) : new RegExp(`length=${length} `),
+  });
+  const lines = output.split('\n').filter((line) => PACKET_LINE.test(line));
+  return lines.map((line) => line.replace(/mbuf=0x[0-9a-f]+/, 'mbuf=…'));
+}
+
+for (const [mode, verbose] of [
+  ['rxonly', 1],
+  ['mac', 2],
+  ['macswap', 3],
+  ['csum', 1],
+  ['icmpecho', 1],
+] as const) {
+  test(`${mode} with verbose ${verbose} tells the same of every packet`, async () => {
+    await withFolder(async (folder) => {
+      using writer = PcapWriter.create(join(folder, 'in.pcap'));
+      for (const [index, packet] of modePackets.entries()) writer.write(packet, FIRST_STAMP + BigInt(index));
+      writer.close();
+      const theirs = await toldBy(programs.theirs, mode, verbose, folder);
+      assert.ok(theirs.length > 2 * modePackets.length, 'lines of dpdk-testpmd');
+      assert.equal(await toldBy(programs.ours, mode, verbose, folder), theirs);
     });
   });
 }

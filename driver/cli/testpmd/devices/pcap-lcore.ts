@@ -54,6 +54,7 @@ export function attachPort({ pool, onRequest }: LcoreContextOfPort, options: Pca
 
 /** The packets of a file, once. */
 class PcapRxQueue implements PolledRxQueue {
+  readonly stampsUs: Float64Array;
   /** Packets that were received. */
   position: number;
   readonly #packets: CapturePackets;
@@ -62,6 +63,7 @@ class PcapRxQueue implements PolledRxQueue {
   constructor(pool: PacketPool, path: string, counts: Float64Array, position: number) {
     this.#packets = new CapturePackets(pool, path);
     this.#packets.skip(position);
+    this.stampsUs = this.#packets.stampsUs;
     this.position = position;
     this.#counts = counts;
   }

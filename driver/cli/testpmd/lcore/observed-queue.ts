@@ -5,8 +5,8 @@ import type { PolledRxQueue, PolledTxQueue } from './polled-port.js';
 
 /** Looks on at the queues of a port on one lcore. */
 export interface QueueObserver {
-  /** Packets `start` on of the burst have just been received. */
-  received(burst: Burst, start: number, queue: number): void;
+  /** Packets `start` on of the burst have just been received; `stampsUs` as of `PolledRxQueue`. */
+  received(burst: Burst, start: number, queue: number, stampsUs?: Float64Array): void;
   /** All packets of the burst are about to be sent; those that find no room come again. */
   sending(burst: Burst, queue: number): void;
   close?(): void;
@@ -18,11 +18,13 @@ export interface QueueObserverModule {
 }
 
 export class ObservedRxQueue implements PolledRxQueue {
+  readonly stampsUs: Float64Array | undefined;
   readonly #queue: PolledRxQueue;
   readonly #number: number;
   readonly #observer: QueueObserver;
 
   constructor(queue: PolledRxQueue, number: number, observer: QueueObserver) {
+    this.stampsUs = queue.stampsUs;
     this.#queue = queue;
     this.#number = number;
     this.#observer = observer;
@@ -31,7 +33,7 @@ export class ObservedRxQueue implements PolledRxQueue {
   receive(burst: Burst): number {
     const start = burst.count;
     const received = this.#queue.receive(burst);
-    if (received > 0) this.#observer.received(burst, start, this.#number);
+    if (received > 0) this.#observer.received(burst, start, this.#number, this.stampsUs);
     return received;
   }
 }

@@ -30,9 +30,9 @@ export class PacketDump implements QueueObserver {
     this.#print = print;
   }
 
-  received(burst: Burst, start: number, queue: number): void {
-    this.#show(burst, start, `port ${this.#port}/queue ${queue}: received`, (handle) =>
-      this.#receivedText(handle, queue),
+  received(burst: Burst, start: number, queue: number, stampsUs?: Float64Array): void {
+    this.#show(burst, start, `port ${this.#port}/queue ${queue}: received`, (handle, place) =>
+      this.#receivedText(handle, queue, stampsUs?.[place]),
     );
   }
 
@@ -40,13 +40,13 @@ export class PacketDump implements QueueObserver {
     this.#show(burst, 0, `port ${this.#port}/queue ${queue}: sent`, (handle) => this.#sentText(handle, queue));
   }
 
-  #show(burst: Burst, start: number, title: string, textOf: (handle: number) => string): void {
+  #show(burst: Burst, start: number, title: string, textOf: (handle: number, place: number) => string): void {
     let text = `${title} ${burst.count - start} packets\n`;
-    for (let index = start; index < burst.count; index++) text += textOf(burst.handles[index]!);
+    for (let index = start; index < burst.count; index++) text += textOf(burst.handles[index]!, index - start);
     this.#print(text);
   }
 
-  #receivedText(handle: number, queue: number): string {
+  #receivedText(handle: number, queue: number, stampUs: number | undefined): string {
     const { fields } = this.#pool;
     const field = handle << WORDS_SHIFT;
     const flags = fields[field + FLAGS]! & LOW_HALF;
@@ -54,6 +54,7 @@ export class PacketDump implements QueueObserver {
     if ((flags & PacketFlag.HASH) !== 0) {
       known += ` - RSS hash=0x${fields[field + HASH]!.toString(16)} - RSS queue=0x${queue.toString(16)}`;
     }
+    if (stampUs !== undefined) known += ` - timestamp ${Math.floor(stampUs)} `;
     if ((flags & PacketFlag.VLAN) !== 0) {
       known += ` - VLAN tci=0x${(fields[field + VLAN_AND_PORT]! & LOW_HALF).toString(16)}`;
     }

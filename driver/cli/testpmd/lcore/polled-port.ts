@@ -6,6 +6,8 @@ import type { Burst, PacketPool } from '../../../thread.js';
 export interface PolledRxQueue {
   /** Adds received packets to the burst, up to its capacity; returns how many. Never waits. */
   receive(burst: Burst): number;
+  /** Where packets have one: when each of the last receive was captured, in microseconds since 1970. For those who look on. */
+  readonly stampsUs?: Float64Array | undefined;
 }
 
 /** A transmit queue, fed by one lcore. */
