@@ -50,6 +50,8 @@ export class VirtioDevice implements EthernetDevice {
   readonly devargs: string;
   readonly lcoreModule = new URL('./virtio-lcore.js', import.meta.url);
   onLinkChange: ((up: boolean) => void) | undefined;
+  /** A socket is near no node; a function is where its slot is. */
+  readonly hasNumaNode: boolean;
   readonly #kind: VirtioKind;
   #port: Port;
   #configured: Configured;
@@ -62,6 +64,7 @@ export class VirtioDevice implements EthernetDevice {
   constructor(name: string, devargs: string, kind: VirtioKind, port: Port, configured: Configured) {
     this.name = name;
     this.devargs = devargs;
+    this.hasNumaNode = kind.driverName !== 'net_virtio_user';
     this.#kind = kind;
     this.#port = port;
     this.#configured = configured;
