@@ -7,6 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { checksumOffloads } from '../../driver/cli/testpmd/reports/checksum-offloads.js';
 import { deviceInfo } from '../../driver/cli/testpmd/reports/device-info.js';
+import { liveView } from '../../driver/cli/testpmd/reports/live-view.js';
 import { macAddresses, multicastAddresses } from '../../driver/cli/testpmd/reports/mac-addresses.js';
 import { offloadCapabilities, offloadConfiguration } from '../../driver/cli/testpmd/reports/offloads.js';
 import { portInfo, portSummary, portSummaryHead } from '../../driver/cli/testpmd/reports/port-info.js';
@@ -139,6 +140,31 @@ test('show port stats: rates since the last show, and those of --display-xstats'
   ############################################################################
 `,
   );
+});
+
+test('--stats-period on a terminal: two rows a port, with rates, and what is wrong', async () => {
+  const statistics = {
+    ...noStatistics,
+    rxPackets: 3_000_000,
+    rxMissed: 5,
+    rxNoBuffer: 2,
+    txPackets: 1000,
+    txErrors: 4,
+  };
+  const rates = { rxPackets: 1_500_000, rxBits: 768_000_000, txPackets: 1000, txBits: 512_000 };
+  const table = await liveView([{ id: 0, name: 'net_null0', isUp: false, statistics, rates }]);
+  const rows = table.split('\n').map((line) => line.split('│').map((cell) => cell.trim()));
+  assert.equal(rows[3]?.slice(1, -1), [
+    '0: net_null0',
+    'received',
+    '3,000,000',
+    '1.50 Mpps',
+    '0.77 Gbit/s',
+    '0',
+    '7',
+    '0',
+  ]);
+  assert.equal(rows[4]?.slice(1, -1), ['link is down', 'sent', '1,000', '1.00 kpps', '0.00 Gbit/s', '0', '', '4']);
 });
 
 test('show port xstats: zeroes are hidden where that is set', () => {
