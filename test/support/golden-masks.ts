@@ -17,7 +17,7 @@ export const masks: readonly Mask[] = [
   },
   {
     why: 'the list of options, which is for --help here',
-    pattern: /^\nUsage: dpdk-testpmd[^]*?\n(?=Invalid |EAL: |\n$|$(?![^]))/gm,
+    pattern: /^\nUsage: dpdk-testpmd[\s\S]*?\n(?=Invalid |EAL: )/gm,
     replacement: '',
   },
   {

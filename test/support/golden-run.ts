@@ -32,14 +32,27 @@ export async function runGolden(program: keyof typeof Program, script: GoldenScr
   const place = (text: string): string => text.replaceAll('{folder}', folder);
   const [command, ...before] = Program[program];
   const cores = script.eal.includes('-l') ? [] : ['-l', '0,1'];
-  const eal = ['--no-pci', '--no-huge', '-m', '512', '--file-prefix', prefix, '--no-telemetry', ...cores, ...script.eal];
+  const eal = [
+    '--no-pci',
+    '--no-huge',
+    '-m',
+    '512',
+    '--file-prefix',
+    prefix,
+    '--no-telemetry',
+    ...cores,
+    ...script.eal,
+  ];
   const devices = script.vdevs.flatMap((vdev) => ['--vdev', place(vdev)]);
   const own = ['--no-mlockall', '--total-num-mbufs=4096', ...script.options.map(place)];
   for (const { name, text } of script.files ?? []) writeFileSync(join(folder, name), place(text));
   const log = openSync(join(folder, 'output'), 'a+');
   try {
     // One open file for both streams, so that lines of both stand in the order in which they were said.
-    const child = spawn(command, [...before, ...eal, ...devices, '--', ...own], { stdio: ['pipe', log, log], cwd: folder });
+    const child = spawn(command, [...before, ...eal, ...devices, '--', ...own], {
+      stdio: ['pipe', log, log],
+      cwd: folder,
+    });
     const exit = once(child, 'exit');
     const limit = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
     await give(child, script, () => readFileSync(join(folder, 'output'), 'latin1'), place);

@@ -1,6 +1,6 @@
 /** Which ports and lcores forward: the lists, masks and numbers of options and commands, with testpmd's complaints. */
 
-import type { Output } from "./output.js";
+import type { Output } from './output.js';
 import type { Testpmd } from './testpmd.js';
 
 /**
@@ -9,7 +9,13 @@ import type { Testpmd } from './testpmd.js';
  * @param item what the complaint calls one of them
  * @returns nothing, with a complaint, for anything else
  */
-export function numberList(output: Output, text: string, item: string, max: number, isUnique = false): number[] | undefined {
+export function numberList(
+  output: Output,
+  text: string,
+  item: string,
+  max: number,
+  isUnique = false,
+): number[] | undefined {
   const complain = (line: string): undefined => output.warn(line) as undefined;
   const odd = /[^\d,]/.exec(text)?.[0];
   const parts = text.split(',');
@@ -65,7 +71,10 @@ export function setForwardPorts(testpmd: Testpmd, ports: readonly number[]): voi
 
 /** As a mask: the ports that there are. */
 export function setForwardPortMask(testpmd: Testpmd, mask: bigint): void {
-  if (mask === 0n) return testpmd.output.warn('Invalid NULL mask of ports');
+  if (mask === 0n) {
+    testpmd.output.warn('Invalid NULL mask of ports');
+    return;
+  }
   setForwardPorts(
     testpmd,
     bitsOf(mask).filter((port) => testpmd.ports.has(port)),
@@ -75,7 +84,8 @@ export function setForwardPortMask(testpmd: Testpmd, mask: bigint): void {
 export function setForwardPortCount(testpmd: Testpmd, count: number): void {
   const limit = testpmd.configuredPorts.length;
   if (count > limit) {
-    return testpmd.output.warn(`nb fwd ports ${count} > ${limit} (number of configured ports) - ignored`);
+    testpmd.output.warn(`nb fwd ports ${count} > ${limit} (number of configured ports) - ignored`);
+    return;
   }
   testpmd.forwardPortCount = count;
   testpmd.output.say(`Number of forwarding ports set to ${count}`);
@@ -98,7 +108,9 @@ export function setForwardLcores(testpmd: Testpmd, lcores: readonly number[]): b
   }
   const before = testpmd.forwardLcoreCount;
   if (before !== lcores.length) {
-    output.say(`previous number of forwarding cores ${before} - changed to number of configured cores ${lcores.length}`);
+    output.say(
+      `previous number of forwarding cores ${before} - changed to number of configured cores ${lcores.length}`,
+    );
   }
   testpmd.configuredLcores = [...lcores];
   testpmd.forwardLcoreCount = lcores.length;
@@ -113,11 +125,13 @@ export function setForwardLcoreMask(testpmd: Testpmd, mask: bigint): boolean {
 
 export function setForwardLcoreCount(testpmd: Testpmd, count: number): void {
   const { output, configuredLcores } = testpmd;
-  if (testpmd.forwarding.isRunning) return output.warn('Please stop forwarding first');
+  if (testpmd.forwarding.isRunning) {
+    output.warn('Please stop forwarding first');
+    return;
+  }
   if (count > configuredLcores.length) {
-    return output.warn(
-      `nb fwd cores ${count} > ${configuredLcores.length} (max. number of configured lcores) - ignored`,
-    );
+    output.warn(`nb fwd cores ${count} > ${configuredLcores.length} (max. number of configured lcores) - ignored`);
+    return;
   }
   testpmd.forwardLcoreCount = count;
   output.say(`Number of forwarding cores set to ${count}`);

@@ -11,14 +11,18 @@ const MIN_PACKET = 14 + 20 + 8;
 const isMode = (name: string): name is ForwardMode => forwardModes.some((mode) => mode === name);
 
 export function setForwardMode({ output, settings }: Testpmd, mode: string): void {
-  if (!isMode(mode)) return output.warn(`Invalid ${mode} packet forwarding mode`);
+  if (!isMode(mode)) {
+    output.warn(`Invalid ${mode} packet forwarding mode`);
+    return;
+  }
   settings.forwardMode = mode;
   output.say(`Set ${mode} packet forwarding mode${settings.retry ? ' with retry' : ''}`);
 }
 
 export function setBurst({ output, settings }: Testpmd, packets: number): void {
   if (packets > MAX_BURST) {
-    return output.warn(`nb pkt per burst: ${packets} > ${MAX_BURST} (maximum packet per burst)  ignored`);
+    output.warn(`nb pkt per burst: ${packets} > ${MAX_BURST} (maximum packet per burst)  ignored`);
+    return;
   }
   settings.burst = packets;
   output.say(`Number of packets per burst set to ${packets}`);
@@ -28,17 +32,25 @@ export function setBurst({ output, settings }: Testpmd, packets: number): void {
 export function setTxSegments(testpmd: Testpmd, lengths: readonly number[]): void {
   const { output, settings } = testpmd;
   if (lengths.length > 1 && isMoreThanARing(testpmd, lengths.length)) {
-    return output.warn(`Tx segment size(${lengths.length}) is not supported - txpkts ignored`);
+    output.warn(`Tx segment size(${lengths.length}) is not supported - txpkts ignored`);
+    return;
   }
   if (lengths.length > MAX_SEGMENTS) {
-    return output.warn(`Tx segment size(${lengths.length}) is bigger than max number of segment(${MAX_SEGMENTS})`);
+    output.warn(`Tx segment size(${lengths.length}) is bigger than max number of segment(${MAX_SEGMENTS})`);
+    return;
   }
   const room = settings.mbufSizes[0] ?? 0;
   for (const [at, length] of lengths.entries()) {
-    if (length > room) return output.warn(`length[${at}]=${length} > mbuf_data_size=${room} - give up`);
+    if (length > room) {
+      output.warn(`length[${at}]=${length} > mbuf_data_size=${room} - give up`);
+      return;
+    }
   }
   const total = lengths.reduce((sum, length) => sum + length, 0) & 0xffff;
-  if (total < MIN_PACKET) return output.warn(`total packet length=${total} < ${MIN_PACKET} - give up`);
+  if (total < MIN_PACKET) {
+    output.warn(`total packet length=${total} < ${MIN_PACKET} - give up`);
+    return;
+  }
   settings.txSegments = lengths;
 }
 
@@ -48,14 +60,20 @@ export const MAX_SPLIT = 8;
 export function setRxOffsets({ output, settings }: Testpmd, offsets: readonly number[]): void {
   if (isSplitTooFine(output, offsets.length)) return;
   const [at, far] = [...offsets.entries()].find(([, offset]) => offset >= 0xffff) ?? [];
-  if (at !== undefined) return output.say(`offset[${at}]=${far} > UINT16_MAX - give up`);
+  if (at !== undefined) {
+    output.say(`offset[${at}]=${far} > UINT16_MAX - give up`);
+    return;
+  }
   settings.rxOffsets = offsets;
 }
 
 export function setRxSegments({ output, settings }: Testpmd, lengths: readonly number[]): void {
   if (isSplitTooFine(output, lengths.length)) return;
   const [at, long] = [...lengths.entries()].find(([, length]) => length >= 0xffff) ?? [];
-  if (at !== undefined) return output.say(`length[${at}]=${long} > UINT16_MAX - give up`);
+  if (at !== undefined) {
+    output.say(`length[${at}]=${long} > UINT16_MAX - give up`);
+    return;
+  }
   settings.rxSegments = lengths;
 }
 
@@ -73,7 +91,12 @@ export function setRxHeaders({ output, settings }: Testpmd, list: string): boole
   return true;
 }
 
-const LAYERS = ['eth', 'ipv4', 'ipv6', ...['ipv4', 'ipv6'].flatMap((ip) => ['tcp', 'udp', 'sctp'].map((l4) => `${ip}-${l4}`))];
+const LAYERS = [
+  'eth',
+  'ipv4',
+  'ipv6',
+  ...['ipv4', 'ipv6'].flatMap((ip) => ['tcp', 'udp', 'sctp'].map((l4) => `${ip}-${l4}`)),
+];
 const RX_HEADERS: ReadonlySet<string> = new Set([...LAYERS, 'grenat', ...LAYERS.map((layer) => `inner-${layer}`)]);
 
 function isSplitTooFine(output: Output, segments: number): boolean {

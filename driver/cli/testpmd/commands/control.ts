@@ -8,8 +8,10 @@ export const controlCommands: readonly Command[] = [
   command('start tx_first', 'Sends one burst on each stream, then starts to forward.', (testpmd) =>
     startForwarding(testpmd, 1),
   ),
-  command('start tx_first {bursts:u32}', 'Sends that many bursts on each stream, then starts to forward.', (testpmd, { bursts }) =>
-    startForwarding(testpmd, bursts),
+  command(
+    'start tx_first {bursts:u32}',
+    'Sends that many bursts on each stream, then starts to forward.',
+    (testpmd, { bursts }) => startForwarding(testpmd, bursts),
   ),
   command('stop', 'Stops to forward, and shows what was forwarded.', (testpmd) => stopForwarding(testpmd)),
   command('load {file:word}', 'Runs the commands of a file.', (testpmd, { file }) => testpmd.runFile(file)),

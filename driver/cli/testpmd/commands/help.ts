@@ -17,9 +17,13 @@ export function helpCommands(sections: Readonly<Record<string, HelpSection>>): r
       const all = `    help ${'all'.padEnd(27)}: All of the above sections.`;
       output.write(`\nHelp is available for the following sections:\n\n${[...rows, all].join('\n')}\n\n`);
     }),
-    command(`help {section:${[...names, 'all'].join('|')}}` as 'help {section:word}', 'the commands of a section', ({ output }, { section }) => {
-      for (const name of section === 'all' ? names : [section]) output.write(sectionText(name, sections[name]));
-    }),
+    command(
+      `help {section:${[...names, 'all'].join('|')}}` as 'help {section:word}',
+      'the commands of a section',
+      ({ output }, { section }) => {
+        for (const name of section === 'all' ? names : [section]) output.write(sectionText(name, sections[name]));
+      },
+    ),
   ];
 }
 

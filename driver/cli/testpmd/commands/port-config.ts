@@ -3,7 +3,14 @@
 import { type Command, command } from '../console/grammar.js';
 import { errnoText, type Result } from '../errno.js';
 import { attempt, withPort } from '../ports/ethdev.js';
-import { areAllStopped, reconfigure, reconfigureAll, setQueueCount, setRingSize, stoppedPort } from '../ports/reconfiguration.js';
+import {
+  areAllStopped,
+  reconfigure,
+  reconfigureAll,
+  setQueueCount,
+  setRingSize,
+  stoppedPort,
+} from '../ports/reconfiguration.js';
 import { MAX_BURST } from '../settings.js';
 import type { Testpmd } from '../testpmd.js';
 
@@ -48,11 +55,13 @@ function setBurst(testpmd: Testpmd, packets: number): void {
   const { output, settings } = testpmd;
   if (!areAllStopped(testpmd)) return;
   if (packets === 0) {
-    return output.write(
-      `PMD does not recommend a burst size.\nUser provided value must be between 1 and ${MAX_BURST}\n`,
-    );
+    output.write(`PMD does not recommend a burst size.\nUser provided value must be between 1 and ${MAX_BURST}\n`);
+    return;
   }
-  if (packets > MAX_BURST) return output.warn(`burst must be >= 1 && <= ${MAX_BURST}`);
+  if (packets > MAX_BURST) {
+    output.warn(`burst must be >= 1 && <= ${MAX_BURST}`);
+    return;
+  }
   settings.burst = packets;
   reconfigureAll(testpmd);
 }
@@ -110,44 +119,68 @@ async function setMaxPacketLength(testpmd: Testpmd, length: number): Promise<voi
 /** Links here have no speed to be set; those that no link can have are refused. */
 function setSpeed(testpmd: Testpmd, speed: string, duplex: string): void {
   if (duplex === 'half' && speed !== '10' && speed !== '100') {
-    return testpmd.output.warn('Invalid speed/duplex parameters');
+    testpmd.output.warn('Invalid speed/duplex parameters');
+    return;
   }
   for (const port of testpmd.allPorts) reconfigure(port);
 }
 
 export const portConfigCommands: readonly Command[] = [
-  command('port config all {what:rxq|txq|rxd|txd} {value:u16}', 'queues, and entries of their rings', (testpmd, { what, value }) =>
-    setQueues(testpmd, what, value),
+  command(
+    'port config all {what:rxq|txq|rxd|txd} {value:u16}',
+    'queues, and entries of their rings',
+    (testpmd, { what, value }) => setQueues(testpmd, what, value),
   ),
-  command('port config all burst {packets:u16}', 'packets of a burst', (testpmd, { packets }) => setBurst(testpmd, packets)),
-  command('port config all {what:txpt|txht|txwt|rxpt|rxht|rxwt} {value:u8}', 'thresholds of rings', (testpmd, { what, value }) =>
-    setThreshold(testpmd, what, value),
+  command('port config all burst {packets:u16}', 'packets of a burst', (testpmd, { packets }) =>
+    setBurst(testpmd, packets),
   ),
-  command('port config all {what:txfreet|txrst|rxfreet} {value:u16}', 'thresholds of rings', (testpmd, { what, value }) =>
-    setThreshold(testpmd, what, value),
+  command(
+    'port config all {what:txpt|txht|txwt|rxpt|rxht|rxwt} {value:u8}',
+    'thresholds of rings',
+    (testpmd, { what, value }) => setThreshold(testpmd, what, value),
   ),
-  command('port config all max-pkt-len {length:u32}', 'the longest packet, its Ethernet header and checksum included', (testpmd, { length }) =>
-    setMaxPacketLength(testpmd, length),
+  command(
+    'port config all {what:txfreet|txrst|rxfreet} {value:u16}',
+    'thresholds of rings',
+    (testpmd, { what, value }) => setThreshold(testpmd, what, value),
   ),
-  command('port config all max-lro-pkt-size {bytes:u32}', 'the longest packet that a device joins', (testpmd, { bytes }) =>
-    configureAll(testpmd, () => {
-      testpmd.settings.maxLroPacketSize = bytes;
-    }),
+  command(
+    'port config all max-pkt-len {length:u32}',
+    'the longest packet, its Ethernet header and checksum included',
+    (testpmd, { length }) => setMaxPacketLength(testpmd, length),
   ),
-  command('port config mtu {port:u16} {mtu:u16}', 'the longest packet without its Ethernet header', (testpmd, { port, mtu }) =>
-    setMtu(testpmd, port, mtu),
+  command(
+    'port config all max-lro-pkt-size {bytes:u32}',
+    'the longest packet that a device joins',
+    (testpmd, { bytes }) =>
+      configureAll(testpmd, () => {
+        testpmd.settings.maxLroPacketSize = bytes;
+      }),
+  ),
+  command(
+    'port config mtu {port:u16} {mtu:u16}',
+    'the longest packet without its Ethernet header',
+    (testpmd, { port, mtu }) => setMtu(testpmd, port, mtu),
   ),
   command('port config all drop-en {state:on|off}', 'whether full queues drop', (testpmd, { state }) =>
     configureAll(testpmd, () => {
       testpmd.settings.rxThresholds.dropEnable = state === 'on';
     }),
   ),
-  command(`port config all speed {speed:${SPEEDS}} duplex {duplex:half|full|auto}`, 'accepted: links here have no speed to be set', (testpmd, { speed, duplex }) => {
-    if (areAllStopped(testpmd)) setSpeed(testpmd, speed, duplex);
-  }),
-  command(`port config {port:u16} speed {speed:${SPEEDS}} duplex {duplex:half|full|auto}`, 'the same for one port', (testpmd, { port, speed, duplex }) => {
-    if (stoppedPort(testpmd, port) !== undefined) setSpeed(testpmd, speed, duplex);
-  }),
+  command(
+    `port config all speed {speed:${SPEEDS}} duplex {duplex:half|full|auto}`,
+    'accepted: links here have no speed to be set',
+    (testpmd, { speed, duplex }) => {
+      if (areAllStopped(testpmd)) setSpeed(testpmd, speed, duplex);
+    },
+  ),
+  command(
+    `port config {port:u16} speed {speed:${SPEEDS}} duplex {duplex:half|full|auto}`,
+    'the same for one port',
+    (testpmd, { port, speed, duplex }) => {
+      if (stoppedPort(testpmd, port) !== undefined) setSpeed(testpmd, speed, duplex);
+    },
+  ),
   command('port config all loopback {mode:u32}', 'accepted: no port here has a loopback of its own', (testpmd) => {
     if (areAllStopped(testpmd)) for (const port of testpmd.allPorts) reconfigure(port);
   }),
@@ -155,8 +188,16 @@ export const portConfigCommands: readonly Command[] = [
     const stopped = stoppedPort(testpmd, port);
     if (stopped !== undefined) reconfigure(stopped);
   }),
-  command('set port setup on {mode:iterator|event}', 'accepted: how ports are found that were attached', () => undefined),
-  command('set port {port:u16} queue {queue:u16} rate {rate:u16}', 'a rate limit, which no port here has', (testpmd, { port }) => {
-    if (testpmd.portOf(port) !== undefined) testpmd.output.warn(`queue_rate_limit_cmd error: (${errnoText(22)})`);
-  }),
+  command(
+    'set port setup on {mode:iterator|event}',
+    'accepted: how ports are found that were attached',
+    () => undefined,
+  ),
+  command(
+    'set port {port:u16} queue {queue:u16} rate {rate:u16}',
+    'a rate limit, which no port here has',
+    (testpmd, { port }) => {
+      if (testpmd.portOf(port) !== undefined) testpmd.output.warn(`queue_rate_limit_cmd error: (${errnoText(22)})`);
+    },
+  ),
 ];

@@ -10,7 +10,13 @@ import type { Testpmd } from '../testpmd.js';
 type QueueKind = 'rxq' | 'txq';
 const directionOf = (kind: QueueKind): Direction => (kind === 'rxq' ? 'rx' : 'tx');
 
-async function operate(testpmd: Testpmd, id: number, kind: QueueKind, queue: number, action: 'start' | 'stop'): Promise<void> {
+async function operate(
+  testpmd: Testpmd,
+  id: number,
+  kind: QueueKind,
+  queue: number,
+  action: 'start' | 'stop',
+): Promise<void> {
   const { output, forwarding } = testpmd;
   if (forwarding.isRunning) return output.warn('Please stop forwarding first');
   const port = testpmd.portOf(id);
@@ -45,7 +51,8 @@ function setRingSize(testpmd: Testpmd, port: number, kind: QueueKind, queue: num
   const free = testpmd.settings.rxThresholds.free ?? -1;
   if (kind === 'rxq' && entries !== 0 && entries <= free) {
     if (testpmd.portOf(port) === undefined || !isQueue(testpmd, 'rx', queue)) return;
-    return testpmd.output.warn(`Invalid rx ring_size, must > rx_free_thresh: ${free}`);
+    testpmd.output.warn(`Invalid rx ring_size, must > rx_free_thresh: ${free}`);
+    return;
   }
   change(testpmd, port, kind, queue, (settings) => {
     settings.descriptors = entries;
@@ -55,7 +62,10 @@ function setRingSize(testpmd: Testpmd, port: number, kind: QueueKind, queue: num
 function defer(testpmd: Testpmd, id: number, kind: QueueKind, queue: number, on: boolean): void {
   const port = testpmd.portOf(id);
   if (port === undefined) return;
-  if (port.status === 'started') return testpmd.output.warn(`Please stop port ${id} first`);
+  if (port.status === 'started') {
+    testpmd.output.warn(`Please stop port ${id} first`);
+    return;
+  }
   change(testpmd, id, kind, queue, (settings) => {
     settings.deferredStart = on;
   });
@@ -68,9 +78,13 @@ function setUp(testpmd: Testpmd, id: number, kind: QueueKind, queue: number): vo
   if (port === undefined) return;
   const direction = directionOf(kind);
   const name = direction.toUpperCase();
-  if (!isQueue(testpmd, direction, queue)) return output.warn(`Invalid ${direction} queue`);
+  if (!isQueue(testpmd, direction, queue)) {
+    output.warn(`Invalid ${direction} queue`);
+    return;
+  }
   if (direction === 'tx' && (port.txQueues[queue]?.descriptors ?? 0) < testpmd.settings.txSegments.length) {
-    return output.warn(`Failed to setup ${name} queue: not enough descriptors`);
+    output.warn(`Failed to setup ${name} queue: not enough descriptors`);
+    return;
   }
   if (port.status === 'started') output.warn(`Failed to setup ${name} queue`);
   else port.needsQueues = true;
@@ -78,7 +92,10 @@ function setUp(testpmd: Testpmd, id: number, kind: QueueKind, queue: number): vo
 
 /** No driver here, as in DPDK, tells ethdev about its queues, so there is nothing to be cleaned. */
 function cleanUp({ output, ports, forwarding }: Testpmd, id: number, queue: number): void {
-  if (forwarding.isRunning) return output.warn('Please stop forwarding first');
+  if (forwarding.isRunning) {
+    output.warn('Please stop forwarding first');
+    return;
+  }
   const port = ports.get(id);
   if (port === undefined) output.warn(`Invalid port_id=${id}`);
   else if (queue >= (port.configured?.txQueues ?? 0)) output.warn(`Invalid Tx queue_id=${queue}`);
@@ -86,17 +103,25 @@ function cleanUp({ output, ports, forwarding }: Testpmd, id: number, queue: numb
 }
 
 export const portQueueCommands: readonly Command[] = [
-  command('port {port:u16} {kind:rxq|txq} {queue:u16} {action:start|stop}', 'starts or stops a queue', (testpmd, { port, kind, queue, action }) =>
-    operate(testpmd, port, kind, queue, action),
+  command(
+    'port {port:u16} {kind:rxq|txq} {queue:u16} {action:start|stop}',
+    'starts or stops a queue',
+    (testpmd, { port, kind, queue, action }) => operate(testpmd, port, kind, queue, action),
   ),
-  command('port {port:u16} {kind:rxq|txq} {queue:u16} setup', 'sets a queue up again', (testpmd, { port, kind, queue }) =>
-    setUp(testpmd, port, kind, queue),
+  command(
+    'port {port:u16} {kind:rxq|txq} {queue:u16} setup',
+    'sets a queue up again',
+    (testpmd, { port, kind, queue }) => setUp(testpmd, port, kind, queue),
   ),
-  command('port {port:u16} {kind:rxq|txq} {queue:u16} deferred_start {state:on|off}', 'whether a queue waits for a command of its own', (testpmd, { port, kind, queue, state }) =>
-    defer(testpmd, port, kind, queue, state === 'on'),
+  command(
+    'port {port:u16} {kind:rxq|txq} {queue:u16} deferred_start {state:on|off}',
+    'whether a queue waits for a command of its own',
+    (testpmd, { port, kind, queue, state }) => defer(testpmd, port, kind, queue, state === 'on'),
   ),
-  command('port config {port:u16} {kind:rxq|txq} {queue:u16} ring_size {entries:u16}', 'entries of a ring', (testpmd, { port, kind, queue, entries }) =>
-    setRingSize(testpmd, port, kind, queue, entries),
+  command(
+    'port config {port:u16} {kind:rxq|txq} {queue:u16} ring_size {entries:u16}',
+    'entries of a ring',
+    (testpmd, { port, kind, queue, entries }) => setRingSize(testpmd, port, kind, queue, entries),
   ),
   command('port cleanup {port:u16} txq {queue:u16} {count:u32}', 'frees what was sent', (testpmd, { port, queue }) =>
     cleanUp(testpmd, port, queue),

@@ -11,7 +11,15 @@ import {
   setForwardPortMask,
   setForwardPorts,
 } from '../forward-sets.js';
-import { MAX_SPLIT, setBurst, setForwardMode, setRxHeaders, setRxOffsets, setRxSegments, setTxSegments } from '../packet-settings.js';
+import {
+  MAX_SPLIT,
+  setBurst,
+  setForwardMode,
+  setRxHeaders,
+  setRxOffsets,
+  setRxSegments,
+  setTxSegments,
+} from '../packet-settings.js';
 import { MAX_SEGMENTS } from '../settings.js';
 import { MAX_PORTS, type Testpmd } from '../testpmd.js';
 
@@ -39,7 +47,10 @@ async function setNumber(testpmd: Testpmd, what: keyof typeof numbers, value: nu
 
 /** What changes who forwards waits for a stop. */
 function whileStopped(testpmd: Testpmd, change: () => void): void {
-  if (testpmd.forwarding.isRunning) return testpmd.output.warn('Please stop forwarding first');
+  if (testpmd.forwarding.isRunning) {
+    testpmd.output.warn('Please stop forwarding first');
+    return;
+  }
   change();
   testpmd.layOut();
 }
@@ -70,7 +81,9 @@ function setSplit(
 }
 
 export const setForwardingCommands: readonly Command[] = [
-  command(`set fwd {mode:${MODES}}`, 'what is done with the packets', (testpmd, { mode }) => setMode(testpmd, mode, false)),
+  command(`set fwd {mode:${MODES}}`, 'what is done with the packets', (testpmd, { mode }) =>
+    setMode(testpmd, mode, false),
+  ),
   command(`set fwd {mode:${MODES}} retry`, 'the same, trying again what a queue does not take', (testpmd, { mode }) =>
     setMode(testpmd, mode, true),
   ),
@@ -83,8 +96,10 @@ export const setForwardingCommands: readonly Command[] = [
       await updateForwarding(testpmd);
     },
   ),
-  command('set {what:nbport|nbcore|burst|verbose} {value:u16}', 'how many ports and lcores forward, packets of a burst', (testpmd, { what, value }) =>
-    setNumber(testpmd, what, value),
+  command(
+    'set {what:nbport|nbcore|burst|verbose} {value:u16}',
+    'how many ports and lcores forward, packets of a burst',
+    (testpmd, { what, value }) => setNumber(testpmd, what, value),
   ),
   command('set {what:corelist|portlist} {list:word}', 'who forwards, in this order: 0,1', (testpmd, { what, list }) =>
     whileStopped(testpmd, () => setList(testpmd, what, list)),
@@ -95,34 +110,58 @@ export const setForwardingCommands: readonly Command[] = [
   command('set portmask {mask:u64}', 'which ports forward', (testpmd, { mask }) =>
     whileStopped(testpmd, () => setForwardPortMask(testpmd, mask)),
   ),
-  command('set txpkts {lengths:word}', 'segments of the packets that txonly makes: 64 or 64,128', (testpmd, { lengths }) => {
-    const values = numberList(testpmd.output, lengths, 'segment lengths', MAX_SEGMENTS);
-    if (values !== undefined) setTxSegments(testpmd, values);
-  }),
+  command(
+    'set txpkts {lengths:word}',
+    'segments of the packets that txonly makes: 64 or 64,128',
+    (testpmd, { lengths }) => {
+      const values = numberList(testpmd.output, lengths, 'segment lengths', MAX_SEGMENTS);
+      if (values !== undefined) setTxSegments(testpmd, values);
+    },
+  ),
   command('set rxoffs {offsets:word}', 'where received packets are to be cut', (testpmd, { offsets }) => {
     setSplit(testpmd, offsets, 'segment offsets', setRxOffsets);
   }),
   command('set rxpkts {lengths:word}', 'segments that received packets are to be cut into', (testpmd, { lengths }) => {
     setSplit(testpmd, lengths, 'segment lengths', setRxSegments);
   }),
-  command('set rxhdrs {headers:word}', 'headers that received packets are to be cut behind: eth,ipv4', (testpmd, { headers }) => {
-    setRxHeaders(testpmd, headers);
-    for (const port of testpmd.allPorts) port.needsQueues = true;
-  }),
-  command('set txsplit {split:word}', 'whether they are cut into segments: off, on or rand', ({ output, settings }, { split }) => {
-    if (split === 'off' || split === 'on' || split === 'rand') settings.txSplit = split;
-    else output.warn(`unknown value: "${split}"`);
-  }),
-  command('set txtimes {times:word}', 'nanoseconds between bursts and between packets', ({ output, settings }, { times }) => {
-    const [inter, intra] = numberList(output, times, 'tx times', 2) ?? [];
-    if (inter !== undefined && intra !== undefined) settings.txTimes = [inter, intra];
-  }),
-  command('set flush_rx {state:on|off}', 'whether queues are emptied before forwarding starts', ({ settings }, { state }) => {
-    settings.flushRx = state === 'on';
-  }),
-  command('set link_check {state:on|off}', 'whether links are looked at when ports start and stop', ({ settings }, { state }) => {
-    settings.linkCheck = state === 'on';
-  }),
+  command(
+    'set rxhdrs {headers:word}',
+    'headers that received packets are to be cut behind: eth,ipv4',
+    (testpmd, { headers }) => {
+      setRxHeaders(testpmd, headers);
+      for (const port of testpmd.allPorts) port.needsQueues = true;
+    },
+  ),
+  command(
+    'set txsplit {split:word}',
+    'whether they are cut into segments: off, on or rand',
+    ({ output, settings }, { split }) => {
+      if (split === 'off' || split === 'on' || split === 'rand') settings.txSplit = split;
+      else output.warn(`unknown value: "${split}"`);
+    },
+  ),
+  command(
+    'set txtimes {times:word}',
+    'nanoseconds between bursts and between packets',
+    ({ output, settings }, { times }) => {
+      const [inter, intra] = numberList(output, times, 'tx times', 2) ?? [];
+      if (inter !== undefined && intra !== undefined) settings.txTimes = [inter, intra];
+    },
+  ),
+  command(
+    'set flush_rx {state:on|off}',
+    'whether queues are emptied before forwarding starts',
+    ({ settings }, { state }) => {
+      settings.flushRx = state === 'on';
+    },
+  ),
+  command(
+    'set link_check {state:on|off}',
+    'whether links are looked at when ports start and stop',
+    ({ settings }, { state }) => {
+      settings.linkCheck = state === 'on';
+    },
+  ),
   command('set xstats-hide-zero {state:on|off}', 'whether statistics of 0 are shown', ({ settings }, { state }) => {
     settings.xstatsHideZero = state === 'on';
   }),
@@ -130,10 +169,14 @@ export const setForwardingCommands: readonly Command[] = [
     testpmd.settings.recordCoreCycles = state === 'on';
     await updateForwarding(testpmd);
   }),
-  command('set record-burst-stats {state:on|off}', 'whether sizes of bursts are counted', async (testpmd, { state }) => {
-    testpmd.settings.recordBurstStats = state === 'on';
-    await updateForwarding(testpmd);
-  }),
+  command(
+    'set record-burst-stats {state:on|off}',
+    'whether sizes of bursts are counted',
+    async (testpmd, { state }) => {
+      testpmd.settings.recordBurstStats = state === 'on';
+      await updateForwarding(testpmd);
+    },
+  ),
   command('set log {type:word} {level:u32}', 'accepted: NODE_DEBUG=virtio-pmd is the log here', () => undefined),
   command('set default', 'all ports and one lcore forward again, to the first peers', (testpmd) => {
     testpmd.output.say('Reset to default forwarding configuration...');

@@ -21,7 +21,12 @@ const MODES = {
   allMulticast: 'all-multicast',
 } as const;
 
-async function setModeOf(testpmd: Testpmd, mode: keyof typeof MODES, ports: readonly number[], on: boolean): Promise<void> {
+async function setModeOf(
+  testpmd: Testpmd,
+  mode: keyof typeof MODES,
+  ports: readonly number[],
+  on: boolean,
+): Promise<void> {
   for (const port of ports) {
     const result = await setMode(testpmd, port, mode, on);
     if (result === 0) continue;

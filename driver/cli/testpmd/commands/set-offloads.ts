@@ -49,7 +49,8 @@ function setChecksum(testpmd: Testpmd, id: number, which: keyof typeof checksums
   const { output, ports } = testpmd;
   if (!ports.has(id)) {
     testpmd.portOf(id);
-    return output.warn(`invalid port ${id}`);
+    output.warn(`invalid port ${id}`);
+    return;
   }
   const port = stoppedPort(testpmd, id);
   if (port === undefined) return;
@@ -67,7 +68,10 @@ function setSegmentation(testpmd: Testpmd, id: number, bytes: number): void {
   if (port === undefined) return;
   port.tsoSegment = bytes;
   const text = segmentation(port);
-  if (text === undefined) return output.warn(`Error: TSO is not supported by port ${id}`);
+  if (text === undefined) {
+    output.warn(`Error: TSO is not supported by port ${id}`);
+    return;
+  }
   turnTx(port, 1n << BigInt(TxOffload.TCP_TSO), bytes !== 0);
   output.write(text);
 }
@@ -78,17 +82,20 @@ function setTunnelSegmentation(testpmd: Testpmd, id: number, bytes: number): voi
   if (port === undefined) return;
   port.tunnelTsoSegment = bytes;
   const text = tunnelSegmentation(port);
-  if (text === undefined) return output.warn(`Error: port=${id} don't support tunnel TSO offloads.`);
+  if (text === undefined) {
+    output.warn(`Error: port=${id} don't support tunnel TSO offloads.`);
+    return;
+  }
   if (bytes === 0) turnTx(port, TUNNELS, false);
   else {
     const able = port.device.info().txOffloads;
     if (!port.parseTunnel) {
-      return output.warn('Error: csum parse_tunnel must be set so that tunneled packets are recognized');
+      output.warn('Error: csum parse_tunnel must be set so that tunneled packets are recognized');
+      return;
     }
     if (!hasBit(port.txOffloads, TxOffload.OUTER_IPV4_CKSUM)) {
-      return output.warn(
-        'Error: csum set outer-ip must be set to hw if outer L3 is IPv4; not necessary for IPv6',
-      );
+      output.warn('Error: csum set outer-ip must be set to hw if outer L3 is IPv4; not necessary for IPv6');
+      return;
     }
     for (const [name, bit] of Object.entries(tunnels)) {
       if (hasBit(able, bit)) continue;
@@ -127,13 +134,21 @@ function setPortOffload(testpmd: Testpmd, id: number, direction: Direction, name
   reconfigure(port);
 }
 
-function setQueueOffload(testpmd: Testpmd, id: number, direction: Direction, number: number, name: string, on: boolean): void {
+function setQueueOffload(
+  testpmd: Testpmd,
+  id: number,
+  direction: Direction,
+  number: number,
+  name: string,
+  on: boolean,
+): void {
   const port = configurable(testpmd, id);
   if (port === undefined) return;
   const count = (direction === 'rx' ? port.configured?.rxQueues : port.configured?.txQueues) ?? 0;
   const queue = port.queues(direction)[number];
   if (queue === undefined || number >= count) {
-    return testpmd.output.warn(`Error: input queue_id should be 0 ... ${count - 1}`);
+    testpmd.output.warn(`Error: input queue_id should be 0 ... ${count - 1}`);
+    return;
   }
   const mask = bitNamed(direction, name);
   queue.offloads = on ? queue.offloads | mask : queue.offloads & ~mask;
@@ -141,35 +156,55 @@ function setQueueOffload(testpmd: Testpmd, id: number, direction: Direction, num
 }
 
 export const setOffloadCommands: readonly Command[] = [
-  command('csum set {what:ip|tcp|udp|sctp|outer-ip|outer-udp} {by:hw|sw} {port:u16}', 'who computes a checksum in mode csum', (testpmd, { what, by, port }) =>
-    setChecksum(testpmd, port, what, by),
+  command(
+    'csum set {what:ip|tcp|udp|sctp|outer-ip|outer-udp} {by:hw|sw} {port:u16}',
+    'who computes a checksum in mode csum',
+    (testpmd, { what, by, port }) => setChecksum(testpmd, port, what, by),
   ),
-  command('csum parse-tunnel {state:on|off} {port:u16}', 'whether csum looks into tunnels', (testpmd, { state, port: id }) => {
-    const port = testpmd.portOf(id);
-    if (port === undefined) return;
-    port.parseTunnel = state === 'on';
-    sayChecksums(testpmd, port);
-  }),
-  command('csum mac-swap {state:on|off} {port:u16}', 'whether csum writes Ethernet addresses', (testpmd, { state, port: id }) => {
-    const port = testpmd.portOf(id);
-    if (port !== undefined) port.swapsMacs = state === 'on';
-  }),
-  command('tso set {bytes:u16} {port:u16}', 'how long segments of TCP are that csum leaves to a port; 0 is off', (testpmd, { bytes, port }) =>
-    setSegmentation(testpmd, port, bytes),
+  command(
+    'csum parse-tunnel {state:on|off} {port:u16}',
+    'whether csum looks into tunnels',
+    (testpmd, { state, port: id }) => {
+      const port = testpmd.portOf(id);
+      if (port === undefined) return;
+      port.parseTunnel = state === 'on';
+      sayChecksums(testpmd, port);
+    },
+  ),
+  command(
+    'csum mac-swap {state:on|off} {port:u16}',
+    'whether csum writes Ethernet addresses',
+    (testpmd, { state, port: id }) => {
+      const port = testpmd.portOf(id);
+      if (port !== undefined) port.swapsMacs = state === 'on';
+    },
+  ),
+  command(
+    'tso set {bytes:u16} {port:u16}',
+    'how long segments of TCP are that csum leaves to a port; 0 is off',
+    (testpmd, { bytes, port }) => setSegmentation(testpmd, port, bytes),
   ),
   command('tunnel_tso set {bytes:u16} {port:u16}', 'the same for packets in tunnels', (testpmd, { bytes, port }) =>
     setTunnelSegmentation(testpmd, port, bytes),
   ),
-  command(`port config {port:u16} rx_offload {name:${RX_NAMES}} {state:on|off}`, 'an offload of a port', (testpmd, { port, name, state }) =>
-    setPortOffload(testpmd, port, 'rx', name, state === 'on'),
+  command(
+    `port config {port:u16} rx_offload {name:${RX_NAMES}} {state:on|off}`,
+    'an offload of a port',
+    (testpmd, { port, name, state }) => setPortOffload(testpmd, port, 'rx', name, state === 'on'),
   ),
-  command(`port config {port:u16} tx_offload {name:${TX_NAMES}} {state:on|off}`, 'an offload of a port', (testpmd, { port, name, state }) =>
-    setPortOffload(testpmd, port, 'tx', name, state === 'on'),
+  command(
+    `port config {port:u16} tx_offload {name:${TX_NAMES}} {state:on|off}`,
+    'an offload of a port',
+    (testpmd, { port, name, state }) => setPortOffload(testpmd, port, 'tx', name, state === 'on'),
   ),
-  command(`port {port:u16} rxq {queue:u16} rx_offload {name:${RX_NAMES}} {state:on|off}`, 'an offload of a queue', (testpmd, { port, queue, name, state }) =>
-    setQueueOffload(testpmd, port, 'rx', queue, name, state === 'on'),
+  command(
+    `port {port:u16} rxq {queue:u16} rx_offload {name:${RX_NAMES}} {state:on|off}`,
+    'an offload of a queue',
+    (testpmd, { port, queue, name, state }) => setQueueOffload(testpmd, port, 'rx', queue, name, state === 'on'),
   ),
-  command(`port {port:u16} txq {queue:u16} tx_offload {name:${TX_NAMES}} {state:on|off}`, 'an offload of a queue', (testpmd, { port, queue, name, state }) =>
-    setQueueOffload(testpmd, port, 'tx', queue, name, state === 'on'),
+  command(
+    `port {port:u16} txq {queue:u16} tx_offload {name:${TX_NAMES}} {state:on|off}`,
+    'an offload of a queue',
+    (testpmd, { port, queue, name, state }) => setQueueOffload(testpmd, port, 'tx', queue, name, state === 'on'),
   ),
 ];

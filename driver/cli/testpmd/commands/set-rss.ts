@@ -86,7 +86,8 @@ function entriesOf({ output }: Testpmd, text: string, size: number): ReadonlyMap
   const entries = new Map<number, number>();
   for (const [, inside = ''] of text.matchAll(/\(([^)]*)(?:\)|$)/g)) {
     const [, entry, queue] = /^\s*(\d+)\s*,\s*(\d+)\s*$/.exec(inside) ?? [];
-    if (entry === undefined || queue === undefined || Number(entry) > 0xffff || Number(queue) > 0xffff) return undefined;
+    if (entry === undefined || queue === undefined || Number(entry) > 0xffff || Number(queue) > 0xffff)
+      return undefined;
     if (Number(entry) >= size) {
       output.warn(`Invalid RETA hash index=${Number(entry)}`);
       return undefined;
@@ -117,10 +118,14 @@ export const setRssCommands: readonly Command[] = [
   command('port config all rss {types:word}', 'what RSS hashes: ip, tcp, udp, none, default', (testpmd, { types }) =>
     setTypes(testpmd, types),
   ),
-  command('port config {port:u16} rss-hash-key {type:word} {key:word}', 'the key that a type is hashed with, in hexadecimal', (testpmd, { port, type, key }) =>
-    setKey(testpmd, port, type, key),
+  command(
+    'port config {port:u16} rss-hash-key {type:word} {key:word}',
+    'the key that a type is hashed with, in hexadecimal',
+    (testpmd, { port, type, key }) => setKey(testpmd, port, type, key),
   ),
-  command('port config {port:u16} rss reta {entries:word}', 'which queue an entry of the table leads to: (0,1)(1,0)', (testpmd, { port, entries }) =>
-    setTable(testpmd, port, entries),
+  command(
+    'port config {port:u16} rss reta {entries:word}',
+    'which queue an entry of the table leads to: (0,1)(1,0)',
+    (testpmd, { port, entries }) => setTable(testpmd, port, entries),
   ),
 ];

@@ -56,7 +56,10 @@ function stripQueue(testpmd: Testpmd, on: boolean, place: string): void {
   const id = numberAtFront(place);
   if (id >= MAX_PORTS) return;
   const [, queue] = /,(.+)$/.exec(place) ?? [];
-  if (queue === undefined) return output.warn('must specify (port,queue_id)');
+  if (queue === undefined) {
+    output.warn('must specify (port,queue_id)');
+    return;
+  }
   if (testpmd.portOf(id) === undefined) return;
   const known = numberAtFront(queue) < settings.rxQueues;
   if (!known) output.warn(`Invalid rx_queue_id=${numberAtFront(queue)}`);
@@ -100,9 +103,13 @@ function insert(testpmd: Testpmd, id: number, tag: number): void {
   if (port === undefined) return;
   reconfigure(port);
   if (!isTag(testpmd, tag)) return;
-  if (hasBit(port.txOffloads, TxOffload.QINQ_INSERT)) return output.warn('Error, as QinQ has been enabled.');
+  if (hasBit(port.txOffloads, TxOffload.QINQ_INSERT)) {
+    output.warn('Error, as QinQ has been enabled.');
+    return;
+  }
   if (!hasBit(port.device.info().txOffloads, TxOffload.VLAN_INSERT)) {
-    return output.warn(`Error: vlan insert is not supported by port ${id}`);
+    output.warn(`Error: vlan insert is not supported by port ${id}`);
+    return;
   }
   insertNothing(port);
   port.txOffloads |= 1n << BigInt(TxOffload.VLAN_INSERT);
@@ -115,7 +122,8 @@ function insertBoth(testpmd: Testpmd, id: number, tag: number, outer: number): v
   reconfigure(port);
   if (!isTag(testpmd, tag) || !isTag(testpmd, outer)) return;
   if (!hasBit(port.device.info().txOffloads, TxOffload.QINQ_INSERT)) {
-    return testpmd.output.warn(`Error: qinq insert not supported by port ${id}`);
+    testpmd.output.warn(`Error: qinq insert not supported by port ${id}`);
+    return;
   }
   port.txOffloads |= INSERTS;
   port.txVlan = tag;
@@ -129,32 +137,50 @@ function insertNothing(port: TestPort): void {
 }
 
 export const setVlanCommands: readonly Command[] = [
-  command('vlan set {what:strip|filter|qinq_strip|extend} {state:on|off} {port:word}', 'what is done with tags that come', (testpmd, { what, state, port }) =>
-    setOffload(testpmd, what, state === 'on', port),
+  command(
+    'vlan set {what:strip|filter|qinq_strip|extend} {state:on|off} {port:word}',
+    'what is done with tags that come',
+    (testpmd, { what, state, port }) => setOffload(testpmd, what, state === 'on', port),
   ),
   command('vlan set stripq {state:on|off} {place:word}', 'the same for one queue: 0,1', (testpmd, { state, place }) =>
     stripQueue(testpmd, state === 'on', place),
   ),
-  command('vlan set {kind:inner|outer} tpid {type:u16} {port:u16}', 'the type of tags, which no port here can set', (testpmd, { kind, type, port }) => {
-    if (testpmd.portOf(port) === undefined) return;
-    const number = kind === 'inner' ? 1 : 2;
-    testpmd.output.warn(`tx_vlan_tpid_set(port_pi=${port}, vlan_type=${number}, tpid=${type}) failed diag=-${Errno.ENOTSUP}`);
-  }),
-  command('rx_vlan {action:add|rm} all {port:u16}', 'takes packets of all VLANs, or of none', (testpmd, { action, port }) =>
-    filterAll(testpmd, port, action === 'add'),
+  command(
+    'vlan set {kind:inner|outer} tpid {type:u16} {port:u16}',
+    'the type of tags, which no port here can set',
+    (testpmd, { kind, type, port }) => {
+      if (testpmd.portOf(port) === undefined) return;
+      const number = kind === 'inner' ? 1 : 2;
+      testpmd.output.warn(
+        `tx_vlan_tpid_set(port_pi=${port}, vlan_type=${number}, tpid=${type}) failed diag=-${Errno.ENOTSUP}`,
+      );
+    },
   ),
-  command('rx_vlan {action:add|rm} {tag:u16} {port:u16}', 'takes packets of a VLAN', async (testpmd, { action, tag, port }) => {
-    await filter(testpmd, port, tag, action === 'add');
-  }),
+  command(
+    'rx_vlan {action:add|rm} all {port:u16}',
+    'takes packets of all VLANs, or of none',
+    (testpmd, { action, port }) => filterAll(testpmd, port, action === 'add'),
+  ),
+  command(
+    'rx_vlan {action:add|rm} {tag:u16} {port:u16}',
+    'takes packets of a VLAN',
+    async (testpmd, { action, tag, port }) => {
+      await filter(testpmd, port, tag, action === 'add');
+    },
+  ),
   command('tx_vlan set {port:u16} {tag:u16}', 'puts a tag into packets that are sent', (testpmd, { port, tag }) =>
     insert(testpmd, port, tag),
   ),
   command('tx_vlan set {port:u16} {tag:u16} {outer:u16}', 'puts in two', (testpmd, { port, tag, outer }) =>
     insertBoth(testpmd, port, tag, outer),
   ),
-  command('tx_vlan set pvid {port:u16} {tag:u16} {state:on|off}', "a port's own VLAN, which no port here has", (testpmd, { port }) => {
-    testpmd.portOf(port);
-  }),
+  command(
+    'tx_vlan set pvid {port:u16} {tag:u16} {state:on|off}',
+    "a port's own VLAN, which no port here has",
+    (testpmd, { port }) => {
+      testpmd.portOf(port);
+    },
+  ),
   command('tx_vlan reset {port:u16}', 'puts in none', (testpmd, { port }) => {
     const stopped = stoppedPort(testpmd, port);
     if (stopped === undefined) return;

@@ -42,13 +42,17 @@ function distance(one: string, other: string): number {
  * Where the line stops too early, how it may go on.
  */
 export function suggestion(commands: readonly Command[], line: string): string | undefined {
-  const words = line.replace(/#.*/, '').split(/\s+/).filter((word) => word !== '');
+  const words = line
+    .replace(/#.*/, '')
+    .split(/\s+/)
+    .filter((word) => word !== '');
   for (const [at, word] of words.entries()) {
     const before = words.slice(0, at).join(' ');
     const tokens = nextTokens(commands, before);
     if (tokens.some((token) => token.read(word) !== undefined)) continue;
     const nearest = nearestOf(word, [...new Set(tokens.flatMap(({ choices }) => choices))]);
-    if (nearest !== undefined) return `did you mean: ${[...words.slice(0, at), nearest, ...words.slice(at + 1)].join(' ')}`;
+    if (nearest !== undefined)
+      return `did you mean: ${[...words.slice(0, at), nearest, ...words.slice(at + 1)].join(' ')}`;
     return tokens.length === 0 ? undefined : `expected: ${[before, textOf(tokens)].join(' ').trim()}`;
   }
   const tokens = nextTokens(commands, line);

@@ -57,7 +57,11 @@ async function runLine(interpreter: Interpreter, line: string): Promise<void> {
 
 function readHistory(): string[] {
   try {
-    return existsSync(historyFile()) ? readFileSync(historyFile(), 'utf8').split('\n').filter((line) => line !== '') : [];
+    return existsSync(historyFile())
+      ? readFileSync(historyFile(), 'utf8')
+          .split('\n')
+          .filter((line) => line !== '')
+      : [];
   } catch {
     return [];
   }

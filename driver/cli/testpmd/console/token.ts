@@ -54,12 +54,17 @@ export type Kind = keyof typeof kinds;
 
 export const isKind = (name: string): name is Kind => Object.hasOwn(kinds, name);
 
-export const kindToken = (name: string, kind: Kind): Token => ({ name, text: `(${name})`, choices: [], read: kinds[kind] });
+export const kindToken = (name: string, kind: Kind): Token => ({
+  name,
+  text: `(${name})`,
+  choices: [],
+  read: kinds[kind],
+});
 
-function match(input: string, valueOf: (word: string) => unknown): TokenMatch | undefined {
+function match(input: string, read: (word: string) => unknown): TokenMatch | undefined {
   const word = wordOf(input);
   if (word === '') return undefined;
-  const value = valueOf(word);
+  const value = read(word);
   return value === undefined ? undefined : { value, length: word.length };
 }
 

@@ -2,12 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { macOf } from '../console/token.js';
-import {
-  portListOf,
-  setForwardLcoreMask,
-  setForwardPortMask,
-  setForwardPorts,
-} from '../forward-sets.js';
+import { portListOf, setForwardLcoreMask, setForwardPortMask, setForwardPorts } from '../forward-sets.js';
 import { MAX_PORTS, type Testpmd } from '../testpmd.js';
 import { atoi, type OptionHandlers, wholeHexOf } from './option-handler.js';
 import { refusal } from './refusal.js';

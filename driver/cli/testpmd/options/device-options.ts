@@ -2,9 +2,9 @@
 
 import { numberList } from '../forward-sets.js';
 import { MAX_SPLIT } from '../packet-settings.js';
+import { canHaveQueues, queueLimit } from '../queue-limits.js';
 import { RxOffload } from '../reports/bits-of-ethdev.js';
 import type { Testpmd } from '../testpmd.js';
-import { canHaveQueues, queueLimit } from '../queue-limits.js';
 import { atoi, hexOf, type OptionHandlers } from './option-handler.js';
 import { refusal } from './refusal.js';
 
@@ -36,12 +36,7 @@ export const deviceOptions: OptionHandlers = {
   'enable-scatter': enableRx(RxOffload.SCATTER),
   'enable-rx-cksum': enableRx(RxOffload.IPV4_CKSUM, RxOffload.UDP_CKSUM, RxOffload.TCP_CKSUM),
   'enable-rx-timestamp': enableRx(RxOffload.TIMESTAMP),
-  'enable-hw-vlan': enableRx(
-    RxOffload.VLAN_STRIP,
-    RxOffload.VLAN_FILTER,
-    RxOffload.VLAN_EXTEND,
-    RxOffload.QINQ_STRIP,
-  ),
+  'enable-hw-vlan': enableRx(RxOffload.VLAN_STRIP, RxOffload.VLAN_FILTER, RxOffload.VLAN_EXTEND, RxOffload.QINQ_STRIP),
   'enable-hw-vlan-filter': enableRx(RxOffload.VLAN_FILTER),
   'enable-hw-vlan-strip': enableRx(RxOffload.VLAN_STRIP),
   'enable-hw-vlan-extend': enableRx(RxOffload.VLAN_EXTEND),

@@ -105,7 +105,9 @@ export function parseEalOptions(args: readonly string[], cpus: readonly number[]
     if (map === undefined) throw invalid(complaint);
     const absent = [...map.values()].flat().find((cpu) => !cpus.includes(cpu));
     if (absent !== undefined) {
-      throw invalid(`lcore ${absent} unavailable\n${complaint.replace(/ syntax$/, '')}, please check specified cores are part of ${ranges(cpus)}`);
+      throw invalid(
+        `lcore ${absent} unavailable\n${complaint.replace(/ syntax$/, '')}, please check specified cores are part of ${ranges(cpus)}`,
+      );
     }
     if (lcores !== undefined) throw invalid(`Option ${by} is ignored, because (${lcores.by}) is set!`);
     lcores = { map, by };

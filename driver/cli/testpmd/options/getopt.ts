@@ -30,7 +30,12 @@ export function getopt(args: readonly string[], rules: OptionRules, isEachDistin
   for (let word = words.shift(); word !== undefined; word = words.shift()) {
     if (word === '--') return { options, operands: [...operands, ...words], afterDashes: words };
     if (!word.startsWith('-') || word === '-') operands.push(word);
-    else options.push(...(word.startsWith('--') ? [longOption(word, words, rules, isEachDistinct)] : shortOptions(word, words, rules)));
+    else
+      options.push(
+        ...(word.startsWith('--')
+          ? [longOption(word, words, rules, isEachDistinct)]
+          : shortOptions(word, words, rules)),
+      );
     const last = options.at(-1);
     if (last !== undefined && 'error' in last) break;
   }

@@ -20,7 +20,9 @@ export function lcoresOfMask(mask: string): LcoreMap | undefined {
   const [, digits] = /^\s*(?:0x)?([0-9a-f]+)\s*$/i.exec(mask) ?? [];
   if (digits === undefined) return undefined;
   const bits = BigInt(`0x${digits}`);
-  const lcores = Array.from({ length: MAX_LCORES }, (_, lcore) => lcore).filter((lcore) => (bits >> BigInt(lcore)) & 1n);
+  const lcores = Array.from({ length: MAX_LCORES }, (_, lcore) => lcore).filter(
+    (lcore) => (bits >> BigInt(lcore)) & 1n,
+  );
   return bits === 0n || bits >> BigInt(MAX_LCORES) !== 0n ? undefined : itself(lcores);
 }
 

@@ -2,7 +2,14 @@
 
 import { isIPv4 } from 'node:net';
 import { numberList } from '../forward-sets.js';
-import { MAX_SPLIT, setForwardMode, setRxHeaders, setRxOffsets, setRxSegments, setTxSegments } from '../packet-settings.js';
+import {
+  MAX_SPLIT,
+  setForwardMode,
+  setRxHeaders,
+  setRxOffsets,
+  setRxSegments,
+  setTxSegments,
+} from '../packet-settings.js';
 import { MAX_BURST, MAX_SEGMENTS, type Settings } from '../settings.js';
 import type { Testpmd } from '../testpmd.js';
 import { atoi, type OptionHandlers } from './option-handler.js';

@@ -3,40 +3,13 @@
 import type { Testpmd } from '../testpmd.js';
 import { applicationOptions } from './application-options.js';
 import { deviceOptions } from './device-options.js';
-import { type GivenLine, getopt } from './getopt.js';
-import { atoi, type OptionHandlers } from './option-handler.js';
-import { type OptionName, optionRules, withoutEffect } from './option-rules.js';
+import type { GivenLine } from './getopt.js';
+import type { OptionHandlers } from './option-handler.js';
+import { type OptionName, withoutEffect } from './option-rules.js';
 import { packetOptions } from './packet-options.js';
 import { refusal } from './refusal.js';
 
 const handlers: OptionHandlers = { ...applicationOptions, ...deviceOptions, ...packetOptions };
-
-export const readTestpmdOptions = (args: readonly string[]): GivenLine => getopt(args, optionRules);
-
-/** What the pool of all packets is made from, before there are ports. */
-export function poolOptions({ options }: GivenLine): {
-  readonly mbufBytes: number;
-  readonly mbufs: number;
-  readonly cache: number;
-} {
-  const valueOf = (name: OptionName): string | undefined => {
-    const found = options.findLast((option) => 'name' in option && option.name === name);
-    return found !== undefined && 'name' in found ? found.value : undefined;
-  };
-  return {
-    mbufBytes: atoi(valueOf('mbuf-size') ?? '2176'),
-    mbufs: atoi(valueOf('total-num-mbufs') ?? '0'),
-    cache: atoi(valueOf('mbcache') ?? '250'),
-  };
-}
-
-export const wantsHelp = (given: GivenLine): boolean => has(given, 'h', 'help');
-
-/** Whether reports are to be records: it decides what is said from the beginning. */
-export const wantsRecords = (given: GivenLine): boolean => has(given, 'json');
-
-const has = ({ options }: GivenLine, ...names: readonly string[]): boolean =>
-  options.some((option) => 'name' in option && names.includes(option.name));
 
 /**
  * Does what the options say.

@@ -54,7 +54,12 @@ function isPossible({ id }: TestPort, want: DeviceConfiguration, info: DeviceInf
 }
 
 /** Whether a ring may have so many entries; says why not. */
-export function isRingPossible({ output }: Testpmd, direction: Direction, entries: number, limits: DescriptorLimits): boolean {
+export function isRingPossible(
+  { output }: Testpmd,
+  direction: Direction,
+  entries: number,
+  limits: DescriptorLimits,
+): boolean {
   const { min, max, align } = limits;
   if (entries >= min && entries <= max && entries % align === 0) return true;
   const between = `should be: <= ${max}, >= ${min}, and a product of ${align}`;
@@ -83,7 +88,9 @@ export async function configurePort(testpmd: Testpmd, port: TestPort): Promise<b
   ] as const) {
     const possible = port
       .queues(direction)
-      .every(({ descriptors }) => isRingPossible(testpmd, direction, descriptors === 0 ? ringByDefault(limits) : descriptors, limits));
+      .every(({ descriptors }) =>
+        isRingPossible(testpmd, direction, descriptors === 0 ? ringByDefault(limits) : descriptors, limits),
+      );
     if (!possible) return fail(testpmd, port, ` ${direction} queues`);
   }
   try {

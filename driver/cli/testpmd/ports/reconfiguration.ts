@@ -46,7 +46,10 @@ export function isQueue({ output, settings }: Testpmd, direction: Direction, que
 export function setQueueCount(testpmd: Testpmd, direction: Direction, count: number): void {
   const { output, settings } = testpmd;
   const others = direction === 'rx' ? settings.txQueues : settings.rxQueues;
-  if (count === 0 && others === 0) return output.warn('Warning: Either rx or tx queues should be non zero');
+  if (count === 0 && others === 0) {
+    output.warn('Warning: Either rx or tx queues should be non zero');
+    return;
+  }
   if (!canHaveQueues(testpmd, direction, count)) return;
   settings[direction === 'rx' ? 'rxQueues' : 'txQueues'] = count;
   reconfigureAll(testpmd);
@@ -60,10 +63,12 @@ export function setRingSize(testpmd: Testpmd, direction: Direction, entries: num
     const { rxDescriptors, txDescriptors } = device.info();
     const { max, min } = direction === 'rx' ? rxDescriptors : txDescriptors;
     if (entries > max) {
-      return output.warn(`Fail: input ${name} (${entries}) can't be greater than max_${direction}ds (${max}) of port ${id}`);
+      output.warn(`Fail: input ${name} (${entries}) can't be greater than max_${direction}ds (${max}) of port ${id}`);
+      return;
     }
     if (entries < min) {
-      return output.warn(`Fail: input ${name} (${entries}) can't be less than min_${direction}ds (${min}) of port ${id}`);
+      output.warn(`Fail: input ${name} (${entries}) can't be less than min_${direction}ds (${min}) of port ${id}`);
+      return;
     }
   }
   settings[direction === 'rx' ? 'rxDescriptors' : 'txDescriptors'] = entries;
