@@ -1,5 +1,6 @@
 /** The threads of the forwarding lcores, and which queues of which ports each of them polls. */
 
+import { VirtioError } from '../../errors.js';
 import type { PacketPool } from '../../index.js';
 import { Lcore } from '../../lcore/lcore.js';
 import type { EthernetDevice, LcoreLink, LcoreQueues } from './devices/ethernet-device.js';
@@ -118,6 +119,10 @@ export class ForwardingLcores {
     const entry = new URL('./lcore/worker.js', import.meta.url);
     const lcore = await Lcore.start({ entry, cpu: cpuOf(number), name: `lcore-worker-${number}`, data });
     lcore.onEvent = (event) => this.#hear(number, event as LcoreEvent);
+    lcore.finished.catch((error: unknown) => {
+      const why = error instanceof VirtioError ? error.toLine() : String(error);
+      this.#options.print(`lcore ${number} has ended: ${why}\n`, true);
+    });
     for (const observer of this.#observers.values()) await lcore.request(LcoreRequestType.OBSERVE, observer);
     return lcore;
   }
