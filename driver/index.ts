@@ -75,6 +75,7 @@ export type { PortTxQueue } from './net/port-tx-queue.js';
 export type { PortLink } from './net/port-watch.js';
 export type { DescriptorStatus, QueueInfo, RingStand } from './net/queue-info.js';
 export { OffloadRequests } from './offload/request.js';
+export { insertTag, stripTag } from './offload/vlan.js';
 export { type OpenPortOptions, openPort, type PciAccess, probePciDevice } from './open.js';
 export { PacketDirection } from './pcap/format.js';
 export { PcapReader } from './pcap/pcap-reader.js';

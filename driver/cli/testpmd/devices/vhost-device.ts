@@ -25,8 +25,8 @@ import { portExtendedStatistics, queueExtendedStatistics } from './generic-stati
 import { unlimitedDevice } from './software-device.js';
 import { parseVhostArguments, type VhostArguments } from './vhost-arguments.js';
 import { describeGuestRing, guestRing, hostPathOf } from './vhost-description.js';
-import { VhostTally } from './vhost-lcore.js';
-import { hostOffloads, receivesChecksums } from './virtio-offloads.js';
+import { type VhostQueues, VhostTally } from './vhost-lcore.js';
+import { hostOffloads, receivesChecksums, stripsTags } from './virtio-offloads.js';
 
 const TEN_GIGABITS = 10_000;
 /** `VHOST`, and the number of the port. */
@@ -48,7 +48,7 @@ export class VhostDevice implements EthernetDevice {
   readonly #tallies: SharedArrayBuffer;
   #host: HostPort | undefined;
   #server: VhostUserServer | undefined;
-  #configuration = { rxQueues: 1, txQueues: 1, receivesChecksums: false };
+  #configuration = { rxQueues: 1, txQueues: 1, receivesChecksums: false, stripsTags: false };
   /** Rings that run. */
   readonly #running = new Set<number>();
   #connection: number | undefined;
@@ -79,7 +79,12 @@ export class VhostDevice implements EthernetDevice {
 
   /** The first time opens the socket, which lives until the port is closed. */
   async configure({ rxQueues, txQueues, rxOffloads }: DeviceConfiguration): Promise<void> {
-    const wanted = { rxQueues, txQueues, receivesChecksums: receivesChecksums(rxOffloads) };
+    const wanted = {
+      rxQueues,
+      txQueues,
+      receivesChecksums: receivesChecksums(rxOffloads),
+      stripsTags: stripsTags(rxOffloads),
+    };
     if (this.#host !== undefined && wanted.receivesChecksums !== this.#configuration.receivesChecksums) {
       await this.#closeServer();
     }
@@ -151,8 +156,8 @@ export class VhostDevice implements EthernetDevice {
     this.resetStatistics();
   }
 
-  lcoreData(): unknown {
-    return { tallies: this.#tallies };
+  lcoreData(): VhostQueues {
+    return { tallies: this.#tallies, stripsTags: this.#configuration.stripsTags };
   }
 
   async attached(link: LcoreLink, queues: LcoreQueues): Promise<void> {

@@ -35,6 +35,8 @@ export const hostOffloads = {
   tx: Tx.MULTI_SEGS | Tx.VLAN_INSERT | TX_CHECKSUMS,
 } as const;
 
+export const stripsTags = (rxOffloads: bigint): boolean => (rxOffloads & Rx.VLAN_STRIP) !== 0n;
+
 export const receivesChecksums = (rxOffloads: bigint): boolean => (rxOffloads & RX_CHECKSUMS) !== 0n;
 
 export const rxOffloadsOf = (offered: FeatureSet): bigint =>
