@@ -35,6 +35,8 @@ async function withTaps(
 test('icmpecho answers pings of the kernel, on two queues, in bursts smaller than what a tap reads', async () => {
   await withTaps(['198.18.7.1'], ['--rxq=2', '--txq=2', '--burst=4'], async (testpmd, [space]) => {
     await testpmd.command('set fwd icmpecho', /testpmd> $/);
+    await testpmd.command('mac_addr set 0 02:00:00:00:07:07', /testpmd> $/);
+    assert.is(await space!.macAddress(), '02:00:00:00:07:07', 'the interface has the address of the port');
     await testpmd.command('start', /testpmd> $/);
     assert.is(await space!.ping('198.18.7.9', 50), 50);
     await testpmd.command('stop', /Done\.\n/);
