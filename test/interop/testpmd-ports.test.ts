@@ -157,6 +157,41 @@ if (hasDpdk) {
       }
     }));
 
+  // DPDK's virtio driver puts tags in where packets are prepared, which its testpmd does in mode csum alone.
+  for (const [sender, receiver, guestEnd] of [
+    ['guest', 'host', 'ours'],
+    ['host', 'guest', 'dpdk'],
+  ] as const) {
+    test(`VLAN tags that the ${sender}'s port puts in and the ${receiver}'s takes out: net_vhost of ours, net_virtio_user of ${guestEnd}`, () =>
+      inFolder(async (path) => {
+        const host = await startHost('ours', path);
+        try {
+          const guest = await startGuest(guestEnd, path);
+          try {
+            const ends = { guest, host };
+            await ends[receiver].command('port stop 0', /Done\s+testpmd> $/);
+            await ends[receiver].command('port config 0 rx_offload vlan_strip on', /testpmd> $/);
+            await ends[receiver].command('port start 0', /Done\s+testpmd> $/);
+            await ends[receiver].command('set fwd rxonly', /Set rxonly/);
+            await ends[receiver].command('set verbose 1', /verbose level from/);
+            await ends[sender].command('port stop 0', /Done\s+testpmd> $/);
+            await ends[sender].command('tx_vlan set 0 5', /testpmd> $/);
+            await ends[sender].command('port start 0', /Done\s+testpmd> $/);
+            await ends[sender].command('set fwd txonly', /Set txonly/);
+            await start(ends[receiver]);
+            await ends[sender].command('start', /TX offloads=/);
+            await ends[receiver].waitFor(/VLAN tci=0x5/);
+            await ends[sender].command('stop', /Done\./);
+            await ends[receiver].command('stop', /Done\./);
+          } finally {
+            await guest.quit();
+          }
+        } finally {
+          await host.quit();
+        }
+      }));
+  }
+
   test('a host that is killed while packets go round: the port is down, stops, and is detached', () =>
     inFolder(async (path) => {
       const host = await startHost('dpdk', path);
