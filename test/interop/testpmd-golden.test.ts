@@ -9,7 +9,7 @@ import { runGolden } from '../support/golden-run.js';
 import { readGoldenScript } from '../support/golden-script.js';
 import { skipWithout } from '../support/skip.js';
 
-export const timeBoundSeconds = 240;
+export const timeBoundSeconds = 480;
 
 const test = skipWithout(suite('testpmd, golden'), 'dpdk');
 const folder = fileURLToPath(new URL('../../../test/golden/', import.meta.url));

@@ -7,6 +7,7 @@ import { type HelpSection, helpCommands } from './commands/help.js';
 import { portConfigCommands } from './commands/port-config.js';
 import { portQueueCommands } from './commands/port-queues.js';
 import { portCommands } from './commands/ports.js';
+import { setAbsentCommands } from './commands/set-absent.js';
 import { setForwardingCommands } from './commands/set-forwarding.js';
 import { setModeCommands } from './commands/set-modes.js';
 import { setOffloadCommands } from './commands/set-offloads.js';
@@ -42,7 +43,13 @@ const sections: Readonly<Record<string, HelpSection>> = {
   },
   config: {
     summary: 'Configuration information.',
-    commands: [...setForwardingCommands, ...setModeCommands, ...setVlanCommands, ...setOffloadCommands],
+    commands: [
+      ...setForwardingCommands,
+      ...setModeCommands,
+      ...setVlanCommands,
+      ...setOffloadCommands,
+      ...setAbsentCommands,
+    ],
   },
   ports: {
     summary: 'Configuring ports.',

@@ -1,7 +1,7 @@
 /** `port config …` of all ports: queues, rings, thresholds, lengths, and links of no effect here. */
 
 import { type Command, command } from '../console/grammar.js';
-import { errnoText, type Result } from '../errno.js';
+import type { Result } from '../errno.js';
 import { attempt, withPort } from '../ports/ethdev.js';
 import {
   areAllStopped,
@@ -192,12 +192,5 @@ export const portConfigCommands: readonly Command[] = [
     'set port setup on {mode:iterator|event}',
     'accepted: how ports are found that were attached',
     () => undefined,
-  ),
-  command(
-    'set port {port:u16} queue {queue:u16} rate {rate:u16}',
-    'a rate limit, which no port here has',
-    (testpmd, { port }) => {
-      if (testpmd.portOf(port) !== undefined) testpmd.output.warn(`queue_rate_limit_cmd error: (${errnoText(22)})`);
-    },
   ),
 ];
