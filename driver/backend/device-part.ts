@@ -1,8 +1,8 @@
 /** The part of a net device that one poll thread runs, seen from the control plane. */
 
+import type { DeviceHost } from './device-host.js';
 import type { DeviceEvent } from './device-model.js';
-import type { DeviceThread } from './device-thread.js';
-import type { DeviceRequests } from './device-worker.js';
+import type { DeviceRequests } from './guest-devices.js';
 
 /** What the listener of a part is told. */
 export interface PartListener {
@@ -12,14 +12,14 @@ export interface PartListener {
 }
 
 export class DevicePart {
-  readonly thread: DeviceThread;
+  readonly thread: DeviceHost;
   readonly #device: number;
   /** The port's module is on the thread, or cannot be loaded. */
   readonly #loaded: Promise<void> | undefined;
   readonly #added: Promise<void>;
 
   /** Adds the device to the thread. A port that cannot be made is reported by the first request that follows. */
-  constructor(thread: DeviceThread, setup: Omit<DeviceRequests['add-device'], 'device'>, listener: PartListener) {
+  constructor(thread: DeviceHost, setup: Omit<DeviceRequests['add-device'], 'device'>, listener: PartListener) {
     this.thread = thread;
     this.#device = thread.register(
       (event) => listener.event(event),

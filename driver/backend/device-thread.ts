@@ -3,8 +3,10 @@
 import type { IdlePolicy } from '../lcore/idle.js';
 import { Lcore } from '../lcore/lcore.js';
 import type { PageChoice } from '../memory/dma-memory.js';
+import type { DeviceHost } from './device-host.js';
 import type { DeviceEvent } from './device-model.js';
-import type { DeviceRequests, DeviceThreadData, DeviceThreadEvent } from './device-worker.js';
+import type { DeviceThreadData, DeviceThreadRequests } from './device-worker.js';
+import type { DeviceThreadEvent } from './guest-devices.js';
 import { builtInPorts } from './ports/built-in.js';
 
 export interface DeviceThreadOptions {
@@ -34,7 +36,7 @@ interface DeviceListener {
 }
 
 /** Polls the rings of any number of devices. */
-export class DeviceThread {
+export class DeviceThread implements DeviceHost {
   readonly #lcore: Lcore;
   /** Built-in ports that it has not loaded at the start, and was asked for since. */
   readonly #loading = new Map<string, Promise<void>>();
@@ -100,7 +102,7 @@ export class DeviceThread {
     this.#listeners.delete(device);
   }
 
-  request<T extends keyof DeviceRequests, R = void>(type: T, payload: DeviceRequests[T]): Promise<R> {
+  request<T extends keyof DeviceThreadRequests, R = void>(type: T, payload: DeviceThreadRequests[T]): Promise<R> {
     return this.#lcore.request<R>(type, payload);
   }
 

@@ -18,7 +18,7 @@ import type { FromGuestQueue } from './from-guest-queue.js';
 import { GuestMemory } from './guest-memory.js';
 import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
-import { deviceFailure, GuestRings } from './guest-rings.js';
+import { deviceFailure, GuestRings, type RingOnTheMove } from './guest-rings.js';
 import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
 import {
   dropForGuest,
@@ -236,6 +236,67 @@ export class GuestDevice {
     this.#rings.adopt(transmitqIndex(number), transmit);
   }
 
+  /** Lets go of one ring, for another thread that goes on with it. Packets that wait beside it are dropped and counted. */
+  releaseRing(index: number): RingOnTheMove {
+    const pair = this.#queues.pair(index >>> 1);
+    if ((index & 1) === 0) dropForGuest(pair);
+    else dropFromGuest(pair);
+    return this.#rings.release(index);
+  }
+
+  /** Goes on with a ring that another thread let go of. */
+  adoptRing(index: number, state: RingOnTheMove): void {
+    this.#rings.adopt(index, state);
+  }
+
+  /**
+   * For an application in place of a port (`applicationPort`): adds packets that the guest has sent on a pair to the burst,
+   * as they fit; returns how many.
+   */
+  receive(number: number, burst: Burst): number {
+    const pair = this.#queues.byNumber[number]!;
+    const { transmit } = pair;
+    if (transmit === undefined) return 0;
+    const start = burst.count;
+    try {
+      if (!this.#rings.isEnabled(2 * number + 1)) this.#discard(pair, transmit);
+      else if (this.#served !== 0) this.#receiveServed(pair, transmit, burst);
+      else if (start < burst.capacity) transmit.take(burst, burst.capacity - start);
+    } catch (error) {
+      this.#rings.fail(deviceFailure(error));
+    }
+    if (this.#announcements.length > 0) this.#announceIn(burst);
+    return burst.count - start;
+  }
+
+  /**
+   * The same the other way: gives packets from the front of the burst to the guest, as far as it has buffers; the rest stays.
+   * Returns how many left the burst; those that can never be delivered are dropped and counted.
+   */
+  send(number: number, burst: Burst): number {
+    const pair = this.#queues.byNumber[number]!;
+    const { receive } = pair;
+    if (receive === undefined || !this.#rings.isEnabled(2 * number) || number >= this.#shared.activePairs) return 0;
+    const { count } = burst;
+    try {
+      if (this.#filter.isActive) this.#filter.apply(burst, 0, pair.counters);
+      while (receive.give(burst) === DEVICE_BURST && burst.count > 0);
+    } catch (error) {
+      this.#rings.fail(deviceFailure(error));
+    }
+    return count - burst.count;
+  }
+
+  /** Once a turn of such an application's loop: what is not done for one packet or another. */
+  tend(): void {
+    const { pairs } = this.#queues;
+    for (let index = 0; index < pairs.length; index++) {
+      const { receive, completed, waiting } = pairs[index]!;
+      if (receive !== undefined && completed.isWaiting) receive.give(waiting);
+    }
+    if ((++this.#turns & CHECK_MASK) === 0) this.#rings.check();
+  }
+
   reset(): void {
     this.#rings.reset();
     this.#shared.activePairs = this.#queuePairs;
@@ -422,6 +483,18 @@ export class GuestDevice {
     return taken > given ? taken : given;
   }
 
+  /** The same for an application, which gets them in its own burst. */
+  #receiveServed({ requested, served }: Pair, transmit: FromGuestQueue, burst: Burst): void {
+    const room = burst.capacity - burst.count;
+    const most = room < DEVICE_BURST ? room : DEVICE_BURST;
+    if (requested.count === 0 && !served.isWaiting) transmit.take(requested, most, SERVED_PIECES);
+    served.takeFrom(requested, this.#served, most);
+    const given = served.burst.count < room ? served.burst.count : room;
+    burst.handles.set(served.burst.handles.subarray(0, given), burst.count);
+    burst.count += given;
+    served.burst.removeFirst(given);
+  }
+
   #serve(control: ControlQueue): number {
     const answered = control.serve();
     const { missing, missingDirection } = control;
@@ -447,6 +520,15 @@ export class GuestDevice {
         this.#port.fromGuest(burst, pair.number);
         burst.free();
       }
+    }
+  }
+
+  /** Hands announcements to an application. */
+  #announceIn(burst: Burst): void {
+    while (this.#announcements.length > 0) {
+      const { count } = burst;
+      if (burst.allocate(1) === 0) return;
+      burst.bytes(count).fill(this.#announcements.shift()!);
     }
   }
 

@@ -11,18 +11,22 @@ import {
   Duplex,
   MAC_BYTES,
   NetStatus,
+  receiveqIndex,
+  transmitqIndex,
   virtioNetConfig,
 } from '../spec/net-config.js';
 import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { RingCounters, type RingStatistics } from './counters.js';
+import type { DeviceHost } from './device-host.js';
 import type { DeviceEvent, DeviceModel, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
 import { DevicePart } from './device-part.js';
-import { DeviceThread } from './device-thread.js';
+import type { RingOnTheMove } from './guest-rings.js';
 import { type OfferOptions, offeredFeatures } from './net-device-offer.js';
 import { coalescingState } from './notification-coalescing.js';
 import { HASH_TYPES } from './packet-hash.js';
 import type { PairOnTheMove } from './pair.js';
+import { isApplicationPort } from './ports/application.js';
 import type { BackendPortSpec } from './ports/backend-port.js';
 import { limitReceivedPackets, receiveFilterState } from './receive-filter.js';
 import { receiveSteeringState, STEERING_TABLE_MOST } from './receive-steering.js';
@@ -39,6 +43,8 @@ export interface NetDeviceOptions extends OfferOptions {
    * would have the guest believe that what it says in it reaches the device.
    */
   readonly getsCommands?: boolean | undefined;
+  /** Counters of its rings, which go on with those of a device before it; from 0 unless given. */
+  readonly counters?: RingCounters | undefined;
 }
 
 const DEFAULT_MAC = Uint8Array.of(0x02, 0x00, 0x00, 0x00, 0x00, 0x01);
@@ -60,8 +66,8 @@ export class NetDevice implements DeviceModel {
   readonly #coalescing: SharedArrayBuffer;
   /** One for each thread that has pairs, or had. The control queue is on the first. */
   readonly #parts: DevicePart[] = [];
-  /** Where each pair is. */
-  readonly #partOfPair: DevicePart[] = [];
+  /** Where each ring is but the control queue. */
+  readonly #partOfRing: DevicePart[] = [];
   /** Rings that were started and not stopped. */
   readonly #started = new Map<number, RingSetup>();
   #features: FeatureSet | undefined;
@@ -78,8 +84,8 @@ export class NetDevice implements DeviceModel {
    *
    * @throws VirtioError INVALID_ARGUMENT for no threads, a number of pairs that no device has, an MTU or a speed that is none
    */
-  constructor(threads: DeviceThread | readonly DeviceThread[], options: NetDeviceOptions) {
-    const all = threads instanceof DeviceThread ? [threads] : [...new Set(threads)];
+  constructor(threads: DeviceHost | readonly DeviceHost[], options: NetDeviceOptions) {
+    const all = 'request' in threads ? [threads] : [...new Set(threads)];
     const { queuePairs = 1 } = options;
     if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > caps.queuePairs || all.length === 0) {
       throw new VirtioError(
@@ -108,7 +114,7 @@ export class NetDevice implements DeviceModel {
       supported_hash_types: HASH_TYPES,
     });
     const rings = controlqIndex(queuePairs) + 1;
-    this.#counters = RingCounters.create(rings);
+    this.#counters = options.counters ?? RingCounters.create(rings);
     this.#shared = SharedState.create(rings);
     this.#filter = receiveFilterState(this.config);
     this.#coalescing = coalescingState(rings);
@@ -117,8 +123,13 @@ export class NetDevice implements DeviceModel {
     for (const [index, thread] of all.slice(0, queuePairs).entries()) {
       const own = pairs.filter((pair) => pair % all.length === index);
       const part = this.#addPart(thread, own);
-      for (const pair of own) this.#partOfPair[pair] = part;
+      for (const pair of own) this.#putPair(pair, part);
     }
+  }
+
+  /** It was closed, or is being. */
+  get isClosed(): boolean {
+    return this.#closed;
   }
 
   /** Resolves when the device is on its threads. @throws what its port threw */
@@ -197,7 +208,7 @@ export class NetDevice implements DeviceModel {
     if (macAddress.length !== MAC_BYTES) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `a MAC address has ${MAC_BYTES} bytes`, { value: macAddress });
     }
-    await this.#inTurn(() => this.#partOf(0).request('send-rarp', { macAddress }));
+    await this.#inTurn(() => this.#partOf(transmitqIndex(0)).request('send-rarp', { macAddress }));
   }
 
   /**
@@ -216,14 +227,14 @@ export class NetDevice implements DeviceModel {
    *
    * @throws VirtioError NO_RESOURCES where the thread lacks buffers for what waits: the pair stays where it was then
    */
-  async moveQueuePair(pair: number, thread: DeviceThread): Promise<void> {
+  async moveQueuePair(pair: number, thread: DeviceHost): Promise<void> {
     if (!Number.isInteger(pair) || pair < 0 || pair >= this.maxQueuePairs) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no pair ${pair}`, { value: pair });
     }
     await this.#inTurn(async () => {
       const from = this.#partOf(2 * pair);
       if (from.thread === thread) return;
-      const to = this.#parts.find((part) => part.thread === thread) ?? (await this.#newPart(thread));
+      const to = await this.#partOn(thread);
       const state = await from.request<'release-pair', PairOnTheMove>('release-pair', { pair });
       try {
         await to.request('adopt-pair', { pair, state });
@@ -231,7 +242,25 @@ export class NetDevice implements DeviceModel {
         await from.request('adopt-pair', { pair, state });
         throw error;
       }
-      this.#partOfPair[pair] = to;
+      this.#putPair(pair, to);
+    });
+  }
+
+  /**
+   * Has another thread have one ring, where an application polls them (`applicationPort`): it goes on there where it stood.
+   */
+  async moveRing(ring: number, host: DeviceHost): Promise<void> {
+    await this.#inTurn(() => this.#moveRing(ring, host));
+  }
+
+  /** Takes a thread's rings from it, which go to another one. It has nothing of the device any more then. */
+  async leaveHost(host: DeviceHost, to: DeviceHost): Promise<void> {
+    await this.#inTurn(async () => {
+      const part = this.#parts.find(({ thread }) => thread === host);
+      if (part === undefined) return;
+      for (const [ring, at] of this.#partOfRing.entries()) if (at === part) await this.#moveRing(ring, to);
+      this.#parts.splice(this.#parts.indexOf(part), 1);
+      await part.close();
     });
   }
 
@@ -260,7 +289,25 @@ export class NetDevice implements DeviceModel {
     await this.close();
   }
 
-  #addPart(thread: DeviceThread, pairs: readonly number[]): DevicePart {
+  async #moveRing(ring: number, host: DeviceHost): Promise<void> {
+    const from = this.#partOf(ring);
+    if (from.thread === host) return;
+    const to = await this.#partOn(host);
+    const state = await from.request<'release-ring', RingOnTheMove>('release-ring', { ring });
+    this.#partOfRing[ring] = to;
+    await to.request('adopt-ring', { ring, state });
+  }
+
+  async #partOn(host: DeviceHost): Promise<DevicePart> {
+    return this.#parts.find(({ thread }) => thread === host) ?? (await this.#newPart(host));
+  }
+
+  #putPair(pair: number, part: DevicePart): void {
+    this.#partOfRing[receiveqIndex(pair)] = part;
+    this.#partOfRing[transmitqIndex(pair)] = part;
+  }
+
+  #addPart(thread: DeviceHost, pairs: readonly number[]): DevicePart {
     const setup = {
       port: this.#options.port,
       queuePairs: this.maxQueuePairs,
@@ -289,8 +336,13 @@ export class NetDevice implements DeviceModel {
   }
 
   /** A part on a thread that had none, in the state of the others. Translations come when they are missed. */
-  async #newPart(thread: DeviceThread): Promise<DevicePart> {
-    const part = this.#addPart(thread, []);
+  async #newPart(thread: DeviceHost): Promise<DevicePart> {
+    // Where rings go one by one, each thread is ready for any of them.
+    const pairs = isApplicationPort(this.#options.port) ? this.maxQueuePairs : 0;
+    const part = this.#addPart(
+      thread,
+      Array.from({ length: pairs }, (_, pair) => pair),
+    );
     try {
       await part.added;
       if (this.#features !== undefined) await part.request('set-features', { words: wordsOf(this.#features) });
@@ -306,7 +358,7 @@ export class NetDevice implements DeviceModel {
 
   /** The part that has a ring. */
   #partOf(ring: number): DevicePart {
-    const part = ring === controlqIndex(this.maxQueuePairs) ? this.#parts[0] : this.#partOfPair[ring >>> 1];
+    const part = ring === controlqIndex(this.maxQueuePairs) ? this.#parts[0] : this.#partOfRing[ring];
     if (part === undefined)
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `there is no ring ${ring}`, { value: ring });
     return part;

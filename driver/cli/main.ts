@@ -31,6 +31,7 @@ const commands = {
   doctor: async (_, finish) => (await import('./doctor/command.js')).doctorCommand(finish),
   backend: async (interrupt, finish) => (await import('./backend/command.js')).backendCommand(interrupt, finish),
   top: async (interrupt, finish) => (await import('./top/command.js')).topCommand(interrupt, finish),
+  testpmd: async () => (await import('./testpmd/command.js')).testpmdCommand(),
 } as const satisfies Record<string, (interrupt: Interrupt, finish: Finish) => Promise<Command>>;
 
 const isCommand = (name: string | undefined): name is keyof typeof commands =>
@@ -74,6 +75,9 @@ async function main(commandLine: readonly string[]): Promise<number> {
   quietenStreams();
   const interrupt = Interrupt.install();
   let status: number = ExitStatus.SUCCESS;
+  if (commandLine[0] === 'testpmd') {
+    return await (await import('./testpmd/command.js')).runTestpmd(commandLine.slice(1), interrupt);
+  }
   const program = await makeProgram(commandLine[0], interrupt, (value) => {
     status = value;
   });

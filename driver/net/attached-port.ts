@@ -6,6 +6,7 @@ import { Burst } from '../memory/burst.js';
 import { DmaMemory, type DmaMemoryHandle } from '../memory/dma-memory.js';
 import { PacketPool, type PacketPoolHandle } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
+import type { DriverRingState } from '../ring/driver-ring-options.js';
 import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { queueWork } from './load-queue-work.js';
 import { talliesOf } from './packet-tally.js';
@@ -109,6 +110,12 @@ export class AttachedPort {
     });
   }
 
+  /** Attaches a port in a thread that has its pool already, and closes it itself. */
+  static attachTo(pool: PacketPool, handle: PortHandle): AttachedPort {
+    const rings = DmaMemory.attach(handle.rings);
+    return new AttachedPort(handle, rings, pool, () => rings.close());
+  }
+
   /** Number of queue pairs in use; 0 while the port is stopped. */
   get queuePairs(): number {
     return this.#session?.rx.length ?? 0;
@@ -185,6 +192,39 @@ export class AttachedPort {
     if ((index & 1) === 1 && transmitter !== undefined) this.#openTx(pair, transmitter, held as TxQueue | undefined);
   }
 
+  /**
+   * Gives one queue up, by the index of the virtqueue, for another thread that takes it up; what is in flight stays in its
+   * ring. Undefined where nothing is.
+   */
+  handOverQueue(index: number): DriverRingState | undefined {
+    const queue = this.#slot(index)?.detach() ?? this.#held.get(index);
+    this.#held.delete(index);
+    const queues = (index & 1) === 0 ? this.#receivers : this.#transmitters;
+    queues.delete(index >>> 1);
+    const state = queue?.handOver();
+    if (this.#claimed.delete(index)) Atomics.store(this.#claims, index, Claim.FREE);
+    this.pool.flush();
+    return state;
+  }
+
+  /** Goes on with a queue that another thread has given up. @throws VirtioError IN_USE where it has not */
+  takeUpQueue(session: PortSession | undefined, index: number, state: DriverRingState | undefined): void {
+    this.#session = session;
+    const pair = index >>> 1;
+    this.#claim(pair, index);
+    if ((index & 1) === 0) {
+      const slot = new PortRxQueue();
+      this.#receivers.set(pair, slot);
+      if (this.#isStopped(index) && state !== undefined) this.#held.set(index, this.#newRx(session!.rx[pair]!, state));
+      else this.#openRx(pair, slot, undefined, state);
+    } else {
+      const slot = new PortTxQueue();
+      this.#transmitters.set(pair, slot);
+      if (this.#isStopped(index) && state !== undefined) this.#held.set(index, this.#newTx(session!.tx[pair]!, state));
+      else this.#openTx(pair, slot, undefined, state);
+    }
+  }
+
   /** Takes back what was in flight when the queues were quiesced: the device has been reset, or is gone. */
   release(): void {
     for (const queue of this.#quiet.splice(0)) queue.close();
@@ -221,44 +261,48 @@ export class AttachedPort {
   }
   #closed = false;
 
-  /** @param held the queue as it was, to go on with; a new one over the ring of the session without it */
-  #openRx(pair: number, slot: PortRxQueue, held?: RxQueue): void {
+  /**
+   * @param held the queue as it was, to go on with; a new one over the ring of the session without it
+   * @param state of the ring, where another thread had it
+   */
+  #openRx(pair: number, slot: PortRxQueue, held?: RxQueue, state?: DriverRingState): void {
     const handle = this.#running(this.#session?.rx[pair]);
-    if (handle === undefined) return;
-    if (held !== undefined) {
-      slot.current = held;
-      return;
-    }
+    if (handle !== undefined) slot.current = held ?? this.#newRx(handle, state);
+  }
+
+  #openTx(pair: number, slot: PortTxQueue, held?: TxQueue, state?: DriverRingState): void {
+    const handle = this.#running(this.#session?.tx[pair]);
+    if (handle !== undefined) slot.current = held ?? this.#newTx(handle, state);
+  }
+
+  #newRx(handle: QueueHandle, handedOver: DriverRingState | undefined): RxQueue {
     const { index, offloads } = handle;
     const counters = this.#counters.of(index);
     const work = offloads && queueWork().rxWork(this.pool, handle, counters);
-    const parts = [this.pool, openRing(this.#rings, this.pool, handle), counters, handle, work] as const;
-    slot.current =
-      this.#tallies === undefined
-        ? new RxQueue(...parts)
-        : new TalliedRxQueue(talliesOf(this.#tallies, index), ...parts);
+    const ring = openRing(this.#rings, this.pool, handle, { handedOver });
+    const parts = [this.pool, ring, counters, handle, work] as const;
+    return this.#tallies === undefined
+      ? new RxQueue(...parts)
+      : new TalliedRxQueue(talliesOf(this.#tallies, index), ...parts);
   }
 
-  #openTx(pair: number, slot: PortTxQueue, held?: TxQueue): void {
-    const handle = this.#running(this.#session?.tx[pair]);
-    if (handle === undefined) return;
-    if (held !== undefined) {
-      slot.current = held;
-      return;
-    }
+  #newTx(handle: QueueHandle, handedOver: DriverRingState | undefined): TxQueue {
     const { index, offloads } = handle;
     const work = offloads && queueWork().txWork(this.pool, handle);
-    const ring = openRing(this.#rings, this.pool, handle, undefined, work?.writeHeader);
+    const ring = openRing(this.#rings, this.pool, handle, { handedOver, writeHeader: work?.writeHeader });
     const parts = [this.pool, ring, this.#counters.of(index), handle, work] as const;
-    slot.current =
-      this.#tallies === undefined
-        ? new TxQueue(...parts)
-        : new TalliedTxQueue(talliesOf(this.#tallies, index), ...parts);
+    return this.#tallies === undefined
+      ? new TxQueue(...parts)
+      : new TalliedTxQueue(talliesOf(this.#tallies, index), ...parts);
   }
 
   /** The queue, where it is not stopped. */
   #running(handle: QueueHandle | undefined): QueueHandle | undefined {
-    return handle !== undefined && this.#session?.stopped?.includes(handle.index) === true ? undefined : handle;
+    return handle !== undefined && this.#isStopped(handle.index) ? undefined : handle;
+  }
+
+  #isStopped(index: number): boolean {
+    return this.#session?.stopped?.includes(index) === true;
   }
 
   #slot(index: number): PortRxQueue | PortTxQueue | undefined {

@@ -72,8 +72,9 @@ const ofQueue = (prefix: string, { packets, bytes }: QueueStatistics): Named[] =
   [`${prefix}_good_bytes`, bytes],
 ];
 
-function tallied(prefix: string, memory: SharedArrayBuffer | undefined, queue: number): Named[] {
-  if (memory === undefined) return [];
-  const tallies = talliesOf(memory, queue);
-  return Object.entries(tallyNames).map(([name, at]) => [`${prefix}_${name}`, tallies[at]!]);
-}
+const tallied = (prefix: string, memory: SharedArrayBuffer | undefined, queue: number): readonly Named[] =>
+  memory === undefined ? [] : ofTallies(prefix, talliesOf(memory, queue));
+
+/** The tallies of a queue by DPDK's names, each behind the queue's (`rx_q0`). */
+export const ofTallies = (prefix: string, tallies: Float64Array): readonly Named[] =>
+  Object.entries(tallyNames).map(([name, at]) => [`${prefix}_${name}`, tallies[at]!]);

@@ -4,9 +4,10 @@ import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
 import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { InterruptIdle, type WakeSource } from '../lcore/interrupt-idle.js';
-import { AttachedPort, type PortHandle, type PortSession } from './attached-port.js';
+import { AttachedPort, type PortHandle } from './attached-port.js';
 import type { LaunchData } from './launch.js';
 import { loadQueueWork } from './load-queue-work.js';
+import { answerForPorts } from './port-requests.js';
 
 /** What an application's `run` gets. */
 export interface LaunchContext {
@@ -55,12 +56,6 @@ const serveWhileAwaiting = (stop: StopFlag, ports: readonly AttachedPort[]): Nod
 /** The longest sleep of a thread that has no ports yet; a request ends it. */
 const WAIT_MS = 1000;
 
-/** A queue of a port, by the index of the virtqueue. */
-interface OneQueue {
-  readonly id: number;
-  readonly index: number;
-}
-
 /** The ports of this thread, as the control plane hands them over, stops and starts them. */
 class ThreadPorts {
   /** Some port's queues do more than move packets. */
@@ -70,16 +65,9 @@ class ThreadPorts {
 
   constructor(stop: StopFlag) {
     stop.onRequest('attach', (handles: readonly PortHandle[]) => this.#attach(handles));
-    stop.onRequest('quiesce', (id: number) => this.#find(id)?.quiesce());
-    stop.onRequest('release', (id: number) => this.#find(id)?.release());
-    stop.onRequest('leave', (id: number) => this.#find(id)?.leave());
-    stop.onRequest('stop-queue', ({ id, index }: OneQueue) => this.#find(id)?.stopQueue(index));
-    stop.onRequest('reclaim-queue', ({ id, index }: OneQueue) => this.#find(id)?.reclaimQueue(index));
-    stop.onRequest('start-queue', ({ id, index, session }: OneQueue & { session: PortSession }) =>
-      this.#find(id)?.startQueue(session, index),
-    );
-    stop.onRequest('resume', ({ id, session }: { id: number; session: PortSession }) =>
-      this.#find(id)?.resume(session),
+    answerForPorts(
+      (type, handler) => stop.onRequest(type, handler),
+      (id) => this.#attached?.find((port) => port.id === id),
     );
   }
 
@@ -99,10 +87,6 @@ class ThreadPorts {
     } catch (error) {
       this.#failure = error;
     }
-  }
-
-  #find(id: number): AttachedPort | undefined {
-    return this.#attached?.find((port) => port.id === id);
   }
 }
 

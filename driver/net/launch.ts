@@ -1,8 +1,8 @@
 /** Runs an application's packet loops on threads of their own, pinned when asked. */
 
 import { Lcore } from '../lcore/lcore.js';
-import type { PortSession } from './attached-port.js';
 import type { Port } from './port.js';
+import { remotePort } from './port-requests.js';
 
 export interface LaunchOptions {
   /** Processors, one thread each, pinned. One thread, not pinned, when not given. */
@@ -110,23 +110,16 @@ function handOver(ports: readonly Port[], starting: Promise<Lcore>): void {
 
 /** Has a thread follow a port's stops and starts for as long as it runs. */
 function follow(port: Port, starting: Promise<Lcore>): void {
-  const request = async (type: string, payload: unknown): Promise<void> => {
+  const request = async <T>(type: string, payload: unknown): Promise<T> => {
     const lcore = await starting.catch(() => undefined);
     try {
-      await lcore?.request(type, payload);
+      return (await lcore?.request(type, payload)) as T;
     } catch (error) {
       // A thread that has ended holds nothing any more.
       if (lcore?.running === true) throw error;
+      return undefined as T;
     }
   };
-  const remove = port.addRemote({
-    quiesce: () => request('quiesce', port.id),
-    release: () => request('release', port.id),
-    leave: () => request('leave', port.id),
-    resume: (session: PortSession) => request('resume', { id: port.id, session }),
-    stopQueue: (index) => request('stop-queue', { id: port.id, index }),
-    reclaimQueue: (index) => request('reclaim-queue', { id: port.id, index }),
-    startQueue: (session, index) => request('start-queue', { id: port.id, index, session }),
-  });
+  const remove = port.addRemote(remotePort(port.id, request));
   starting.then((lcore) => lcore.finished).then(remove, remove);
 }

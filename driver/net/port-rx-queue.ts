@@ -4,7 +4,7 @@ import { ErrorCode, VirtioError } from '../errors.js';
 import type { WakeSource } from '../lcore/interrupt-idle.js';
 import type { Burst } from '../memory/burst.js';
 import { PacketWait, type PacketWaitOptions } from './packet-wait.js';
-import type { DescriptorStatus } from './queue-info.js';
+import type { DescriptorStatus, RingStand } from './queue-info.js';
 import type { RxQueue } from './rx-queue.js';
 
 /** It stays the same over stops and starts of the port. */
@@ -27,6 +27,10 @@ export class PortRxQueue implements WakeSource {
    */
   descriptorStatus(entry: number): DescriptorStatus | undefined {
     return this.current?.descriptorStatus(entry);
+  }
+  /** Where the ring stands; undefined while the port is stopped. Not for packet paths. */
+  stand(): RingStand | undefined {
+    return this.current?.stand();
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {

@@ -2,6 +2,7 @@
 
 import type { PacketPool } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
+import { type DriverRingState, takeAllChains } from '../ring/driver-ring-options.js';
 import { type AttachedPort, Claim, type PortSession, threadOf } from './attached-port.js';
 
 /** Another thread's share of a port, as the port sees it. */
@@ -19,6 +20,13 @@ export interface RemotePort {
   startQueue(session: PortSession, index: number): Promise<void>;
 }
 
+/** One that gets queues by `Port.moveQueue`, in place of taking them by itself. */
+export interface QueueTaker extends RemotePort {
+  /** Has it give one queue up, with its ring as it stands; then another thread takes that up. */
+  handOverQueue(index: number): Promise<DriverRingState | undefined>;
+  takeUpQueue(session: PortSession | undefined, index: number, state: DriverRingState | undefined): Promise<void>;
+}
+
 export class PortThreads {
   /** One word a queue: a `Claim`, or a thread's. */
   readonly claims: SharedArrayBuffer;
@@ -27,6 +35,8 @@ export class PortThreads {
   readonly #pool: PacketPool;
   readonly #leftovers: SharedStack;
   readonly #remotes = new Set<RemotePort>();
+  /** Where the queues are that were moved, by the index of the virtqueue. */
+  readonly #homes = new Map<number, QueueTaker>();
 
   constructor(pool: PacketPool, queuePairs: number, ringSize: number) {
     this.#pool = pool;
@@ -70,6 +80,29 @@ export class PortThreads {
   async startQueue(session: PortSession, index: number): Promise<void> {
     this.local?.startQueue(session, index);
     await Promise.all([...this.#remotes].map((remote) => remote.startQueue(session, index)));
+  }
+
+  /**
+   * Has a queue that this thread has, or had before, go on with another one, or here again without one. Where that fails,
+   * what is in flight is left with the device.
+   */
+  async moveQueue(session: PortSession | undefined, index: number, to: QueueTaker | undefined): Promise<void> {
+    const from = this.#homes.get(index);
+    if (from === to) return;
+    const state = from === undefined ? this.local?.handOverQueue(index) : await from.handOverQueue(index);
+    this.#homes.delete(index);
+    try {
+      if (to === undefined) this.local?.takeUpQueue(session, index, state);
+      else await to.takeUpQueue(session, index, state);
+    } catch (error) {
+      if (state !== undefined) {
+        const left = new Uint32Array(state.chains.length);
+        this.#leftovers.push(left, 0, takeAllChains(state.chains, left));
+        Atomics.store(new Int32Array(this.claims), index, Claim.LEFT);
+      }
+      throw error;
+    }
+    if (to !== undefined) this.#homes.set(index, to);
   }
 
   /** Has every thread leave the rings alone. One that hangs must not keep the device from being reset. */

@@ -1,7 +1,7 @@
 /** The transmit queue that an application holds. */
 
 import type { Burst } from '../memory/burst.js';
-import type { DescriptorStatus } from './queue-info.js';
+import type { DescriptorStatus, RingStand } from './queue-info.js';
 import type { TxQueue } from './tx-queue.js';
 
 /** It stays the same over stops and starts of the port. */
@@ -31,6 +31,10 @@ export class PortTxQueue {
    */
   descriptorStatus(entry: number): DescriptorStatus | undefined {
     return this.current?.descriptorStatus(entry);
+  }
+  /** Where the ring stands; undefined while the port is stopped. Not for packet paths. */
+  stand(): RingStand | undefined {
+    return this.current?.stand();
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {

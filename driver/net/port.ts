@@ -36,7 +36,7 @@ import { PortQueueControl, type QueueDirection, type QueueStartOptions } from '.
 import { ringMemoryBytes } from './port-queues.js';
 import { PortRecovery } from './port-recovery.js';
 import type { PortRxQueue } from './port-rx-queue.js';
-import { PortThreads, type RemotePort } from './port-threads.js';
+import { PortThreads, type QueueTaker, type RemotePort } from './port-threads.js';
 import type { PortTxQueue } from './port-tx-queue.js';
 import { type PortLink, PortWatch } from './port-watch.js';
 import { entriesWithDevice, type QueueInfo } from './queue-info.js';
@@ -158,6 +158,11 @@ export class Port extends EventEmitter<PortEvents> {
   /** How often the device was reset because it asked for it. */
   get recoveries(): number {
     return this.#recovery.count;
+  }
+  /** Resolves to the features that the device offers, or the transport on its behalf. */
+  async offered(): Promise<FeatureSet> {
+    const { device, transport } = await this.#transport.offered();
+    return device.union(transport);
   }
   /** What was negotiated at the last start, bit by bit. */
   get negotiation(): Negotiation | undefined {
@@ -325,10 +330,7 @@ export class Port extends EventEmitter<PortEvents> {
 
   /** What a queue of a pair is. @throws VirtioError INVALID_ARGUMENT for a pair that the port has not */
   queueInfo(direction: 'rx' | 'tx', pair: number): QueueInfo {
-    if (!Number.isInteger(pair) || pair < 0 || pair >= this.#queuePairs) {
-      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, { value: pair });
-    }
-    const index = direction === 'rx' ? receiveqIndex(pair) : transmitqIndex(pair);
+    const index = this.#queueIndex(direction, pair);
     const handle = this.#device.session?.[direction][pair];
     return {
       index,
@@ -355,6 +357,17 @@ export class Port extends EventEmitter<PortEvents> {
       hasOffloads: hasOffloads(this.#offloads),
       session: this.#device.session,
     };
+  }
+
+  /**
+   * Has another thread go on with a queue of this one, or this one again without another: where the two directions of a pair
+   * are apart, or change places. Packets stay where they are, in the ring. The thread has to follow the port (`addRemote`).
+   *
+   * @throws VirtioError IN_USE for a queue that a thread has which has taken it by itself
+   */
+  moveQueue(direction: QueueDirection, pair: number, to: QueueTaker | undefined): Promise<void> {
+    const index = this.#queueIndex(direction, pair);
+    return this.#turns.take(() => this.#threads.moveQueue(this.#device.session, index, to));
   }
 
   /** Has another thread follow the port's stops and starts; returns how to end that. */
@@ -390,6 +403,13 @@ export class Port extends EventEmitter<PortEvents> {
       command: (...args) => device.exchange(...args),
       inTurn: (work) => this.#turns.take(work),
     };
+  }
+
+  #queueIndex(direction: QueueDirection, pair: number): number {
+    if (!Number.isInteger(pair) || pair < 0 || pair >= this.#queuePairs) {
+      throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, { value: pair });
+    }
+    return direction === 'rx' ? receiveqIndex(pair) : transmitqIndex(pair);
   }
 
   #attached(): AttachedPort {

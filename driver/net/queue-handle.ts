@@ -127,13 +127,12 @@ export function clearRing(memory: DmaMemory, place: RingPlace): void {
   (place.packed ? packedRingViews(memory, place) : ringViews(memory, place)).clear();
 }
 
-/** The driver's end of a queue, over memory that is cleared but for what `base` tells (`DriverRingOptions`). */
+/** The driver's end of a queue, over memory that is cleared but for what `base` or `handedOver` tell (`DriverRingOptions`). */
 export function openRing(
   memory: DmaMemory,
   pool: PacketPool,
   queue: QueueHandle,
-  base?: number,
-  writeHeader?: DriverRingOptions['writeHeader'],
+  { base, writeHeader, handedOver }: Pick<DriverRingOptions, 'base' | 'writeHeader' | 'handedOver'> = {},
 ): DriverRing {
   const options: DriverRingOptions = {
     pool,
@@ -145,6 +144,7 @@ export function openRing(
     indirect: indirectTables(memory, queue.ring),
     base,
     writeHeader,
+    handedOver,
   };
   if (queue.ring.packed) return packedDriverRing(packedRingViews(memory, queue.ring), options);
   return splitDriverRing(ringViews(memory, queue.ring), options);

@@ -31,6 +31,26 @@ export const entriesWithDevice = (memory: DmaMemory, ring: RingPlace): number =>
  */
 export type DescriptorStatus = 'free' | 'in-use' | 'done';
 
+/** Where a ring stands, by what its driver has posted and has found used. */
+export interface RingStand {
+  /** How far it has come: 16 bits, as a notification has them (virtio 1.2 §2.9). */
+  readonly position: number;
+  /** Descriptors that are nobody's. */
+  readonly free: number;
+  /** Chains that the device has, and has not used. */
+  readonly withDevice: number;
+  /** Chains that the device has used, and that wait to be reclaimed. */
+  readonly used: number;
+  /** Why the ring stands still for ever, or undefined. */
+  readonly broken: string | undefined;
+}
+
+export function ringStand(ring: DriverRing): RingStand {
+  const used = ring.usedCount();
+  const { position, free, inFlight, broken } = ring;
+  return { position, free, withDevice: inFlight - used, used, broken };
+}
+
 /** Of the receive ring's entry `entry`, counted from the next packet to be received. */
 export function rxDescriptorStatus(ring: DriverRing, entry: number): DescriptorStatus {
   checkEntry(ring, entry);

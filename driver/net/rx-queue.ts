@@ -5,11 +5,12 @@ import { type Burst, MAX_BURST } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { readNumBuffers } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRingState } from '../ring/driver-ring-options.js';
 import type { DriverRing } from '../ring/ends.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
-import { type DescriptorStatus, rxDescriptorStatus } from './queue-info.js';
+import { type DescriptorStatus, type RingStand, ringStand, rxDescriptorStatus } from './queue-info.js';
 import type { RxWork } from './queue-work.js';
 import { type RxPackets, rxPackets } from './rx-packets.js';
 import { QueueCounter } from './statistics.js';
@@ -64,6 +65,10 @@ export class RxQueue {
     this.#kick();
   }
 
+  /** Where its ring stands. */
+  stand(): RingStand {
+    return ringStand(this.#ring);
+  }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {
     return this.#ring.broken;
@@ -126,6 +131,14 @@ export class RxQueue {
   close(): void {
     const left = this.abandon();
     this.#pool.freeBuffers(left, 0, left.length);
+  }
+
+  /** Lets go of the ring as it stands, for another thread that goes on with it; undefined where it was let go of. */
+  handOver(): DriverRingState | undefined {
+    if (!this.#open) return undefined;
+    this.#open = false;
+    this.#ringer.close();
+    return this.#ring.handOver();
   }
 
   /** Lets go of the ring, whose device may still write to what is in it; returns those buffers. Idempotent. */

@@ -3,10 +3,11 @@
 import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRingState } from '../ring/driver-ring-options.js';
 import type { DriverRing } from '../ring/ends.js';
 import { DoorbellRinger } from './doorbell.js';
 import type { QueueHandle } from './queue-handle.js';
-import { type DescriptorStatus, txDescriptorStatus } from './queue-info.js';
+import { type DescriptorStatus, type RingStand, ringStand, txDescriptorStatus } from './queue-info.js';
 import { Preparation, type TxWork } from './queue-work.js';
 import { QueueCounter } from './statistics.js';
 
@@ -54,6 +55,10 @@ export class TxQueue {
   /** What the ring's entry is that is so many behind where the next packet goes. */
   descriptorStatus(entry: number): DescriptorStatus {
     return txDescriptorStatus(this.#ring, entry);
+  }
+  /** Where its ring stands. */
+  stand(): RingStand {
+    return ringStand(this.#ring);
   }
   /** Why the queue stands still, or undefined. */
   get broken(): string | undefined {
@@ -146,6 +151,14 @@ export class TxQueue {
     const lost = this.abandon();
     this.#counters[LOST_IN_FLIGHT]! += lost.length;
     this.#pool.free(lost, 0, lost.length);
+  }
+
+  /** Lets go of the ring as it stands, for another thread that goes on with it; undefined where it was let go of. */
+  handOver(): DriverRingState | undefined {
+    if (!this.#open) return undefined;
+    this.#open = false;
+    this.#ringer.close();
+    return this.#ring.handOver();
   }
 
   /** Lets go of the ring, whose device may still read what is in it; returns those packets. Idempotent. */

@@ -49,7 +49,9 @@ export const BlockType = {
 /** What every block begins with; its length stands once more at its end (pcapng §3.1). */
 export const Block = { TYPE: 0, TOTAL_LENGTH: 4, HEADER_BYTES: 8, TRAILER_BYTES: 4 } as const;
 /** Body of a section header (pcapng §4.1). */
-export const SectionHeader = { BYTE_ORDER: 0, VERSION_MAJOR: 4, BYTES: 16 } as const;
+export const SectionHeader = { BYTE_ORDER: 0, VERSION_MAJOR: 4, LENGTH: 8, BYTES: 16 } as const;
+/** Options of a section header (pcapng §4.1). */
+export const SectionOption = { APPLICATION: 4 } as const;
 export const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
 export const PCAPNG_MAJOR = 1;
 /** Body of an interface description (pcapng §4.2); options follow. */
@@ -66,7 +68,19 @@ export const EnhancedPacket = {
 /** Body of a simple packet (pcapng §4.4); the data follow. */
 export const SimplePacket = { ORIGINAL_LENGTH: 0, BYTES: 4 } as const;
 /** Options of an interface description (pcapng §4.2). */
-export const InterfaceOption = { END: 0, TIMESTAMP_RESOLUTION: 9, TIMESTAMP_OFFSET: 14 } as const;
+export const InterfaceOption = {
+  END: 0,
+  NAME: 2,
+  DESCRIPTION: 3,
+  MAC_ADDRESS: 6,
+  TIMESTAMP_RESOLUTION: 9,
+  TIMESTAMP_OFFSET: 14,
+} as const;
+/** Options of an enhanced packet (pcapng §4.3). */
+export const PacketOption = { FLAGS: 2, QUEUE: 6 } as const;
+/** The lowest bits of a packet's flags (pcapng §4.3.1). */
+export const PacketDirection = { UNKNOWN: 0, RECEIVED: 1, SENT: 2 } as const;
+export type PacketDirection = (typeof PacketDirection)[keyof typeof PacketDirection];
 /** Timestamps count in 10^-6 seconds where an interface does not say. */
 export const DEFAULT_RESOLUTION = 6;
 

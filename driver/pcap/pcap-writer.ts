@@ -1,6 +1,6 @@
 /** Writes capture files: pcap with nanoseconds, little-endian, Ethernet. */
 
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 
 import { ErrorCode, VirtioError } from '../errors.js';
 import { KiB } from '../units.js';
@@ -22,6 +22,8 @@ const SECONDS_MAX = 0xffff_ffffn;
 export interface PcapWriterOptions {
   /** Bytes of each packet that are kept, 1 to 262144 (the default). */
   readonly snapLength?: number;
+  /** Go on behind the packets of a file that this has written before, instead of emptying it. */
+  readonly append?: boolean;
 }
 
 function fileHeader(snapLength: number): Uint8Array {
@@ -50,26 +52,28 @@ export class PcapWriter {
   #fileBytes = 0;
   #filePackets = 0;
 
-  private constructor(path: string, snapLength: number) {
+  private constructor(path: string, snapLength: number, append: boolean) {
     this.#path = path;
     this.#snapLength = snapLength;
     try {
-      this.#fd = openSync(path, 'w');
+      this.#fd = openSync(path, append ? 'a' : 'w');
+      this.#fileBytes = fstatSync(this.#fd).size;
     } catch (error) {
       throw fileError(error, `cannot create ${path}`, path);
     }
+    if (this.#fileBytes > 0) return;
     this.#chunk.set(fileHeader(snapLength));
     this.#used = PcapFileHeader.BYTES;
     this.flush();
   }
 
   /**
-   * Makes the file, or empties the one that is there.
+   * Makes the file, or empties the one that is there, unless it is to be appended to.
    *
    * @throws VirtioError NOT_FOUND, PERMISSION_DENIED, WRONG_KIND, IO; INVALID_ARGUMENT for a bad `snapLength`
    */
   static create(path: string, options: PcapWriterOptions = {}): PcapWriter {
-    const { snapLength = PACKET_BYTES_MAX } = options;
+    const { snapLength = PACKET_BYTES_MAX, append = false } = options;
     if (!Number.isInteger(snapLength) || snapLength < 1 || snapLength > PACKET_BYTES_MAX) {
       throw new VirtioError(
         ErrorCode.INVALID_ARGUMENT,
@@ -77,7 +81,7 @@ export class PcapWriter {
         { value: snapLength },
       );
     }
-    return new PcapWriter(path, snapLength);
+    return new PcapWriter(path, snapLength, append);
   }
 
   /** Packets that are in the file; those still in memory are not counted. */

@@ -35,6 +35,8 @@ export interface DriverRingOptions {
    * counter, as in an event suppression structure; the default is 0 and 1.
    */
   readonly base?: number | undefined;
+  /** What `handOver` of another end returned, which stood over the same memory with the same options. */
+  readonly handedOver?: DriverRingState | undefined;
 }
 
 /** What the ring says of itself, and its parts write. */
@@ -43,6 +45,25 @@ export interface RingCounts {
   inFlight: number;
   broken: string | undefined;
 }
+
+/** All that an end knows of its ring, as plain data: for another thread, which goes on with it. */
+export interface DriverRingState {
+  readonly broken: string | undefined;
+  /** The words of the chains in flight, by id. */
+  readonly chains: Uint32Array;
+  /** The rest, as the format has it. */
+  readonly tables: readonly Uint16Array[];
+  readonly numbers: readonly number[];
+}
+
+/** The part of it that is about the order of chains, with IN_ORDER. */
+export interface OrderOnTheMove {
+  stand(): number[];
+  goOn(numbers: readonly number[]): void;
+}
+
+/** Why an end moves nothing that was handed over. */
+export const HANDED_OVER = 'another thread has it';
 
 /** The length `reclaim` gives for a chain whose device claims to have written more than it could. */
 export const OVERLONG = 0xffff_ffff;
@@ -69,4 +90,4 @@ export function takeAllChains(chains: Uint32Array, out: Uint32Array): number {
 }
 
 /** The names above that packet paths use, for the scope of specialized code. */
-export const chainWords = { OVERLONG, ID_UNKNOWN, HANDLE_MASK, WRITABLE, CHAINED, takeAllChains } as const;
+export const chainWords = { OVERLONG, ID_UNKNOWN, HANDLE_MASK, WRITABLE, CHAINED, takeAllChains, HANDED_OVER } as const;

@@ -4,6 +4,8 @@
  * A burst is one call, so that the format costs one dispatch a burst and nothing a packet.
  */
 
+import type { DriverRingState } from './driver-ring-options.js';
+
 /** The driver's end: makes buffers available and takes back used ones. */
 export interface DriverRing {
   readonly size: number;
@@ -29,6 +31,8 @@ export interface DriverRing {
   reclaimSent(out: Uint32Array, limit: number): number;
   /** Takes back every chain in flight, used or not, and ends the ring. Only while the device does not run the queue. */
   reclaimAll(out: Uint32Array): number;
+  /** Ends this end, and returns what another one goes on with (`DriverRingOptions.handedOver`). */
+  handOver(): DriverRingState;
   /** Whether the device wants a notification for what was posted since the last call. */
   needsKick(): boolean;
   /** How far the ring has come, in the 16 bits that a notification can tell with NOTIFICATION_DATA (virtio 1.2 §2.9). */

@@ -1,7 +1,7 @@
 /** How the driver's end of a packed ring takes chains back with IN_ORDER: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
 
 import { specialize } from '../specialize.js';
-import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type RingCounts, WRITABLE } from './driver-ring-options.js';
+import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type OrderOnTheMove, type RingCounts, WRITABLE } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import { PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS } from './packed-views.js';
 
@@ -41,7 +41,7 @@ const scope = { ...chainWords, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_M
 export const packedInOrder = specialize(function packedInOrder(
   ringOf: () => RingCounts,
   parts: PackedDriverParts,
-): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> {
+): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> & OrderOnTheMove {
   const { state, desc, size, bufferBytes, chains, chainLength, freeIds, usedAt, barrier } = parts;
   const idMask = freeIds.length - 1;
   /** In place of where a length is: the buffer was skipped, or the length was read before. */
@@ -153,5 +153,11 @@ export const packedInOrder = specialize(function packedInOrder(
     }
   }
 
-  return { reclaim, reclaimSent, usedCount };
+  const stand = (): number[] => [oldestId, batchAt, keptLength];
+
+  function goOn(numbers: readonly number[]): void {
+    [oldestId, batchAt, keptLength] = numbers as [number, number, number];
+  }
+
+  return { reclaim, reclaimSent, usedCount, stand, goOn };
 }, scope);

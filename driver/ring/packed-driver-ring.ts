@@ -10,6 +10,8 @@ import {
   CHAINED,
   chainWords,
   type DriverRingOptions,
+  type DriverRingState,
+  HANDED_OVER,
   HANDLE_MASK,
   OVERLONG,
   type RingCounts,
@@ -58,8 +60,10 @@ const scope = {
   packedInOrder,
 };
 
+type EightNumbers = [number, number, number, number, number, number, number, number];
+
 /**
- * The driver's end of a fresh packed ring, of any size.
+ * The driver's end of a fresh packed ring, of any size, or of one that another end has handed over.
  *
  * Posts and reclaims a burst a call. Everything needed later is kept in private memory: nothing that the device
  * can write is believed beyond an id, a length and the marks, each read once.
@@ -72,7 +76,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Signed, so that a word with its highest bit set, as the marks of every second round are, is no number on the heap. */
   const desc = new Int32Array(views.desc.buffer, views.desc.byteOffset, views.desc.length);
   const { pool, headerBytes, maxFrameBytes, eventIndex, inOrder = false } = options;
-  const { keepNumBuffers = false, indirect, base = PACKED_START, writeHeader } = options;
+  const { keepNumBuffers = false, indirect, base = PACKED_START, writeHeader, handedOver } = options;
   /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
   const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
@@ -116,6 +120,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     reclaim: ordered?.reclaim ?? reclaim,
     reclaimSent: ordered?.reclaimSent ?? reclaimSent,
     reclaimAll,
+    handOver,
     needsKick,
     hasUsed,
     usedCount: ordered?.usedCount ?? usedCount,
@@ -123,12 +128,17 @@ export const packedDriverRing = specialize(function packedDriverRing(
     disableCalls,
   };
 
-  // What is neither available nor used: behind the base as used in this round, before it as used in the last.
-  for (let slot = 0; slot < size; slot++) {
-    const { usedSlot, doneMarks } = state;
-    desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3] = slot < usedSlot ? doneMarks : doneMarks ^ PACKED_MARKS;
-  }
+  if (handedOver !== undefined) takeUp(handedOver);
+  else begin();
   disableCalls();
+
+  /** What is neither available nor used: behind the base as used in this round, before it as used in the last. */
+  function begin(): void {
+    const { usedSlot, doneMarks } = state;
+    for (let slot = 0; slot < size; slot++) {
+      desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3] = slot < usedSlot ? doneMarks : doneMarks ^ PACKED_MARKS;
+    }
+  }
 
   function postPackets(handles: Uint32Array, start: number, count: number): number {
     ring.postedBytes = 0;
@@ -334,6 +344,31 @@ export const packedDriverRing = specialize(function packedDriverRing(
     ring.broken ??= 'it was closed';
     ring.inFlight = 0;
     return takeAllChains(chains, out);
+  }
+
+  function handOver(): DriverRingState {
+    const { inFlight, free, position, broken } = ring;
+    ring.broken = HANDED_OVER;
+    ring.inFlight = 0;
+    const { freeIdHead, usedSlot, doneMarks, batch } = state;
+    const places = [freeIdHead, availSlot, marks, usedSlot, doneMarks, batch, unkicked, kickedPosition];
+    return {
+      broken,
+      chains,
+      tables: [freeIds, chainLength],
+      numbers: [inFlight, free, position, ...places, ...(ordered?.stand() ?? [])],
+    };
+  }
+
+  function takeUp({ broken, chains: words, tables, numbers }: DriverRingState): void {
+    ring.broken = broken;
+    chains.set(words);
+    freeIds.set(tables[0]!);
+    chainLength.set(tables[1]!);
+    [ring.inFlight, ring.free, ring.position] = numbers as [number, number, number];
+    const places = numbers.slice(3, 11) as EightNumbers;
+    [state.freeIdHead, availSlot, marks, state.usedSlot, state.doneMarks, state.batch, unkicked, kickedPosition] = places;
+    ordered?.goOn(numbers.slice(11));
   }
 
   function needsKick(): boolean {

@@ -1,7 +1,7 @@
 /** How the driver's end of a split ring takes chains back with IN_ORDER: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
 
 import { specialize } from '../specialize.js';
-import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type RingCounts, WRITABLE } from './driver-ring-options.js';
+import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type OrderOnTheMove, type RingCounts, WRITABLE } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import { USED_RING } from './split-views.js';
 
@@ -30,7 +30,7 @@ const scope = { ...chainWords, USED_RING };
 export const splitInOrder = specialize(function splitInOrder(
   ringOf: () => RingCounts,
   parts: SplitDriverParts,
-): Pick<DriverRing, 'reclaim' | 'reclaimSent'> {
+): Pick<DriverRing, 'reclaim' | 'reclaimSent'> & OrderOnTheMove {
   const { state, size, bufferBytes, usedEntries, chains, availShadow } = parts;
   const { waitingChains, freeChain, finishReclaim } = parts;
   const mask = size - 1;
@@ -88,5 +88,11 @@ export const splitInOrder = specialize(function splitInOrder(
     return index;
   }
 
-  return { reclaim, reclaimSent };
+  const stand = (): number[] => [batch, batchLength];
+
+  function goOn(numbers: readonly number[]): void {
+    [batch, batchLength] = numbers as [number, number];
+  }
+
+  return { reclaim, reclaimSent, stand, goOn };
 }, scope);

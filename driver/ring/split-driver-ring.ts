@@ -10,6 +10,8 @@ import {
   CHAINED,
   chainWords,
   type DriverRingOptions,
+  type DriverRingState,
+  HANDED_OVER,
   HANDLE_MASK,
   ID_UNKNOWN,
   OVERLONG,
@@ -35,7 +37,9 @@ import {
 const EVENT_LAG = 0x4000;
 
 /** What every free descriptor holds beside its address: nothing known, an empty packet's words, an empty buffer's. */
-type Template = 'none' | 'packet' | 'buffer';
+const Template = { NONE: 0, PACKET: 1, BUFFER: 2 } as const;
+type Template = number;
+type FourNumbers = [number, number, number, number];
 
 const { DATA_OFFSET, SEGMENT_LENGTH, NEXT, PACKET_LENGTH, FLAGS, WORDS_SHIFT } = PacketField;
 const DESC_BYTES = virtqDesc.bytes;
@@ -47,6 +51,7 @@ const scope = {
   ...{ AVAIL_FLAGS, AVAIL_INDEX, AVAIL_RING, USED_FLAGS, USED_INDEX, USED_RING, DESC_WORDS_SHIFT },
   ...chainWords,
   EVENT_LAG,
+  Template,
   AvailFlag,
   DescFlag,
   UsedFlag,
@@ -60,7 +65,7 @@ const scope = {
 };
 
 /**
- * The driver's end of a fresh split ring.
+ * The driver's end of a fresh split ring, or of one that another end has handed over.
  *
  * Posts and reclaims a burst a call. Everything needed later is kept in private memory: nothing that the device
  * can write is believed beyond an index, an id and a length, each checked at full width.
@@ -71,7 +76,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
 ): DriverRing {
   const { size, desc, avail, used, usedEntries, availEvent, usedEvent } = views;
   const { pool, headerBytes, maxFrameBytes, eventIndex, inOrder = false } = options;
-  const { keepNumBuffers = false, indirect, base = 0, writeHeader } = options;
+  const { keepNumBuffers = false, indirect, base = 0, writeHeader, handedOver } = options;
   /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
   const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
   const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
@@ -94,7 +99,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
   const nextId = new Uint16Array(size);
   /** What our available ring holds: an entry that would not change is not written, and its cache line stays put. */
   const availShadow = new Uint16Array(size).fill(ID_UNKNOWN);
-  let template: Template = 'none';
+  let template: Template = Template.NONE;
   let freeHead = 0;
   /** Available index at the last decision about a kick. */
   let kickedIndex = base;
@@ -118,6 +123,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
     reclaim: ordered?.reclaim ?? reclaim,
     reclaimSent: ordered?.reclaimSent ?? reclaimSent,
     reclaimAll,
+    handOver,
     needsKick,
     hasUsed,
     usedCount,
@@ -125,7 +131,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
     disableCalls,
   };
 
-  if (!writeHigh) for (let id = 0; id < size; id++) desc[(id << DESC_WORDS_SHIFT) + 1] = highWord;
+  if (handedOver !== undefined) takeUp(handedOver);
+  else if (!writeHigh) for (let id = 0; id < size; id++) desc[(id << DESC_WORDS_SHIFT) + 1] = highWord;
   disableCalls();
 
   function postPackets(handles: Uint32Array, start: number, count: number): number {
@@ -133,7 +140,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
     ring.unsendable = false;
     ring.unprepared = false;
     if (ring.broken !== undefined) return 0;
-    const writeAll = !prepare('packet');
+    const writeAll = !prepare(Template.PACKET);
     let next = ring.position;
     let bytes = 0;
     let taken = 0;
@@ -195,7 +202,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
   function postBuffers(handles: Uint32Array, start: number, count: number): number {
     if (ring.broken !== undefined) return 0;
     const offset = headroom - headerBytes;
-    const writeAll = !prepare('buffer');
+    const writeAll = !prepare(Template.BUFFER);
     const taken = count < ring.free ? count : ring.free;
     const first = freeHead;
     let next = ring.position;
@@ -283,6 +290,27 @@ export const splitDriverRing = specialize(function splitDriverRing(
     return takeAllChains(chains, out);
   }
 
+  function handOver(): DriverRingState {
+    const { inFlight, free, position, broken } = ring;
+    ring.broken = HANDED_OVER;
+    ring.inFlight = 0;
+    return {
+      broken,
+      chains,
+      tables: [freeIds, chainLength, nextId, availShadow],
+      numbers: [inFlight, free, position, template, freeHead, kickedIndex, state.usedIndex, ...(ordered?.stand() ?? [])],
+    };
+  }
+
+  function takeUp({ broken, chains: words, tables, numbers }: DriverRingState): void {
+    ring.broken = broken;
+    chains.set(words);
+    for (const [index, table] of [freeIds, chainLength, nextId, availShadow].entries()) table.set(tables[index]!);
+    [ring.inFlight, ring.free, ring.position] = numbers as [number, number, number];
+    [template, freeHead, kickedIndex, state.usedIndex] = numbers.slice(3, 7) as FourNumbers;
+    ordered?.goOn(numbers.slice(7));
+  }
+
   function needsKick(): boolean {
     const before = kickedIndex;
     const after = ring.position;
@@ -327,12 +355,12 @@ export const splitDriverRing = specialize(function splitDriverRing(
   function prepare(wanted: Template): boolean {
     if (template === wanted) return true;
     if (ring.inFlight > 0) {
-      template = 'none';
+      template = Template.NONE;
       return false;
     }
     for (let id = 0; id < size; id++) {
-      desc[(id << DESC_WORDS_SHIFT) + 2] = wanted === 'buffer' ? bufferBytes : 0;
-      desc[(id << DESC_WORDS_SHIFT) + 3] = wanted === 'buffer' ? DescFlag.WRITE : 0;
+      desc[(id << DESC_WORDS_SHIFT) + 2] = wanted === Template.BUFFER ? bufferBytes : 0;
+      desc[(id << DESC_WORDS_SHIFT) + 3] = wanted === Template.BUFFER ? DescFlag.WRITE : 0;
     }
     template = wanted;
     return true;

@@ -100,3 +100,7 @@ export const TunRequest = {
   /** Since Linux 5.0. */
   SET_CARRIER: request(Direction.WRITE, TUN, 226, INT_BYTES),
 } as const;
+
+/** SIOCSIFHWADDR (linux/sockios.h), which taps take too: the address behind the kind of it, in the place of the flags. */
+export const SET_HARDWARE_ADDRESS = 0x8924;
+export const ARPHRD_ETHER = 1;

@@ -3,7 +3,14 @@
 import { constants, readSync } from 'node:fs';
 import { ErrorCode, isSystemError, type SystemError, VirtioError } from '../errors.js';
 import type { Libc } from '../pci/libc.js';
-import { INTERFACE_NAME_BYTES, interfaceRequest, TapFlag, TunRequest } from '../spec/vhost-kernel.js';
+import {
+  ARPHRD_ETHER,
+  INTERFACE_NAME_BYTES,
+  interfaceRequest,
+  SET_HARDWARE_ADDRESS,
+  TapFlag,
+  TunRequest,
+} from '../spec/vhost-kernel.js';
 
 export interface KernelTapOptions {
   /** Up to 15 characters; the kernel chooses (`tap0`, …) where it is empty. */
@@ -72,6 +79,17 @@ export class KernelTap {
       return false;
     } catch (error) {
       return isSystemError(error) && error.errno === GONE_ERRNO;
+    }
+  }
+
+  /** Gives the interface a MAC address. @throws VirtioError REQUEST_REFUSED for a group's, or of an interface that is gone */
+  setMacAddress(address: Uint8Array): void {
+    const argument = requestOf('', ARPHRD_ETHER);
+    argument.set(address, interfaceRequest.fields.rest.offset);
+    try {
+      this.#libc.ioctlBuffer(this.#fds[0]!, SET_HARDWARE_ADDRESS, argument);
+    } catch (cause) {
+      throw refused('SIOCSIFHWADDR', 0, cause);
     }
   }
 

@@ -79,7 +79,7 @@ export class HandQueues<Ring> {
     this.rxRing = format.ring(this.#memory, rx, false);
     this.txRing = format.ring(this.#memory, tx, indirect);
     this.rx = new RxQueue(this.pool, openRing(this.#memory, this.pool, rx), received, rx, rxWork);
-    const txRing = openRing(this.#memory, this.pool, tx, undefined, txWork?.writeHeader);
+    const txRing = openRing(this.#memory, this.pool, tx, { writeHeader: txWork?.writeHeader });
     this.tx = new TxQueue(this.pool, txRing, sent, tx, txWork);
   }
 

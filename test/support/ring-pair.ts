@@ -78,7 +78,7 @@ export class RingPair {
       Atomics.store(avail, AVAIL_INDEX, start);
       Atomics.store(used, USED_INDEX, start);
     }
-    this.driver = openRing(this.#memory, this.pool, queue, start);
+    this.driver = openRing(this.#memory, this.pool, queue, { base: start });
     const words = new Uint32Array(this.#scratch.buffer);
     const deviceOptions = {
       engine: this.engine,

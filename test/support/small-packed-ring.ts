@@ -72,7 +72,7 @@ export class SmallPackedRing {
       maxFrameBytes: 65_562,
       doorbell: { kind: 'none' },
     };
-    this.driver = openRing(this.#memory, this.pool, queue, offset | (wrap ? 0x8000 : 0));
+    this.driver = openRing(this.#memory, this.pool, queue, { base: offset | (wrap ? 0x8000 : 0) });
     const ring = { ...this.place, buffer: this.#memory.buffer };
     this.device = new PlainPackedDevice(ring, indirect, (address) => this.offsetOf(address), offset, wrap);
   }

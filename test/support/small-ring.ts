@@ -81,7 +81,7 @@ export class SmallRing {
       maxFrameBytes: 65_562,
       doorbell: { kind: 'none' },
     };
-    this.driver = openRing(this.#memory, this.pool, queue, base);
+    this.driver = openRing(this.#memory, this.pool, queue, { base });
     this.device = splitDeviceRing(this.views, {
       engine: this.engine,
       burst: BURST,

@@ -18,6 +18,10 @@ export interface TestpmdOptions {
   readonly eal?: readonly string[];
   /** More options of testpmd's own. */
   readonly options?: readonly string[];
+  /** What is started: the real one where nothing is said. */
+  readonly program?: readonly string[];
+  /** EAL's option for its lcores. */
+  readonly lcores?: readonly [option: string, list: string];
   /** Megabytes of memory. */
   readonly megabytes?: number;
 }
@@ -54,13 +58,22 @@ export class Testpmd {
   }
 
   /** Starts one in interactive mode, without hugepages and PCI; resolves at its first prompt. */
-  static async start({ vdevs, eal: more = [], options = [], megabytes = 512 }: TestpmdOptions): Promise<Testpmd> {
+  static async start(setup: TestpmdOptions): Promise<Testpmd> {
+    const {
+      vdevs,
+      eal: more = [],
+      options = [],
+      program = ['dpdk-testpmd'],
+      lcores = ['-l', '0-1'],
+      megabytes = 512,
+    } = setup;
     const prefix = `test${process.pid}-${++started}`;
-    const eal = ['--no-pci', '--no-huge', '-m', `${megabytes}`, '--file-prefix', prefix, '--no-telemetry', '-l', '0-1'];
+    const memory = ['--no-huge', '-m', `${megabytes}`];
+    const eal = ['--no-pci', ...memory, '--file-prefix', prefix, '--no-telemetry', ...lcores];
     const devices = vdevs.flatMap((vdev) => ['--vdev', vdev]);
     const own = ['-i', '--no-mlockall', '--total-num-mbufs=4096', ...options];
     // Its output goes into a pipe, which would hold it back.
-    const args = ['-oL', 'dpdk-testpmd', ...eal, ...more, ...devices, '--', ...own];
+    const args = ['-oL', ...program, ...eal, ...more, ...devices, '--', ...own];
     const testpmd = new Testpmd(spawn('stdbuf', args), prefix);
     try {
       await testpmd.waitFor(/testpmd> /, 60_000);

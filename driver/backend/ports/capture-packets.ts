@@ -1,23 +1,28 @@
 /** The packets of a capture file as packets of a pool, once or for ever. */
 
-import type { Burst } from '../../memory/burst.js';
+import { type Burst, MAX_BURST } from '../../memory/burst.js';
 import { PacketField } from '../../memory/packet-fields.js';
 import type { PacketPool } from '../../memory/packet-pool.js';
 import { PacketView } from '../../memory/packet-view.js';
+import type { CapturedPacket } from '../../pcap/captured-packet.js';
 import { PcapReader } from '../../pcap/pcap-reader.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../../spec/ethernet.js';
 
 const { NEXT, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
 
+const NS_PER_US = 1000;
+
 export class CapturePackets {
   readonly path: string;
+  /** When the packets of the last `addTo` were captured, in order: microseconds since 1970-01-01 UTC. */
+  readonly stampsUs = new Float64Array(MAX_BURST);
   readonly #pool: PacketPool;
   readonly #view: PacketView;
   readonly #handles: Uint32Array;
   readonly #loops: boolean;
   #reader: PcapReader | undefined;
   /** Read, and waiting for buffers. */
-  #pending: Uint8Array | undefined;
+  #pending: CapturedPacket | undefined;
   #sentThisTime = 0;
   #skipped = 0;
   #bytes = 0;
@@ -30,6 +35,11 @@ export class CapturePackets {
     this.#handles = new Uint32Array(Math.ceil(MAX_PACKET_BYTES / pool.dataBytes));
     this.#loops = loops;
     this.#reader = PcapReader.open(path);
+  }
+
+  /** Passes over packets: those that somebody has had before. @throws VirtioError as of `addTo` */
+  skip(count: number): void {
+    for (let passed = 0; passed < count && this.#next() !== undefined; passed++);
   }
 
   /** Whether nothing more comes. */
@@ -57,12 +67,15 @@ export class CapturePackets {
    * @throws VirtioError where the file is damaged or cannot be read; it is over then, with what came before in the burst
    */
   addTo(burst: Burst): void {
+    const start = burst.count;
     try {
       while (burst.count < burst.capacity) {
         this.#pending ??= this.#next();
         if (this.#pending === undefined) return;
-        if (!this.#add(burst, this.#pending)) return;
-        this.#bytes += this.#pending.length;
+        const { bytes, timestampNs } = this.#pending;
+        this.stampsUs[burst.count - start] = Number(timestampNs) / NS_PER_US;
+        if (!this.#add(burst, bytes)) return;
+        this.#bytes += bytes.length;
         this.#pending = undefined;
       }
     } catch (error) {
@@ -78,14 +91,14 @@ export class CapturePackets {
     this.#pending = undefined;
   }
 
-  #next(): Uint8Array | undefined {
+  #next(): CapturedPacket | undefined {
     while (this.#reader !== undefined) {
-      const bytes = this.#reader.next()?.bytes;
-      if (bytes === undefined) this.#end();
-      else if (bytes.length < ETHERNET_HEADER_BYTES || bytes.length > MAX_PACKET_BYTES) this.#skipped++;
+      const packet = this.#reader.next();
+      if (packet === undefined) this.#end();
+      else if (packet.bytes.length < ETHERNET_HEADER_BYTES || packet.bytes.length > MAX_PACKET_BYTES) this.#skipped++;
       else {
         this.#sentThisTime++;
-        return bytes;
+        return packet;
       }
     }
     return undefined;

@@ -16,6 +16,8 @@ export interface TapDeviceOptions {
   readonly name: string;
   /** What packets from the kernel may leave to their receivers, of `TapOffload`. Default: what the receivers do. */
   readonly offloads?: number | undefined;
+  /** The interface, or a queue of it, opened by somebody else, who closes it; frames have a header of 12 bytes. */
+  readonly fd?: number | undefined;
 }
 
 /** Packets that a call reads, and buffers that a call writes, at most. */
@@ -41,6 +43,7 @@ export class TapDevice {
   refused = 0;
   readonly #pool: PacketPool;
   readonly #fd: number;
+  readonly #ownsFd: boolean;
   readonly #offloads: number | undefined;
   readonly #reader: NetHeaderReader;
   readonly #writer: NetHeaderWriter;
@@ -57,7 +60,7 @@ export class TapDevice {
 
   /** @throws VirtioError PERMISSION_DENIED, NOT_FOUND, IN_USE, WRONG_KIND, INVALID_ARGUMENT, IO */
   constructor(pool: PacketPool, options: TapDeviceOptions) {
-    const { name, offloads } = options;
+    const { name, offloads, fd } = options;
     this.#pool = pool;
     this.#spares = Math.ceil(MAX_PACKET_BYTES / pool.dataBytes);
     this.#posted = new Uint32Array(TAP_BURST + this.#spares);
@@ -65,7 +68,8 @@ export class TapDevice {
     this.#offloads = offloads;
     this.#reader = new NetHeaderReader(pool, ALL_WORK | PacketFlag.CHECKSUM_VALID);
     this.#writer = new NetHeaderWriter(pool, HEADER_BYTES, ALL_WORK | PacketFlag.CHECKSUM_VALID);
-    const opened = openTap(name, offloads ?? 0);
+    const opened = fd === undefined ? openTap(name, offloads ?? 0) : { name, fd };
+    this.#ownsFd = fd === undefined;
     this.#fd = opened.fd;
     this.name = opened.name;
     this.takesWork = this.#cutsUdp() ? ALL_WORK : ALL_WORK & ~PacketFlag.SEGMENT_UDP;
@@ -139,7 +143,7 @@ export class TapDevice {
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    native.closeFd(this.#fd);
+    if (this.#ownsFd) native.closeFd(this.#fd);
     for (let index = 0; index < this.#posted.length; index++) {
       if (this.#readList[index * WORDS + BYTES] !== 0) this.#pool.free(this.#posted, index, 1);
     }
