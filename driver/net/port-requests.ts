@@ -52,7 +52,7 @@ export function remotePort(id: number, request: <T>(type: string, payload: unkno
  *
  * @param pool the port's, as the thread has it
  */
-export async function attachPort(handle: PortHandle, pool: PacketPool, onRequest: OnRequest): Promise<AttachedPort> {
+export async function attachToPort(handle: PortHandle, pool: PacketPool, onRequest: OnRequest): Promise<AttachedPort> {
   if (handle.hasOffloads) await loadQueueWork();
   const port = AttachedPort.attachTo(pool, handle);
   answerForPorts(onRequest, () => port);

@@ -29,7 +29,9 @@ export interface GoldenOutcome {
 export async function runGolden(program: keyof typeof Program, script: GoldenScript): Promise<GoldenOutcome> {
   const folder = mkdtempSync(join(tmpdir(), 'golden-'));
   const prefix = basename(folder);
-  const place = (text: string): string => text.replaceAll('{folder}', folder);
+  const tap = `g${process.pid}${program[0]}`;
+  const place = (text: string): string => text.replaceAll('{folder}', folder).replaceAll('{tap}', tap);
+  const masked = (text: string): string => text.replaceAll(folder, '{folder}').replaceAll(tap, '{tap}');
   const [command, ...before] = Program[program];
   const cores = script.eal.includes('-l') ? [] : ['-l', '0,1'];
   const eal = [
@@ -58,7 +60,7 @@ export async function runGolden(program: keyof typeof Program, script: GoldenScr
     await give(child, script, () => readFileSync(join(folder, 'output'), 'latin1'), place);
     const [status] = await exit;
     clearTimeout(limit);
-    return { output: readFileSync(join(folder, 'output'), 'latin1').replaceAll(folder, '{folder}'), status };
+    return { output: masked(readFileSync(join(folder, 'output'), 'latin1')), status };
   } finally {
     closeSync(log);
     rmSync(folder, { recursive: true });

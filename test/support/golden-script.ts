@@ -2,7 +2,8 @@
  * A script of the golden test: commands of testpmd as they are typed, behind a head that says how it is started.
  *
  * Lines that begin with `#: ` are the head: `#: vdev net_null0`, `#: eal -l 0,1`, `#: options --rxq=2`. In the middle `#: wait 300`
- * holds the next command back until all before were answered and 300 ms more. `{folder}` is a folder of the run's own;
+ * holds the next command back until all before were answered and 300 ms more. `{folder}` is a folder of the run's own, `{tap}` the name
+ * of a tap of its own;
  * `#: file NAME` and lines that begin with `#| ` put a file there.
  */
 

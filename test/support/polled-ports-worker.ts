@@ -8,7 +8,7 @@ import { DmaMemory, type DmaMemoryHandle } from '../../driver/memory/dma-memory.
 import { PacketPool, type PacketPoolHandle } from '../../driver/memory/packet-pool.js';
 import { PacketView } from '../../driver/memory/packet-view.js';
 import type { AttachedPort, PortHandle } from '../../driver/net/attached-port.js';
-import { attachPort } from '../../driver/net/port-requests.js';
+import { attachToPort } from '../../driver/net/port-requests.js';
 
 export interface PolledPortsData {
   readonly memory: DmaMemoryHandle;
@@ -99,7 +99,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   const host = new AttachedHostPort({ pool, onRequest, emit });
   let driver: AttachedPort | undefined;
   onRequest('driver', async (handle: PortHandle) => {
-    driver = await attachPort(handle, pool, onRequest);
+    driver = await attachToPort(handle, pool, onRequest);
   });
   onRequest('begin', (role: Role) => {
     const made = {
