@@ -1,7 +1,15 @@
 /** How the driver's end of a packed ring takes chains back with IN_ORDER: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
 
 import { specialize } from '../specialize.js';
-import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type OrderOnTheMove, type RingCounts, WRITABLE } from './driver-ring-options.js';
+import {
+  CHAINED,
+  chainWords,
+  HANDLE_MASK,
+  type OrderOnTheMove,
+  OVERLONG,
+  type RingCounts,
+  WRITABLE,
+} from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import { PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS } from './packed-views.js';
 

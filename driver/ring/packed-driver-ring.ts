@@ -367,7 +367,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
     chainLength.set(tables[1]!);
     [ring.inFlight, ring.free, ring.position] = numbers as [number, number, number];
     const places = numbers.slice(3, 11) as EightNumbers;
-    [state.freeIdHead, availSlot, marks, state.usedSlot, state.doneMarks, state.batch, unkicked, kickedPosition] = places;
+    [state.freeIdHead, availSlot, marks, state.usedSlot, state.doneMarks, state.batch, unkicked, kickedPosition] =
+      places;
     ordered?.goOn(numbers.slice(11));
   }
 

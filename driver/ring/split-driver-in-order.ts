@@ -1,7 +1,15 @@
 /** How the driver's end of a split ring takes chains back with IN_ORDER: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
 
 import { specialize } from '../specialize.js';
-import { CHAINED, chainWords, HANDLE_MASK, OVERLONG, type OrderOnTheMove, type RingCounts, WRITABLE } from './driver-ring-options.js';
+import {
+  CHAINED,
+  chainWords,
+  HANDLE_MASK,
+  type OrderOnTheMove,
+  OVERLONG,
+  type RingCounts,
+  WRITABLE,
+} from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
 import { USED_RING } from './split-views.js';
 

@@ -298,7 +298,16 @@ export const splitDriverRing = specialize(function splitDriverRing(
       broken,
       chains,
       tables: [freeIds, chainLength, nextId, availShadow],
-      numbers: [inFlight, free, position, template, freeHead, kickedIndex, state.usedIndex, ...(ordered?.stand() ?? [])],
+      numbers: [
+        inFlight,
+        free,
+        position,
+        template,
+        freeHead,
+        kickedIndex,
+        state.usedIndex,
+        ...(ordered?.stand() ?? []),
+      ],
     };
   }
 

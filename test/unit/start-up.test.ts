@@ -51,17 +51,17 @@ test('loopback: each thread loads what it uses, and nothing else', async () => {
   assert.is(threads.length, 3);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    138,
+    142,
     /^driver\/(index|open|thread)\.|^driver\/pcap\/|\/net\/(port-settings|port-info|control-(?!queue|ring))|\/table\.|\/(vfio|sysfs|vhost|pci-legacy|tap-device|learning-switch)|^driver\/cli\/(backend|doctor|devbind)\//,
   );
   check(
     threadWith(threads, 'driver/cli/loopback/worker.js'),
-    54,
+    56,
     /^driver\/(index|open|thread)\.|^driver\/(transport|pci|wire|pcap|backend)\/|\/net\/port\.|\/capture/,
   );
   check(
     threadWith(threads, 'driver/backend/device-worker.js'),
-    94,
+    96,
     /^driver\/(index|open|thread)\.|^driver\/(transport|pci|net|pcap|wire|backend\/switch)\/|\/ports\/(icmpecho|pcap|sink|source|switch|tap)/,
   );
 });
@@ -70,14 +70,14 @@ test('loopback over vhost-user: the same, with a server and without a PCI functi
   const threads = await loadedBy(['loopback', '--transport', 'vhost-user', '--packets', '10', '--json']);
   check(
     threadWith(threads, 'driver/cli/main.js'),
-    156,
+    161,
     /^driver\/(index|thread)\.|\/net\/(port-settings|port-info|control-(?!queue|ring))|^driver\/(pcap|pci\/(?!pci-address))|\/(vfio|sysfs|vhost-kernel|pci-modern|pci-legacy|emulated)/,
   );
 });
 
 test('a help text loads no library, and that of a command no other command', async () => {
   const [all = []] = await loadedBy(['--help']);
-  check(all, 30, /^driver\/(?!cli\/|errors\.)/);
+  check(all, 34, /^driver\/(?!cli\/|errors\.)/);
   for (const name of ['loopback', 'backend', 'devbind', 'doctor', 'top']) {
     assert.ok(all.includes(`driver/cli/${name}/command.js`), name);
     const [one = []] = await loadedBy([name, '--help']);
