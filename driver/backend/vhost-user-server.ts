@@ -1,5 +1,6 @@
 /** The host's vhost-user socket: every connection on it is a guest with a device of its own. */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
 import { caps } from '../spec/caps.js';
 import type { ProtocolFeature } from '../spec/vhost-user.js';
@@ -17,7 +18,7 @@ export interface VhostUserServerOptions {
   createDevice(): DeviceModel | Promise<DeviceModel>;
   /** Called on the event loop. */
   readonly onEvent?: (event: ServerEvent) => void;
-  /** Connections at a time; more are closed at once. 1024 without it. */
+  /** Connections at a time; more are closed, unless one goes within a tenth of a second. 1024 without it. */
   readonly maxConnections?: number;
   /** Protocol features to offer in place of the usual ones. */
   readonly protocolFeatures?: readonly ProtocolFeature[];
@@ -30,6 +31,8 @@ export interface VhostUserClientOptions extends VhostUserServerOptions {
   readonly reconnect?: boolean;
 }
 
+/** How long a front-end that comes while there is no place waits for one. */
+const DEPARTURE_MS = 100;
 /** Connections taken without a turn of the event loop: peers that never stop connecting must not starve everybody else. */
 const CONNECTIONS_PER_TURN = 16;
 
@@ -42,6 +45,8 @@ export class VhostUserServer {
   #listener: UnixListener | undefined;
   #running: Promise<void> = Promise.resolve();
   #count = 0;
+  /** For a place, since the last connection was made. */
+  #hasWaited = false;
 
   private constructor(options: VhostUserServerOptions) {
     this.#options = options;
@@ -126,6 +131,7 @@ export class VhostUserServer {
         return;
       }
       const most = this.#options.maxConnections ?? caps.connections;
+      if (this.#connections.size >= most && !this.#hasWaited) await this.#departure();
       if (this.#connections.size >= most) {
         socket.close();
         this.#emitError(
@@ -137,6 +143,16 @@ export class VhostUserServer {
       }
       await this.#begin(socket);
     }
+  }
+
+  /**
+   * Waits, for a moment, until a connection has gone: a front-end that comes back may be seen before its going is done with.
+   * Once for each that has come: who never stops connecting is refused at once.
+   */
+  async #departure(): Promise<void> {
+    this.#hasWaited = true;
+    const departures = Array.from(this.#connections.values(), ({ done }) => done);
+    await Promise.race([...departures, delay(DEPARTURE_MS)]);
   }
 
   async #connectForEver(path: string): Promise<void> {
@@ -179,6 +195,7 @@ export class VhostUserServer {
       onEvent: (event) => this.#emit({ ...event, connection: number }),
     });
     this.#connections.set(number, connection);
+    this.#hasWaited = false;
     void connection.done.then((reason) => {
       this.#connections.delete(number);
       this.#emit({ type: 'disconnected', connection: number, reason });

@@ -518,4 +518,19 @@ test('one connection more than allowed is closed at once', () =>
     { maxConnections: 1 },
   ));
 
+test('a front-end that goes and comes back at once has the one place that there is', () =>
+  withServer(
+    async ({ connect, path, errors }) => {
+      let { frontend } = await connect();
+      for (let round = 0; round < 20; round++) {
+        frontend.close();
+        frontend = FakeFrontend.connect(path);
+        assert.ok((await frontend.askU64(Id.GET_FEATURES)) !== 0n, `round ${round}`);
+      }
+      assert.equal(errors(), []);
+      frontend.close();
+    },
+    { maxConnections: 1 },
+  ));
+
 test.run();
