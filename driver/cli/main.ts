@@ -71,13 +71,21 @@ function usageError(error: CommanderError, commandLine: readonly string[], progr
   return wrongUsage(message, command);
 }
 
+/** Its command line is DPDK's, and so are most of its complaints; what DPDK knows nothing of is said as by any command. */
+async function testpmd(commandLine: readonly string[], interrupt: Interrupt): Promise<number> {
+  try {
+    return await (await import('./testpmd/command.js')).runTestpmd(commandLine, interrupt);
+  } catch (error) {
+    printError(asVirtioError(error));
+    return ExitStatus.FAILURE;
+  }
+}
+
 async function main(commandLine: readonly string[]): Promise<number> {
   quietenStreams();
   const interrupt = Interrupt.install();
   let status: number = ExitStatus.SUCCESS;
-  if (commandLine[0] === 'testpmd') {
-    return await (await import('./testpmd/command.js')).runTestpmd(commandLine.slice(1), interrupt);
-  }
+  if (commandLine[0] === 'testpmd') return await testpmd(commandLine.slice(1), interrupt);
   const program = await makeProgram(commandLine[0], interrupt, (value) => {
     status = value;
   });

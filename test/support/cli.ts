@@ -49,8 +49,8 @@ export interface RunningCli {
   kill(signal: NodeJS.Signals): void;
   /** What it printed on standard output so far. */
   stdout(): string;
-  /** Resolves when what it printed, on either output, matches; rejects when it ends before. */
-  printed(text: RegExp): Promise<void>;
+  /** Resolves to the match when what it printed, on either output, matches; rejects when it ends before. */
+  printed(text: RegExp): Promise<RegExpExecArray>;
 }
 
 /** Starts `virtio-pmd ARGS…` in a process group and with a folder for temporary files of its own. */
@@ -87,12 +87,13 @@ export function startCli(args: readonly string[], options: CliOptions = {}): Run
     const errors = output.stderr.split('\n').filter(Boolean);
     return { status, signal, ...output, errors, left, milliseconds };
   });
-  const printed = (text: RegExp): Promise<void> =>
+  const printed = (text: RegExp): Promise<RegExpExecArray> =>
     new Promise((resolve, reject) => {
       const look = (): void => {
-        if (!text.test(output.stdout) && !text.test(output.stderr)) return;
+        const found = text.exec(output.stdout) ?? text.exec(output.stderr);
+        if (found === null) return;
         listeners.delete(look);
-        resolve();
+        resolve(found);
       };
       listeners.add(look);
       look();

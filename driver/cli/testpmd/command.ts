@@ -29,5 +29,5 @@ export async function runTestpmd(args: readonly string[], interrupt: Interrupt):
     return 0;
   }
   const { run } = await import('./run.js');
-  return await run(eal, given, interrupt.signal);
+  return await run(eal, given, interrupt);
 }

@@ -117,7 +117,7 @@ export class ForwardingLcores {
     const { pool, cpuOf } = this.#options;
     const data: LcoreStart = { lcore: number, memory: pool.memory.handle, pool: pool.handle };
     const entry = new URL('./lcore/worker.js', import.meta.url);
-    const lcore = await Lcore.start({ entry, cpu: cpuOf(number), name: `lcore-worker-${number}`, data });
+    const lcore = await Lcore.start({ entry, cpu: cpuOf(number), name: `lcore-${number}`, data });
     lcore.onEvent = (event) => this.#hear(number, event as LcoreEvent);
     lcore.finished.catch((error: unknown) => {
       const why = error instanceof VirtioError ? error.toLine() : String(error);

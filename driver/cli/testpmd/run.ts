@@ -1,6 +1,7 @@
 /** One run of testpmd, from its options to its last line. */
 
 import { readFileSync } from 'node:fs';
+import type { Interrupt } from '../interrupt.js';
 import { allCommands } from './command-table.js';
 import { showPeriodically } from './commands/stats-period.js';
 import { Interpreter, runFile } from './console/interpreter.js';
@@ -8,6 +9,7 @@ import { servePipe } from './console/pipe-console.js';
 import { serveTerminal } from './console/terminal-console.js';
 import { deviceMakers } from './device-makers.js';
 import { startForwarding } from './forward-control.js';
+import { openToOnlookers } from './onlookers.js';
 import type { EalOptions } from './options/eal-options.js';
 import type { GivenLine } from './options/getopt.js';
 import { wantsRecords } from './options/given-options.js';
@@ -17,7 +19,7 @@ import { closeAll, configure, findPorts, shutDown, startUp } from './start-up.js
 import type { Testpmd } from './testpmd.js';
 
 /** Runs it by options that were read. @returns the exit status: 0, or 1 where testpmd ends by itself */
-export async function run(eal: EalOptions, given: GivenLine, signal: AbortSignal): Promise<number> {
+export async function run(eal: EalOptions, given: GivenLine, interrupt: Interrupt): Promise<number> {
   const output = wantsRecords(given) ? recordOutput : processOutput;
   for (const note of eal.noted) output.warn(`EAL: ${note}`);
   let testpmd: Testpmd;
@@ -26,19 +28,25 @@ export async function run(eal: EalOptions, given: GivenLine, signal: AbortSignal
   } catch (error) {
     return refuse(error);
   }
-  return await runWith(testpmd, given, signal);
+  return await runWith(testpmd, given, interrupt);
 }
 
 /** With its ports found: until the last command, or until testpmd ends by itself. */
-async function runWith(testpmd: Testpmd, given: GivenLine, signal: AbortSignal): Promise<number> {
+async function runWith(testpmd: Testpmd, given: GivenLine, interrupt: Interrupt): Promise<number> {
+  let closeToOnlookers: (() => Promise<void>) | undefined;
   try {
     configure(testpmd, given);
+    closeToOnlookers = await openToOnlookers(testpmd, interrupt);
     await startUp(testpmd);
-    await serve(testpmd, signal);
+    await serve(testpmd, interrupt.signal);
+    await closeToOnlookers();
   } catch (error) {
-    const status = refuse(error);
-    await closeAll(testpmd);
-    return status;
+    await closeToOnlookers?.();
+    try {
+      return refuse(error);
+    } finally {
+      await closeAll(testpmd);
+    }
   }
   await shutDown(testpmd);
   return 0;

@@ -108,6 +108,10 @@ export class Settings {
   noisyReadsWrites = 0;
 
   xstatsHideZero = false;
+  /** Where metrics are served, on the loopback interface; 0 is any port. */
+  metricsPort: number | undefined;
+  /** Where somebody may look on, in place of the usual one; false is nowhere. */
+  controlSocket: string | false | undefined;
   /** Addresses of peers that `--eth-peer` and `set eth-peer` gave. */
   readonly peers = new Map<number, Uint8Array>();
 

@@ -1,6 +1,7 @@
 /** A port as testpmd's control side sees it, whatever is behind it: the terms of DPDK's ethdev. */
 
 import type { PacketPool } from '../../../index.js';
+import type { QueueSnapshot } from '../../snapshot/snapshot.js';
 
 /** Speed in Mbit/s; 0xffff_ffff is unknown, as virtio and DPDK have it. */
 export interface LinkState {
@@ -153,6 +154,8 @@ export interface EthernetDevice {
   descriptorStatus?(direction: 'rx' | 'tx', queue: number, entry: number): Promise<string>;
   /** Entries of a receive ring that wait to be received. */
   usedDescriptors?(queue: number): Promise<number>;
+  /** Beyond testpmd: its queues as somebody who looks on sees them; without it they are what `statistics` tells. */
+  queueSnapshots?(): readonly QueueSnapshot[];
   /** Beyond testpmd: lines that tell what was negotiated, and where a ring stands. */
   describeFeatures?(): readonly { readonly bit: number; readonly name: string; readonly text: string }[];
   describeRing?(direction: 'rx' | 'tx', queue: number): Promise<Readonly<Record<string, string | number>>>;

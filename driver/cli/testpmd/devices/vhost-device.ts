@@ -9,6 +9,8 @@ import { PacketFlag } from '../../../memory/packet-fields.js';
 import { ofTallies } from '../../../net/extended-statistics.js';
 import { createTallies, talliesOf } from '../../../net/packet-tally.js';
 import { Feature } from '../../../spec/features.js';
+import { devicePortSnapshot } from '../../snapshot/device-port.js';
+import type { QueueSnapshot } from '../../snapshot/snapshot.js';
 import type {
   DeviceConfiguration,
   DeviceContext,
@@ -173,6 +175,16 @@ export class VhostDevice implements EthernetDevice {
   }
 
   async setMtu(): Promise<void> {}
+
+  /** By the guest's names: what testpmd receives on a queue is the guest's transmitq. */
+  queueSnapshots(): readonly QueueSnapshot[] {
+    const { rings } = (this.#connection !== undefined && this.#server?.describe(this.#connection)) || { rings: [] };
+    const counted = this.#queues.flatMap(({ rx, tx }, pair) => [
+      { queue: `receiveq ${pair}`, ...tx },
+      { queue: `transmitq ${pair}`, ...rx },
+    ]);
+    return devicePortSnapshot(this.name, {}, counted, rings).queues;
+  }
 
   describeFeatures(): readonly { readonly bit: number; readonly name: string; readonly text: string }[] {
     return this.#description.features.map(({ bit, name, why }) => ({ bit, name, text: why }));

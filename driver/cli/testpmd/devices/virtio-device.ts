@@ -5,6 +5,8 @@ import type { Port, RingStand } from '../../../index.js';
 import { remotePort } from '../../../net/port-requests.js';
 import type { OpenPortOptions } from '../../../open.js';
 import { FeatureSet } from '../../../spec/features.js';
+import { driverPortSnapshot } from '../../snapshot/driver-port.js';
+import type { QueueSnapshot } from '../../snapshot/snapshot.js';
 import type {
   DescriptorLimits,
   DeviceConfiguration,
@@ -224,6 +226,10 @@ export class VirtioDevice implements EthernetDevice {
     }
     // Rings are made for one: another counts from the next start on.
     this.#mtu = mtu;
+  }
+
+  queueSnapshots(): readonly QueueSnapshot[] {
+    return this.#port.state === 'closed' ? [] : driverPortSnapshot(this.#port, this.name).queues;
   }
 
   describeFeatures(): readonly { readonly bit: number; readonly name: string; readonly text: string }[] {

@@ -40,6 +40,16 @@ export const applicationOptions: OptionHandlers = {
   json: ({ settings }) => {
     settings.json = true;
   },
+  metrics: ({ settings }, value) => {
+    if (!/^\d{1,5}$/.test(value) || Number(value) > 65_535) throw refusal(`Invalid metrics port: ${value}`);
+    settings.metricsPort = Number(value);
+  },
+  'control-socket': ({ settings }, value) => {
+    settings.controlSocket = value;
+  },
+  'no-control-socket': ({ settings }) => {
+    settings.controlSocket = false;
+  },
   'eth-peers-configfile': readPeers,
   'eth-peer': ({ settings }, value) => {
     const [, port, address] = /^\s*(\d+),(.*)$/.exec(value) ?? [];

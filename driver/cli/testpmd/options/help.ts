@@ -22,6 +22,9 @@ testpmd options, most of them as in DPDK's user guide:
   --rxq N, --txq N, --rxd N, --txd N, --burst N, --txpkts LIST, --mbuf-size N, --total-num-mbufs N
   --stats-period SECONDS, --display-xstats NAMES
   --json                          reports as records, a line each
+  --metrics PORT                  metrics for Prometheus (OpenMetrics) at http://127.0.0.1:PORT/metrics
+  --control-socket PATH, --no-control-socket
+                                  where \`virtio-pmd top\` looks on, or that it cannot
 
 Examples:
   virtio-pmd testpmd --no-pci --vdev net_null0 --vdev net_null1 -- -i

@@ -108,6 +108,9 @@ export const optionRules = {
   'num-procs': 'required',
   'proc-id': 'required',
   json: 'none',
+  metrics: 'required',
+  'control-socket': 'required',
+  'no-control-socket': 'none',
 } as const satisfies OptionRules;
 
 export type OptionName = keyof typeof optionRules;
