@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 
 const FOLDER = fileURLToPath(new URL('../../../native', import.meta.url));
 /** Of them one in twenty met it, when the addon could not do with threads that are ended. */
-const ROUNDS = 60;
+const ROUNDS = 30;
 const THREADS = 3;
 
 const PROGRAM = `
