@@ -31,7 +31,7 @@ export const describeCard = ({ entries, ...features }: KernelCard): string =>
     .join(' ')}, rings of ${entries}`;
 
 /** Without mergeable buffers the kernel gives each long packet 64 KiB, for all entries of all cards more than the guest has. */
-const NO_LONG_PACKETS = ['guest_tso4=off,guest_tso6=off,guest_ecn=off'];
+const NO_LONG_PACKETS = ['guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off'];
 
 /** Returns properties of `virtio-net-pci`. */
 export const propertiesOf = ({ entries, mq: _pairs, ...features }: KernelCard): string[] => [
