@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { compile, flagsOf } from '../compile.js';
 import { lcoresOf } from '../dpdk-ends.js';
 import type { EndOptions, HostEnd } from '../ends.js';
@@ -85,8 +86,12 @@ export class DpdkMeter implements HostEnd, Meter {
       patience,
       'the outcome of a trial',
     );
-    const { counts } = JSON.parse(text.slice(text.indexOf('{"type"'))) as { counts: TrialCounts };
+    const { counts, samples } = JSON.parse(text.slice(text.indexOf('{"type"'))) as TrialOutcome;
     const { buffer, byteOffset, byteLength } = await readFile(latenciesIn(this.#folder));
+    if (byteLength !== samples * Uint32Array.BYTES_PER_ELEMENT) {
+      const what = 'the file of latencies is not that of the last trial';
+      throw new VirtioError(ErrorCode.BAD_FORMAT, what, { value: byteLength });
+    }
     const nanoseconds = new Uint32Array(buffer.slice(byteOffset, byteOffset + byteLength));
     return { counts, histogram: encodeHistogram(histogramOf(nanoseconds)) };
   }
@@ -95,6 +100,12 @@ export class DpdkMeter implements HostEnd, Meter {
     await this.#process.end();
     await rm(this.#folder, { recursive: true, force: true });
   }
+}
+
+interface TrialOutcome {
+  readonly counts: TrialCounts;
+  /** Latencies that are in the file. */
+  readonly samples: number;
 }
 
 const latenciesIn = (folder: string): string => join(folder, 'latencies');

@@ -135,7 +135,7 @@ test('of latencies less is better', () => {
   const latency = (ratio: number): PartResults => ({
     latency: [
       {
-        ...{ contender: 'driver ours', path: 'p', size: 64, load: 0.5, rate: 1e6, histogram: [] },
+        ...{ contender: 'driver ours', path: 'p', size: 64, load: 0.5, rate: 1e6, lost: 0, histogram: [] },
         latency: { packets: 1, p50: 1, p99: 1, p999: 1, p9999: 1, max: 1 },
         p999: { samples: [], max: 1, median: 1, spread: 0 },
         ...{ ratio, ratioQuartiles: [ratio, ratio], clear: true, target: 2, verdict: null },
