@@ -1,6 +1,6 @@
 /** How long a packet takes there and back, at some share of what can be carried. */
 
-import { type Comparison, compare, contendersOf, type Figure, figureOf } from './comparison.js';
+import { type Comparison, compare, contendersOf, type Figure, figureOf, rounded } from './comparison.js';
 import type { FrameSize } from './frames.js';
 import { bucketsOf, type LatencyBucket, type LatencySummary, summaryOf, sumOf } from './latency-histogram.js';
 import { type MeteredName, type MeteredPair, meteredBaseOf, type Trial } from './meter/metered-pair.js';
@@ -21,6 +21,8 @@ export interface LatencyResult extends Comparison {
   readonly load: number;
   /** Packets a second: the same for both. */
   readonly rate: number;
+  /** The share of the packets of the rounds that count which were not sent or did not come back: they have no latency. */
+  readonly lost: number;
   /** Of all packets of the rounds that count. */
   readonly latency: LatencySummary;
   /** The 99.9th percentile in each round; `ratio` is of these. */
@@ -31,6 +33,8 @@ export interface LatencyResult extends Comparison {
 export const LOADS = [0.1, 0.5, 0.9] as const;
 /** The load that has a target. */
 const JUDGED_LOAD = 0.5;
+/** A ratio of 99.9th percentiles says nothing where more than this is lost by either: the percentile itself is among the lost. */
+const LOST_MAX = 0.001;
 const BYTES = 64;
 /** What is offered to find out how much is carried: more than anybody can. */
 const SATURATING_RATE = 30e6;
@@ -52,7 +56,7 @@ export async function measureLatency(session: Session): Promise<LatencyResult[]>
         const plan = { rate: rateOf(pair.name), seconds: options.trialSeconds, bytes: BYTES };
         return (await tries(session, () => pair.trial(plan))).best;
       };
-      const rounds = await pairs.rounds(options.rounds, take, ({ latencies }) => latencies.getValueAtPercentile(99.9));
+      const rounds = await pairs.rounds(options.rounds, take, p999Of);
       results.push(...latenciesOf(rounds, { path: path.name, size: BYTES, load, rateOf }));
     }
     return results;
@@ -65,25 +69,41 @@ interface LoadOptions extends Pick<LatencyResult, 'path' | 'size' | 'load'> {
   readonly rateOf: (name: MeteredName) => number;
 }
 
+type Timed = Pick<Trial, 'counts' | 'latencies' | 'taken'>;
+
+/** In nanoseconds; undefined where nothing came back. */
+export const p999Of = ({ latencies }: Pick<Trial, 'latencies'>): number | undefined =>
+  latencies.totalCount === 0 ? undefined : latencies.getValueAtPercentile(99.9);
+
 /** The results of the rounds at one load. */
 export function latenciesOf(
-  rounds: readonly MeteredRound<Pick<Trial, 'latencies' | 'taken'>>[],
+  rounds: readonly MeteredRound<Timed>[],
   { path, size, load, rateOf }: LoadOptions,
 ): LatencyResult[] {
   const { judged, names } = contendersOf(rounds);
   const counted = rounds.filter((round) => judged.rounds.includes(round));
+  const lostBy = (name: MeteredName): number => {
+    const counts = counted.flatMap((round) => round.turns.get(name)?.counts ?? []);
+    const sum = (of: 'offered' | 'received') => counts.reduce((all, each) => all + each[of], 0);
+    return counts.length === 0 ? 0 : (sum('offered') - sum('received')) / sum('offered');
+  };
   return (names as MeteredName[]).map((contender) => {
+    const base = meteredBaseOf(contender);
+    const isLossy = Math.max(lostBy(contender), lostBy(base)) > LOST_MAX;
     const histogram = sumOf(counted.map((round) => round.turns.get(contender)!.latencies));
-    const isJudged = load === JUDGED_LOAD && contender !== meteredBaseOf(contender);
+    const isJudged = load === JUDGED_LOAD && contender !== base;
+    const comparison = compare(judged, contender, base, () =>
+      isJudged ? { value: LATENCY_TARGET, bound: 'most' } : undefined,
+    );
     return {
       ...{ contender, path, size, load },
       rate: Math.round(rateOf(contender)),
+      lost: rounded(lostBy(contender)),
       latency: summaryOf(histogram),
       p999: figureOf(judged, contender, 1000),
       histogram: bucketsOf(histogram),
-      ...compare(judged, contender, meteredBaseOf(contender), () =>
-        isJudged ? { value: LATENCY_TARGET, bound: 'most' } : undefined,
-      ),
+      ...comparison,
+      ...(isLossy && { clear: false, verdict: comparison.verdict && ('unclear' as const) }),
     };
   });
 }

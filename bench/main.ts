@@ -35,7 +35,7 @@ async function main(): Promise<number> {
     if (options.check) committed();
     const outcome = await runBench(options, progress, interrupt.signal);
     progress.stop();
-    return options.check ? check(outcome) : await report(outcome, options);
+    return options.check ? check(outcome, options) : await report(outcome, options);
   } catch (error) {
     progress.stop();
     if (interrupt.signal.aborted) return INTERRUPTED;
@@ -74,8 +74,8 @@ const writtenLine = (files: readonly string[]): string =>
   `written: ${files.map((file) => relative(process.cwd(), file)).join(', ')}\n`;
 
 /** Compares what was measured with what is committed. */
-function check(outcome: Outcome): number {
-  const findings = checkAgainst(committed(), outcome.results);
+function check(outcome: Outcome, options: BenchOptions): number {
+  const findings = checkAgainst(committed(), outcome.results, options);
   const { text, passed } = checkReport(findings);
   process.stdout.write(`${terminalReport(mergeReport(outcome, undefined))}\n${text}\n`);
   return passed ? 0 : 1;

@@ -4,10 +4,8 @@ import { createInterface } from 'node:readline';
 
 import { VirtioError } from 'virtio-pmd';
 
-import type { TrialPlan } from './meter/trial.js';
+import type { TrialCounts, TrialPlan } from './meter/trial.js';
 import type { OurEndAnswer, OurEndOptions } from './our-ends.js';
-
-type TrialOutcome = Omit<Extract<OurEndAnswer, { type: 'trial' }>, 'type'>;
 
 /** What a side does, and what it can be asked for. */
 export interface OurEndRole {
@@ -16,7 +14,9 @@ export interface OurEndRole {
   /** Packets received so far. */
   packets?(): number;
   /** Runs a trial; resolves to its outcome. */
-  trial?(plan: TrialPlan): Promise<TrialOutcome>;
+  trial?(plan: TrialPlan): Promise<TrialCounts>;
+  /** The latencies of the last trial (`encodeHistogram`). */
+  latencies?(): string;
   close(): Promise<void>;
 }
 
@@ -48,7 +48,9 @@ async function obey(role: OurEndRole, command: string): Promise<void> {
     answer({ type: 'begun' });
   } else if (command === 'counters') {
     answer({ type: 'counters', packets: role.packets?.() ?? 0, nanoseconds: Number(process.hrtime.bigint()) });
+  } else if (command === 'latencies') {
+    answer({ type: 'latencies', histogram: role.latencies?.() ?? '' });
   } else if (role.trial !== undefined) {
-    answer({ type: 'trial', ...(await role.trial((JSON.parse(command) as { trial: TrialPlan }).trial)) });
+    answer({ type: 'trial', counts: await role.trial((JSON.parse(command) as { trial: TrialPlan }).trial) });
   }
 }

@@ -35,8 +35,10 @@ export type OurEndAnswer =
   | { readonly type: 'begun' }
   /** What it received since it began, when that was looked at, and since when by the same clock. */
   | { readonly type: 'counters'; readonly packets: number; readonly nanoseconds: number }
-  /** The outcome of a trial, with its latencies (`encodeHistogram`). A meter's only. */
-  | { readonly type: 'trial'; readonly counts: TrialCounts; readonly histogram: string }
+  /** The outcome of a trial. A meter's only, as is the next. */
+  | { readonly type: 'trial'; readonly counts: TrialCounts }
+  /** The latencies of the last trial (`encodeHistogram`). */
+  | { readonly type: 'latencies'; readonly histogram: string }
   | { readonly type: 'error'; readonly line: string };
 
 /** One of our processes. */
@@ -98,7 +100,7 @@ export abstract class OurEnd {
     await this.answer('begun', this.#startMs);
   }
 
-  protected tell(command: 'begin' | 'counters' | { readonly trial: TrialPlan }): void {
+  protected tell(command: 'begin' | 'counters' | 'latencies' | { readonly trial: TrialPlan }): void {
     this.#process.writeLine(typeof command === 'string' ? command : JSON.stringify(command));
   }
 

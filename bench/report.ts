@@ -16,6 +16,8 @@ import type { StartUp } from './start-up.js';
 export interface Measured {
   readonly time: string;
   readonly commit: string;
+  /** As `Machine.processor`; absent where it is the report's own. */
+  readonly processor?: string;
   readonly seconds: number;
   /** With `--quick`. */
   readonly quick: boolean;
@@ -62,11 +64,20 @@ export function mergeReport({ results, ...head }: Outcome, before: Report | unde
   return {
     ...(before ?? ratesOf([], [])),
     ...head,
-    measured: inOrder({ ...before?.measured, ...head.measured }),
+    measured: inOrder({ ...(before && keptFrom(before, head.machine)), ...head.measured }),
     skipped: [...head.skipped, ...kept],
     ...results,
   };
 }
+
+/** The parts of a report beside those of another machine: each keeps its own. */
+const keptFrom = ({ measured, machine }: Report, now: Machine): Report['measured'] =>
+  Object.fromEntries(
+    Object.entries(measured).map(([part, { processor = machine.processor, ...one }]) => [
+      part,
+      processor === now.processor ? one : { ...one, processor },
+    ]),
+  );
 
 /** Parts as they are listed, so that files differ only where results do. */
 const inOrder = (measured: Report['measured']): Report['measured'] =>

@@ -80,13 +80,25 @@ function latencySection({ latency = [] }: Report): Section {
     about:
       'Microseconds there and back, from when a packet was due. Load is a share of what the slower of the two that are compared ' +
       `carries, so both get the same rate; ratios are of p99.9. ${METER_ABOUT}`,
-    columns: columns('contender', 'load#', 'Mpps#', 'p50#', 'p99#', 'p99.9#', 'p99.99#', 'max#', ...COMPARISON),
+    columns: columns(
+      'contender',
+      'load#',
+      'Mpps#',
+      'lost#',
+      'p50#',
+      'p99#',
+      'p99.9#',
+      'p99.99#',
+      'max#',
+      ...COMPARISON,
+    ),
     rows: latency.map((result) => {
       const { p50, p99, p999, p9999, max } = result.latency;
       return [
         result.contender,
         `${Math.round(result.load * 100)} %`,
         (result.rate / 1e6).toFixed(2),
+        `${Number((result.lost * 100).toFixed(2))} %`,
         ...[p50, p99, p999, p9999, max].map(String),
         ...comparisonCells(result, '≤'),
       ];
@@ -236,9 +248,10 @@ export const footLines = ({ skipped }: Report): string[] =>
   skipped.map(({ what, why }) => `not measured: ${what}: ${why}`);
 
 /** When and with what a part was measured. */
-export function measuredLine({ measured }: Report, part: PartName): string {
+export function measuredLine({ machine, measured }: Report, part: PartName): string {
   const found = measured[part];
   if (found === undefined) return '';
-  const { time, commit, seconds, quick } = found;
-  return `Measured ${time.slice(0, 10)}${commit && `, ${commit}`}, in ${seconds} s${quick ? ' (--quick)' : ''}.`;
+  const { time, commit, seconds, quick, processor = machine.processor } = found;
+  const where = processor === machine.processor ? '' : `, on ${processor}`;
+  return `Measured ${time.slice(0, 10)}${commit && `, ${commit}`}${where}, in ${seconds} s${quick ? ' (--quick)' : ''}.`;
 }

@@ -12,7 +12,7 @@
 
 import { parseArgs } from 'node:util';
 import { isMainThread } from 'node:worker_threads';
-import { type LaunchContext, PacketField, PacketFlag, type PacketPool, PacketView, SpscRing } from 'virtio-pmd/thread';
+import { type LaunchContext, PacketView, SpscRing } from 'virtio-pmd/thread';
 
 /** Of each worker and each port: the ring of packets to look at, and that of those to be sent there. */
 type Order = readonly (readonly { readonly todo: SharedArrayBuffer; readonly done: SharedArrayBuffer }[])[];
@@ -25,11 +25,11 @@ const mix = (hash: number, word: number): number => {
   return hash ^ mixed ^ (mixed >>> 13);
 };
 
-/** A number for the flow of a packet. What goes back has the same one: both ends are mixed in by exclusive or. */
-function flowOf(packet: PacketView, pool: PacketPool): number {
-  const field = packet.handle * PacketField.WORDS;
-  // A device that steers packets has hashed them already (HASH_REPORT).
-  if ((packet.flags & PacketFlag.HASH) !== 0) return pool.fields[field + PacketField.HASH]!;
+/**
+ * A number for the flow of a packet. What goes back has the same one: both ends are mixed in by exclusive or. The hash of a
+ * device (HASH_REPORT) would not do: by Toeplitz the two directions have different ones.
+ */
+function flowOf(packet: PacketView): number {
   if (packet.length < 34) return 0;
   const type = packet.u16(12);
   const isIpv4 = type === 0x0800;
@@ -61,7 +61,7 @@ function balance({ ports, data, stop, idle }: LaunchContext): void {
     for (const { number, rx, tx, burst } of ways) {
       moved += rx.receive(burst);
       for (let index = 0; index < burst.count; index++) {
-        const flow = flowOf(burst.bytes(index), burst.pool) >>> 0;
+        const flow = flowOf(burst.bytes(index)) >>> 0;
         // It has room: the rings hold all packets there are.
         rings[flow % rings.length]![number]!.todo.push(burst.handles, index, 1);
       }
@@ -93,7 +93,7 @@ function work({ port, data, index, stop, idle }: LaunchContext): { packets: numb
     for (const { todo, done } of ways) {
       const taken = todo.pop(handles, 0, handles.length);
       for (let at = 0; at < taken; at++) {
-        const flow = flowOf(view.move(handles[at]!), port.pool);
+        const flow = flowOf(view.move(handles[at]!));
         flows.set(flow, (flows.get(flow) ?? 0) + 1);
       }
       done.push(handles, 0, taken);

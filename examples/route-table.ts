@@ -16,7 +16,7 @@ export interface Route {
 /** Returns the route that `10.0.1.0/24=1,02:00:00:00:00:0b` says: prefix, port, next hop. @throws Error for anything else */
 export function parseRoute(text: string, ports: number): Route {
   const [, address = '', bits = '', port = '', mac = ''] =
-    /^(.*)\/(\d+)=(\d+),((?:[\da-f]{2}(?::|$)){6})$/i.exec(text) ?? [];
+    /^(.*)\/(\d+)=(\d+),((?:[\da-f]{2}:){5}[\da-f]{2})$/i.exec(text) ?? [];
   const [length, number] = [Number(bits), Number(port)];
   if (!isIPv4(address) || length > 32 || number >= ports) {
     throw new Error(`${text} is no route: PREFIX/BITS=PORT,MAC with ports 0 to ${ports - 1}`);

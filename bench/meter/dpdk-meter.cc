@@ -12,6 +12,7 @@
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cinttypes>
@@ -160,6 +161,8 @@ int main(int argc, char** argv) {
     if (sscanf(line, "trial %lf %lf %u", &trial.rate, &trial.seconds, &trial.bytes) != 3) continue;
     trial.samples.reserve(kSamplesMax);
     rte_eal_remote_launch(run, &trial, worker);
+    // Waiting as EAL does would spin on the core where the guest forwards.
+    while (rte_eal_get_lcore_state(worker) == RUNNING) usleep(1000);
     rte_eal_wait_lcore(worker);
     answer(trial, file);
     fflush(stdout);

@@ -4,10 +4,12 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import type { Histogram } from 'hdr-histogram-js';
+import { ErrorCode, VirtioError } from 'virtio-pmd';
 import { compile, flagsOf } from '../compile.js';
 import { lcoresOf } from '../dpdk-ends.js';
 import type { EndOptions, HostEnd } from '../ends.js';
-import { encodeHistogram, histogramOf } from '../latency-histogram.js';
+import { histogramOf } from '../latency-histogram.js';
 import { PeerProcess } from '../peer-process.js';
 import type { Meter } from './meter-ends.js';
 import { GRACE_MS, type TrialCounts, type TrialPlan } from './trial.js';
@@ -20,6 +22,8 @@ export class DpdkMeter implements HostEnd, Meter {
   readonly #process: PeerProcess;
   /** The program, DPDK's files, and the latencies. */
   readonly #folder: string;
+  /** Latencies of the last trial. */
+  #samples = 0;
 
   private constructor(process: PeerProcess, folder: string) {
     this.#process = process;
@@ -75,7 +79,7 @@ export class DpdkMeter implements HostEnd, Meter {
 
   async begin(): Promise<void> {}
 
-  async trial({ rate, seconds, bytes }: TrialPlan) {
+  async trial({ rate, seconds, bytes }: TrialPlan): Promise<TrialCounts> {
     const from = this.#process.position;
     this.#process.writeLine(`trial ${rate} ${seconds} ${bytes}`);
     const patience = seconds * 1000 + GRACE_MS + ANSWER_MS;
@@ -85,16 +89,31 @@ export class DpdkMeter implements HostEnd, Meter {
       patience,
       'the outcome of a trial',
     );
-    const { counts } = JSON.parse(text.slice(text.indexOf('{"type"'))) as { counts: TrialCounts };
+    const { counts, samples } = JSON.parse(text.slice(text.indexOf('{"type"'))) as TrialOutcome;
+    this.#samples = samples;
+    return counts;
+  }
+
+  async latencies(): Promise<Histogram> {
     const { buffer, byteOffset, byteLength } = await readFile(latenciesIn(this.#folder));
+    if (byteLength !== this.#samples * Uint32Array.BYTES_PER_ELEMENT) {
+      const what = 'the file of latencies is not that of the last trial';
+      throw new VirtioError(ErrorCode.BAD_FORMAT, what, { value: byteLength });
+    }
     const nanoseconds = new Uint32Array(buffer.slice(byteOffset, byteOffset + byteLength));
-    return { counts, histogram: encodeHistogram(histogramOf(nanoseconds)) };
+    return histogramOf(nanoseconds);
   }
 
   async close(): Promise<void> {
     await this.#process.end();
     await rm(this.#folder, { recursive: true, force: true });
   }
+}
+
+interface TrialOutcome {
+  readonly counts: TrialCounts;
+  /** Latencies that are in the file. */
+  readonly samples: number;
 }
 
 const latenciesIn = (folder: string): string => join(folder, 'latencies');

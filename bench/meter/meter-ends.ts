@@ -1,6 +1,8 @@
 /** The meter's ends: they take the place of one side of a pairing, and measure the other. */
 
+import type { Histogram } from 'hdr-histogram-js';
 import type { EndOptions, GuestEnd, HostEnd } from '../ends.js';
+import { decodeHistogram } from '../latency-histogram.js';
 import { OurEnd } from '../our-ends.js';
 import { GRACE_MS, type TrialCounts, type TrialPlan } from './trial.js';
 
@@ -9,8 +11,9 @@ const ANSWER_MS = 10_000;
 
 /** Offers packets and times what comes back. */
 export interface Meter {
-  /** Resolves to the counts and the latencies (`decodeHistogram`). */
-  trial(plan: TrialPlan): Promise<{ readonly counts: TrialCounts; readonly histogram: string }>;
+  trial(plan: TrialPlan): Promise<TrialCounts>;
+  /** Resolves to the latencies of the last trial. By themselves: to make a histogram of them takes its time. */
+  latencies(): Promise<Histogram>;
 }
 
 const patience = (plan: TrialPlan): number => plan.seconds * 1000 + GRACE_MS + ANSWER_MS;
@@ -26,9 +29,14 @@ export class MeterGuest extends OurEnd implements GuestEnd, Meter {
     await this.begun();
   }
 
-  trial(plan: TrialPlan) {
+  async trial(plan: TrialPlan): Promise<TrialCounts> {
     this.tell({ trial: plan });
-    return this.answer('trial', patience(plan));
+    return (await this.answer('trial', patience(plan))).counts;
+  }
+
+  async latencies(): Promise<Histogram> {
+    this.tell('latencies');
+    return decodeHistogram((await this.answer('latencies', ANSWER_MS)).histogram);
   }
 }
 
@@ -44,8 +52,13 @@ export class MeterHost extends OurEnd implements HostEnd, Meter {
 
   async begin(): Promise<void> {}
 
-  trial(plan: TrialPlan) {
+  async trial(plan: TrialPlan): Promise<TrialCounts> {
     this.tell({ trial: plan });
-    return this.answer('trial', patience(plan));
+    return (await this.answer('trial', patience(plan))).counts;
+  }
+
+  async latencies(): Promise<Histogram> {
+    this.tell('latencies');
+    return decodeHistogram((await this.answer('latencies', ANSWER_MS)).histogram);
   }
 }

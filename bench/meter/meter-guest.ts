@@ -4,7 +4,7 @@ import { launch, openPort } from 'virtio-pmd';
 
 import { type OurEndRole, serve } from '../our-end-child.js';
 import type { OurEndOptions } from '../our-ends.js';
-import { runTrial } from './child.js';
+import { encodedLatencies, runTrial } from './child.js';
 import { TrialMemory } from './trial.js';
 
 async function open({ socket, core, packed, ringSize, burst, mergeable, inOrder }: OurEndOptions): Promise<OurEndRole> {
@@ -26,6 +26,7 @@ async function open({ socket, core, packed, ringSize, burst, mergeable, inOrder 
       await Promise.race([polling, launched.finished]);
     },
     trial: (plan) => runTrial(trials, plan),
+    latencies: () => encodedLatencies(trials),
     close: async () => {
       await launched?.stop();
       await port.close();

@@ -5,7 +5,7 @@ import { DeviceThread, Feature, NetDevice, VhostUserServer } from 'virtio-pmd';
 import { answer, type OurEndRole, serve } from '../our-end-child.js';
 import type { OurEndOptions } from '../our-ends.js';
 import { TransmitRings } from '../transmit-rings.js';
-import { runTrial } from './child.js';
+import { encodedLatencies, runTrial } from './child.js';
 import type { MeterPortOptions } from './host-port.js';
 import { TrialMemory } from './trial.js';
 
@@ -26,6 +26,7 @@ async function open({ socket, core, mergeable }: OurEndOptions): Promise<OurEndR
   return {
     begin: () => {},
     trial: (plan) => runTrial(trials, plan),
+    latencies: () => encodedLatencies(trials),
     close: async () => {
       await server.close();
       await thread.stop();

@@ -5,7 +5,6 @@ import type { Histogram } from 'hdr-histogram-js';
 import { DpdkGuest, DpdkHost } from '../dpdk-ends.js';
 import { type EndKinds, EndPair, type EndPairOptions } from '../end-pair.js';
 import type { GuestEnd, HostEnd } from '../ends.js';
-import { decodeHistogram } from '../latency-histogram.js';
 import { OurGuest, OurHost } from '../our-ends.js';
 import { processorTime, takenByOthers } from '../processor-time.js';
 import type { Scenario } from '../scenario.js';
@@ -74,10 +73,10 @@ export class MeteredPair {
       await this.#meter.trial({ ...plan, seconds: Math.min(WARM_UP_SECONDS, plan.seconds) });
       const start = process.hrtime.bigint();
       const used = processorTime(pids);
-      const { counts, histogram } = await this.#meter.trial(plan);
+      const counts = await this.#meter.trial(plan);
       const elapsed = Number(process.hrtime.bigint() - start);
       const taken = takenByOthers(elapsed, processorTime(pids) - used, pids.length);
-      return { counts, latencies: decodeHistogram(histogram), taken };
+      return { counts, latencies: await this.#meter.latencies(), taken };
     } finally {
       this.#ends.freeze();
     }

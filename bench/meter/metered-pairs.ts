@@ -45,12 +45,12 @@ export class MeteredPairs {
   /**
    * Has every pair take a turn, in rounds, and resolves to what the turns gave, a round each.
    *
-   * @param take one turn of a pair; its figure is what ratios inside a round are made of
+   * @param take one turn of a pair; its figure is what ratios inside a round are made of; one without counts for none
    */
   async rounds<T extends { readonly taken: number }>(
     wanted: number,
     take: (pair: MeteredPair) => Promise<T>,
-    figure: (turn: T) => number,
+    figure: (turn: T) => number | undefined,
   ): Promise<readonly MeteredRound<T>[]> {
     const { signal, probe } = this.#session;
     const rounds: MeteredRound<T>[] = [];
@@ -62,7 +62,11 @@ export class MeteredPairs {
         turns.set(pair.name, await take(pair));
       }
       if ((await probe?.()) !== placement) continue;
-      const rates = Object.fromEntries([...turns].map(([name, turn]) => [name, figure(turn)]));
+      const rates: Record<string, number> = {};
+      for (const [name, turn] of turns) {
+        const value = figure(turn);
+        if (value !== undefined) rates[name] = value;
+      }
       rounds.push({ placement, rates, turns, disturbed: [...turns.values()].some(isDisturbed) });
     }
     return rounds;

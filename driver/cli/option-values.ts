@@ -28,13 +28,14 @@ export const oneOf =
     return found;
   };
 
-/** Seconds, with a fraction if need be, in milliseconds. */
+/** Seconds, with a fraction if need be, in milliseconds; from `leastMs` on. */
 export const seconds =
-  (option: string) =>
+  (option: string, leastMs = 1) =>
   (text: string): number => {
     const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value > 0 && value <= 1e6)) throw invalid(option, 'a number of seconds from 0.001 to 1,000,000', text);
-    return Math.max(1, Math.round(value * 1000));
+    const milliseconds = Math.round(value * 1000);
+    if (milliseconds >= leastMs && value <= 1e6) return milliseconds;
+    throw invalid(option, `a number of seconds from ${leastMs / 1000} to 1,000,000`, text);
   };
 
 /** A path, as it is; only an empty one cannot be meant. */

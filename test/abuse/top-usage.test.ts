@@ -17,6 +17,7 @@ const WRONG: readonly (readonly [line: string, complaint: RegExp])[] = [
   ['--nonsense', /unknown option '--nonsense' \(see virtio-pmd top --help\)/],
   ['--interval', /option '--interval <S>' argument missing/],
   ['--interval=0', /--interval takes a number of seconds .*, not 0/],
+  ['--interval=0.05', /--interval takes a number of seconds from 0.1 to 1,000,000, not 0.05/],
   ['--interval=-1', /--interval takes .*, not -1/],
   ['--interval=fast', /--interval takes .*, not fast/],
   ['--sort=name', /--sort takes port or packets or .*, not name/],

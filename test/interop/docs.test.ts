@@ -23,9 +23,7 @@ const isCommands = ({ language }: DocBlock): boolean => language === 'sh' || lan
 const whereOf = ({ page, line }: DocBlock): string => `${page}:${line}`;
 const peersOf = ({ words }: DocBlock): PeerName[] => (words.get('needs')?.split(',') ?? []) as PeerName[];
 
-const isThere = (file: string | undefined): boolean => file === undefined || existsSync(join(root, file));
-const isRunHere = ({ words }: DocBlock): boolean =>
-  !words.has('elsewhere') && !words.has('guest') && isThere(words.get('when'));
+const isRunHere = ({ words }: DocBlock): boolean => !words.has('elsewhere') && !words.has('guest');
 
 /** Runs a page's blocks in order; what is left running ends with it. */
 async function runPage(blocks: readonly DocBlock[]): Promise<void> {
@@ -33,9 +31,8 @@ async function runPage(blocks: readonly DocBlock[]): Promise<void> {
   const running: { readonly block: DocBlock; readonly run: BackgroundRun }[] = [];
   for (const block of blocks) {
     const commands = commandsOf(block);
-    const ready = block.words.get('ready');
     if (block.words.has('background')) {
-      running.push({ block, run: await machine.start(commands, ready ?? '') });
+      running.push({ block, run: await machine.start(commands, block.words.get('ready')!) });
       continue;
     }
     const { status, output } = await machine.run(commands, BLOCK_MS);
@@ -50,6 +47,8 @@ async function runPage(blocks: readonly DocBlock[]): Promise<void> {
       const missing = missingLine(expected, run.output());
       assert.unreachable(`${whereOf(block)}: this is not in what it printed:\n${missing}\n\n${run.output()}`);
     }
+    const status = run.status();
+    assert.ok(status === undefined || status === 0, `${whereOf(block)} ended with ${status}:\n${run.output()}`);
   }
 }
 

@@ -19,7 +19,8 @@ for (const file of readdirSync(folder).sort()) {
     const script = readGoldenScript(`${folder}${file}`);
     const [theirs, ours] = await Promise.all([runGolden('dpdk', script), runGolden('ours', script)]);
     assert.is.not(theirs.status, null, `DPDK's ended by itself: ${theirs.output}`);
-    assert.fixture(masked(ours.output), masked(theirs.output));
+    assert.is.not(masked(theirs.output, true).trim(), '', 'there is something to compare');
+    assert.fixture(masked(ours.output), masked(theirs.output, true));
     assert.is(ours.status, theirs.status, 'the exit status');
   });
 }

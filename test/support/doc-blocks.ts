@@ -11,16 +11,15 @@ export interface DocBlock {
   /** `sh`, `console` (commands behind `$ `, and what they print), `ts`, `xml`; empty where none is given. */
   readonly language: string;
   /**
-   * The words behind the language: how it is run. `background` leaves it running until the page's end, and `ready=TEXT` waits
-   * until it has printed that; `guest` runs it in a virtual machine; `fails` expects a failure; `needs=PEER,PEER` names what
-   * must be installed; `elsewhere=FILE` says that this runs the same, for it takes too long here; `when=FILE` skips it where
-   * that file of the build is not there.
+   * The words behind the language: how it is run. `background` leaves it running until the page's end, once it has printed
+   * what `ready=TEXT` says, or a background run before it has, which sees it connect; `guest` runs it in a virtual machine; `fails` expects a failure; `needs=PEER,PEER` names what
+   * must be installed; `elsewhere=FILE` says that this runs the same, for it takes too long here.
    */
   readonly words: ReadonlyMap<string, string>;
   readonly text: string;
 }
 
-const KNOWN_WORDS = ['background', 'ready', 'guest', 'fails', 'needs', 'elsewhere', 'when'];
+const KNOWN_WORDS = ['background', 'ready', 'guest', 'fails', 'needs', 'elsewhere'];
 
 /** The pages: README.md and those in docs/, by their names. */
 export const docPages = (root: string): string[] => [
@@ -38,6 +37,9 @@ function parseWords(info: string, where: string): Map<string, string> {
     const [name = '', value = ''] = word.split(/=(.*)/s);
     if (!KNOWN_WORDS.includes(name)) throw new Error(`${where}: ${name} is no word for a block`);
     words.set(name, value);
+  }
+  if (words.has('background') && !words.get('ready')) {
+    throw new Error(`${where}: nobody sees whether it starts: background has ready=TEXT`);
   }
   return words;
 }

@@ -26,9 +26,8 @@ const init = (root: string): string => `
   echo ready
   exec sleep infinity`;
 
-interface Run {
+interface Run extends BackgroundRun {
   readonly child: ChildProcess;
-  output(): string;
   readonly ended: Promise<number | null>;
 }
 
@@ -43,13 +42,7 @@ function collect(child: ChildProcess): Run {
     child.on('error', reject);
     child.on('close', resolve);
   });
-  ended.catch(() => undefined);
-  return { child, output: () => output, ended };
-}
-
-async function until(run: Run, text: string, what: string): Promise<void> {
-  let status: number | null | undefined;
-  run.ended.then(
+  ended.then(
     (code) => {
       status = code;
     },
@@ -57,8 +50,13 @@ async function until(run: Run, text: string, what: string): Promise<void> {
       status = null;
     },
   );
-  for (const deadline = Date.now() + READY_MS; !run.output().includes(text); await pause(20)) {
-    if (status !== undefined || Date.now() > deadline) throw new Error(`${what} did not say ${text}: ${run.output()}`);
+  let status: number | null | undefined;
+  return { child, output: () => output, status: () => status, ended };
+}
+
+async function until(run: Run, isReady: () => boolean, complaint: string): Promise<void> {
+  for (const deadline = Date.now() + READY_MS; !isReady(); await pause(20)) {
+    if (run.status() !== undefined || Date.now() > deadline) throw new Error(`${complaint}: ${run.output()}`);
   }
 }
 
@@ -67,12 +65,15 @@ const shell = (commands: string): string[] => ['bash', '-euo', 'pipefail', '-c',
 /** Commands that were left running. */
 export interface BackgroundRun {
   output(): string;
+  /** The status with which it has ended; undefined while it runs, null where a signal ended it. */
+  status(): number | null | undefined;
 }
 
 export class DocMachine implements AsyncDisposable {
   readonly #root: string;
   readonly #init: Run;
   readonly #pid: string;
+  readonly #running: Run[] = [];
 
   private constructor(root: string, init: Run, pid: string) {
     this.#root = root;
@@ -85,7 +86,7 @@ export class DocMachine implements AsyncDisposable {
     const spaces = ['--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
     const run = collect(spawn('unshare', [...spaces, 'sh', '-c', init(root)], { stdio: ['ignore', 'pipe', 'pipe'] }));
     try {
-      await until(run, 'ready', 'the machine');
+      await until(run, () => run.output().includes('ready'), 'the machine did not say ready');
       const { pid } = run.child;
       return new DocMachine(root, run, readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim());
     } catch (error) {
@@ -101,11 +102,14 @@ export class DocMachine implements AsyncDisposable {
     return { status, output: run.output() };
   }
 
-  /** Starts commands; resolves when they have printed `ready`. */
+  /** Starts commands; resolves when they have printed `ready`, or what runs already has since then: it sees who connects. */
   async start(commands: string, ready: string): Promise<BackgroundRun> {
+    const others = this.#running.map(({ output }) => ({ output, from: output().length }));
     // Some end with their input: here it stays open, as a terminal does.
     const run = this.#spawn('pipe', ...shell(commands));
-    await until(run, ready, commands);
+    const isSeen = (): boolean => others.some(({ output, from }) => output().includes(ready, from));
+    await until(run, () => run.output().includes(ready) || isSeen(), `${commands} did not say ${ready}`);
+    this.#running.push(run);
     return run;
   }
 

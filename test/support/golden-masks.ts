@@ -112,6 +112,10 @@ export const masks: readonly Mask[] = [
     pattern: /CPU cycles\/packet=.*/g,
     replacement: 'CPU cycles/packet=N',
   },
+];
+
+/** Of DPDK's output alone. */
+const ofDpdk: readonly Mask[] = [
   {
     why: 'EAL reads its options twice, and complains twice',
     pattern: /^(testpmd: .*\n)\1/gm,
@@ -119,8 +123,8 @@ export const masks: readonly Mask[] = [
   },
 ];
 
-export const masked = (output: string): string =>
-  masks.reduce(
+export const masked = (output: string, isDpdk = false): string =>
+  (isDpdk ? [...masks, ...ofDpdk] : masks).reduce(
     (text, { pattern, replacement }) => {
       return typeof replacement === 'string' ? text.replace(pattern, replacement) : text.replace(pattern, replacement);
     },

@@ -3,8 +3,10 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
-import { checkAgainst, checkReport, type Finding } from '../../bench/check.js';
+import { type Asked, checkAgainst, checkReport, type Finding } from '../../bench/check.js';
 import type { LatencyResult } from '../../bench/latency.js';
+import { PAIRINGS } from '../../bench/pairing.js';
+import { PARTS } from '../../bench/parts.js';
 import type { PartResults, Report } from '../../bench/report.js';
 import { ratesOf } from '../../bench/results.js';
 import type { Round } from '../../bench/round.js';
@@ -14,19 +16,29 @@ const test = suite('bench check');
 interface RatesOptions {
   readonly placement?: Round['placement'];
   readonly path?: string;
+  readonly pairings?: readonly string[];
 }
 
 /** Results of rounds with these ratios of ours to DPDK. */
-function ratios(samples: readonly number[], { placement = 'near-cores', path = 'p' }: RatesOptions = {}): PartResults {
+function ratios(
+  samples: readonly number[],
+  { placement = 'near-cores', path = 'p', pairings = ['ours-ours'] }: RatesOptions = {},
+): PartResults {
   const rounds = samples.map((sample) => ({
     placement,
     disturbed: false,
-    rates: { 'dpdk-dpdk': 10e6, 'ours-ours': 10e6 * sample, limit: 40e6 },
+    rates: {
+      'dpdk-dpdk': 10e6,
+      limit: 40e6,
+      ...Object.fromEntries(pairings.map((pairing) => [pairing, 10e6 * sample])),
+    },
   }));
   return ratesOf([{ path, size: 64, queues: 1, rounds }], []);
 }
 
-const check = (committed: PartResults, measured: PartResults): Finding[] => checkAgainst(committed as Report, measured);
+const ALL: Asked = { parts: PARTS, pairings: PAIRINGS };
+const check = (committed: PartResults, measured: PartResults, asked = ALL): Finding[] =>
+  checkAgainst(committed as Report, measured, asked);
 const outcomes = (committed: readonly number[], measured: readonly number[], options?: RatesOptions) =>
   check(ratios(committed), ratios(measured, options)).map((finding) => finding.outcome);
 
@@ -47,7 +59,7 @@ test('worse beyond the noise of both runs fails, and says what was and what is',
   const { text, passed } = checkReport(findings);
   assert.is(passed, false);
   assert.match(text, 'worse: ours-ours, p, 64 bytes, 1 queues: 1.50 is committed, 1.31 was measured');
-  assert.match(text, '1 ratios: 1 worse, 0 better, 0 the same, 0 not comparable');
+  assert.match(text, '1 ratios: 1 worse, 0 better, 0 the same, 0 not comparable, 0 missing');
 });
 
 test('better beyond the noise passes', () => {
@@ -79,11 +91,51 @@ test('what only one of the two runs measured is not compared', () => {
   assert.is(checkReport([]).passed, false);
 });
 
+test('a pairing that works no more fails; one that was not asked for does not', () => {
+  const pairings = ['ours-ours', 'ours-dpdk'];
+  const committed = ratios(NARROW, { pairings });
+  const findings = check(committed, ratios(NARROW));
+  assert.equal(
+    findings.map(({ name, outcome }) => [name, outcome]),
+    [
+      ['ours-ours, p, 64 bytes, 1 queues', 'same'],
+      ['ours-dpdk, p, 64 bytes, 1 queues', 'missing'],
+    ],
+  );
+  const { text, passed } = checkReport(findings);
+  assert.is(passed, false);
+  assert.match(text, 'missing: ours-dpdk, p, 64 bytes, 1 queues: 1.50 is committed, nothing was measured');
+  assert.ok(checkReport(check(committed, ratios(NARROW), { ...ALL, pairings: ['dpdk-dpdk', 'ours-ours'] })).passed);
+  const elsewhere = ratios(NARROW, { path: 'other', pairings });
+  const both = (results: PartResults): PartResults => ({
+    results: [...(results.results ?? []), ...elsewhere.results!],
+  });
+  assert.equal(
+    check(both(committed), ratios(NARROW, { pairings })).map(({ outcome }) => outcome),
+    ['same', 'same'],
+    'a path that was not asked for',
+  );
+  assert.equal(
+    check(both(committed), both(ratios(NARROW))).map(({ outcome }) => outcome),
+    ['same', 'missing', 'same', 'same'],
+    'on one of the paths',
+  );
+});
+
+test('a part without a single ratio of a contender is missed; one that was not asked for is not', () => {
+  const committed = ratios(NARROW);
+  assert.equal(
+    check(committed, {}).map(({ outcome }) => outcome),
+    ['missing'],
+  );
+  assert.equal(check(committed, {}, { ...ALL, parts: ['latency'] }), []);
+});
+
 test('of latencies less is better', () => {
   const latency = (ratio: number): PartResults => ({
     latency: [
       {
-        ...{ contender: 'driver ours', path: 'p', size: 64, load: 0.5, rate: 1e6, histogram: [] },
+        ...{ contender: 'driver ours', path: 'p', size: 64, load: 0.5, rate: 1e6, lost: 0, histogram: [] },
         latency: { packets: 1, p50: 1, p99: 1, p999: 1, p9999: 1, max: 1 },
         p999: { samples: [], max: 1, median: 1, spread: 0 },
         ...{ ratio, ratioQuartiles: [ratio, ratio], clear: true, target: 2, verdict: null },

@@ -3,7 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
-import { latenciesOf } from '../../bench/latency.js';
+import { latenciesOf, p999Of } from '../../bench/latency.js';
 import {
   bucketsOf,
   decodeHistogram,
@@ -64,12 +64,16 @@ test('buckets hold every packet once, in order, two a doubling, without gaps', (
 });
 
 /** Rounds in which every packet took the same time: DPDK's 10 µs, ours 10 µs times `ratio`. */
-const rounds = (ratio: number, count = 5) =>
+const rounds = (ratio: number, count = 5, lost = 0) =>
   Array.from({ length: count }, () => {
-    const turn = (nanoseconds: number) => ({ latencies: histogramOf(new Array(100).fill(nanoseconds)), taken: 0 });
+    const turn = (nanoseconds: number, received: number) => ({
+      counts: { offered: 1000, sent: 1000, received, refused: 0, seconds: 1 },
+      latencies: histogramOf(new Array(100).fill(nanoseconds)),
+      taken: 0,
+    });
     const turns = new Map<MeteredName, ReturnType<typeof turn>>([
-      ['driver dpdk', turn(10_000)],
-      ['driver ours', turn(10_000 * ratio)],
+      ['driver dpdk', turn(10_000, 1000)],
+      ['driver ours', turn(10_000 * ratio, 1000 - lost)],
     ]);
     const rates = Object.fromEntries(
       [...turns].map(([name, { latencies }]) => [name, latencies.getValueAtPercentile(99.9)]),
@@ -77,8 +81,8 @@ const rounds = (ratio: number, count = 5) =>
     return { placement: 'near-cores' as const, disturbed: false, rates, turns };
   });
 
-const latencies = (ratio: number, load: number, count?: number) =>
-  latenciesOf(rounds(ratio, count), { path: 'p', size: 64, load, rateOf: () => 1e6 });
+const latencies = (ratio: number, load: number, count?: number, lost?: number) =>
+  latenciesOf(rounds(ratio, count, lost), { path: 'p', size: 64, load, rateOf: () => 1e6 });
 
 test('p99.9 at half load may be twice that of DPDK, and is judged for ours alone', () => {
   const [dpdk, ours] = latencies(1.5, 0.5);
@@ -91,6 +95,14 @@ test('p99.9 at half load may be twice that of DPDK, and is judged for ours alone
   assert.is(latencies(3, 0.5)[1]?.verdict, 'not met');
   assert.is(latencies(3, 0.9)[1]?.verdict, null, 'other loads have no target');
   assert.is(latencies(1.5, 0.5, 3)[1]?.verdict, 'unclear', 'three rounds say nothing');
+});
+
+test('what is lost has no latency: its share is said, and above a thousandth nothing is met', () => {
+  const [dpdk, ours] = latencies(1.5, 0.5, 5, 1);
+  assert.equal([dpdk?.lost, ours?.lost, ours?.verdict], [0, 0.001, 'met']);
+  const [, lossy] = latencies(1.5, 0.5, 5, 2);
+  assert.equal([lossy?.lost, lossy?.verdict, lossy?.clear], [0.002, 'unclear', false]);
+  assert.is(p999Of({ latencies: histogramOf([]) }), undefined, 'nothing came back');
 });
 
 test('the memory of a process is its high-water mark', () => {

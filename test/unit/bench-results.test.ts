@@ -138,6 +138,12 @@ test('parts of several runs stand beside each other, each with its own time and 
   const text = markdownReport(merged);
   assert.match(text, 'Measured 2026-01-02, abc, in 12 s (--quick).');
   assert.match(text, 'Measured 2026-02-03, def, in 3 s.');
+  const elsewhere = mergeReport({ ...outcome, machine: { ...first.machine, processor: 'another' } }, first);
+  const both = markdownReport(elsewhere);
+  assert.match(both, `Measured 2026-01-02, abc, on ${first.machine.processor}, in 12 s (--quick).`);
+  assert.match(both, 'Measured 2026-02-03, def, in 3 s.');
+  const back = mergeReport(outcome, elsewhere);
+  assert.equal(back.measured.rates, first.measured.rates, 'the machine of the part is that of the report again');
   const again = mergeReport({ ...outcome, measured: { rates: later, memory: later } }, first);
   assert.is(again.skipped.length, 0, 'a part that was measured anew says for itself what it lacks');
 });

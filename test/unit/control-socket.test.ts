@@ -10,6 +10,9 @@ import { openControl } from '../../driver/cli/control/open-control.js';
 import { removeIfLeft, runningProcesses } from '../../driver/cli/control/processes.js';
 import { ControlServer } from '../../driver/cli/control/server.js';
 import { Interrupt } from '../../driver/cli/interrupt.js';
+import { plainView } from '../../driver/cli/top/plain-view.js';
+import { attach } from '../../driver/cli/top/source.js';
+import { viewState } from '../../driver/cli/top/view-state.js';
 import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { runCli, startCli } from '../support/cli.js';
 import { CliDaemon } from '../support/cli-daemon.js';
@@ -170,6 +173,72 @@ test('however many ask at once, a snapshot is taken once; later it is another', 
       await control.close();
     }
   }));
+
+test('a socket with a name of its own that ends in a number is removed when nobody listens on it', () =>
+  withFolder(async (folder) => {
+    // Process 1 is there, and has nothing to do with it.
+    const path = join(folder, 'vm1.sock');
+    const child = startCli([], {
+      script: new URL('../support/listen-and-die.js', import.meta.url).pathname,
+      wrapper: ['env', `LISTEN=${path}`],
+    });
+    await child.done;
+    assert.ok(existsSync(path));
+    await removeIfLeft(path);
+    assert.not(existsSync(path));
+  }));
+
+test('one more client than there are places is told so, and the socket stays', () =>
+  withFolder(async (folder) => {
+    const own = join(folder, 'virtio-pmd');
+    mkdirSync(own, { mode: 0o700 });
+    // As that of a process in another container: its number is nobody's here.
+    const path = join(own, `${NOBODY}.sock`);
+    const server = await ControlServer.listen(path, { process: () => snapshotAt(1, []).process });
+    const clients = await Promise.all(Array.from({ length: 8 }, () => ControlClient.connect(path)));
+    try {
+      for (const client of clients) await client.request('process');
+      const ninth = await ControlClient.connect(path);
+      const refusal = await failureOf(ninth.request('process'));
+      assert.is(refusal.code, ErrorCode.REQUEST_REFUSED);
+      assert.match(refusal.message, '8 others look at it already');
+      const late = await ControlClient.connect(path);
+      await late.over;
+      assert.is((await failureOf(late.request('process'))).code, ErrorCode.REQUEST_REFUSED, 'asked when it is over');
+      assert.equal(await runningProcesses([own]), []);
+      assert.ok(existsSync(path), 'who lists what runs leaves it there');
+      clients[0]!.close();
+      await new Promise((go) => setTimeout(go, 50));
+      assert.is((await runningProcesses([own])).length, 1);
+    } finally {
+      for (const client of clients) client.close();
+      await server.close();
+    }
+  }));
+
+test('whoever looks and asks for nothing is not sent away', () =>
+  withFolder(async (folder) => {
+    const path = join(folder, 'x.sock');
+    const snapshot = () => snapshotAt(1, []);
+    const methods = { snapshot, process: () => snapshot().process };
+    const server = await ControlServer.listen(path, methods, { patienceMs: 5000, idleMs: 300 });
+    const source = await attach(path, 5000, 50);
+    try {
+      await new Promise((go) => setTimeout(go, 900));
+      assert.is((await source.take()).at, 1);
+    } finally {
+      source.close();
+      await server.close();
+    }
+  }));
+
+test('a process that ends before anything could be printed is an error; one that is quit is none', async () => {
+  const source = { take: async () => snapshotAt(1, []), over: Promise.resolve(), close: () => undefined };
+  const plain = { once: false, json: true };
+  const view = (signal: AbortSignal) => plainView(source, viewState(60_000), plain, signal);
+  assert.is((await failureOf(view(new AbortController().signal))).code, ErrorCode.PEER_GONE);
+  assert.is(await view(AbortSignal.abort()), 'quit');
+});
 
 test('a server ends its clients when it closes', () =>
   withFolder(async (folder) => {

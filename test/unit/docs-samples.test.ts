@@ -1,6 +1,6 @@
 /** The documentation holds together: its samples compile, its links lead somewhere, and every example is in it. */
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
@@ -8,6 +8,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 
 import { blocksOf, docPages, missingLine } from '../support/doc-blocks.js';
+import { withFolder } from '../support/temp-folder.js';
 
 export const timeBoundSeconds = 180;
 
@@ -85,6 +86,18 @@ test('every block says in what language it is', () => {
     }
   }
 });
+
+test('a block is refused that could not fail, or has a word that means nothing', () =>
+  withFolder((folder) => {
+    for (const [words, complaint] of [
+      ['background', /background has ready=TEXT/],
+      ['background ready=', /background has ready=TEXT/],
+      ['when=dist/x.js', /when is no word/],
+    ] as const) {
+      writeFileSync(join(folder, 'page.md'), `\`\`\`sh ${words}\ntrue\n\`\`\`\n`);
+      assert.throws(() => blocksOf(folder, 'page.md'), complaint);
+    }
+  }));
 
 test('output is compared by its words: numbers may differ, and nothing else', () => {
   const printed = '│ sent   │ 1,000 │ 3.41 Mpps │\nread 4 KiB\nthe end';

@@ -18,6 +18,12 @@ test('counters may differ, their columns may not', () => {
   assert.is.not(masked(line('7')), masked('  RX-packets: 7 RX-dropped: 0 RX-total: 7'));
 });
 
+test('a line that DPDK says twice may be said once; one that we say twice is seen', () => {
+  const twice = 'testpmd: invalid\ntestpmd: invalid\n';
+  assert.is(masked(twice, true), 'testpmd: invalid\n');
+  assert.is(masked(twice), twice);
+});
+
 test('addresses that a driver made up may differ, those of peers may not', () => {
   assert.is(masked('Port 0: 3E:59:24:34:74:E5'), masked('Port 0: DA:C0:A5:6D:A1:01'));
   assert.is.not(masked('peer=02:00:00:00:00:01'), masked('peer=02:00:00:00:00:02'));

@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
 import { readLines } from './lines.js';
-import { LONGEST_REPLY } from './protocol.js';
+import { LONGEST_REPLY, RpcError } from './protocol.js';
 import { checkSocketPath } from './socket-path.js';
 
 /** A process that polls answers between two other things; a starved machine takes seconds. */
@@ -24,6 +24,8 @@ export class ControlClient {
   readonly #patienceMs: number;
   readonly #waiting = new Map<number, Waiting>();
   #asked = 0;
+  /** Why the other side ended the connection, where it said so before it was asked anything. */
+  #refusal: VirtioError | undefined;
 
   private constructor(path: string, socket: Socket, patienceMs: number) {
     this.path = path;
@@ -56,7 +58,7 @@ export class ControlClient {
   request(method: string): Promise<unknown> {
     const id = ++this.#asked;
     return new Promise((resolve, reject) => {
-      if (this.#socket.destroyed) return reject(gone(this.path));
+      if (this.#socket.destroyed) return reject(this.#refusal ?? gone(this.path));
       const timer = setTimeout(() => this.#settle(id)?.reject(late(this.path, this.#patienceMs)), this.#patienceMs);
       this.#waiting.set(id, { resolve, reject, timer });
       this.#socket.write(`${JSON.stringify({ jsonrpc: '2.0', id, method })}\n`);
@@ -77,15 +79,20 @@ export class ControlClient {
       if (error instanceof VirtioError) failure = error;
     }
     this.#socket.destroy();
-    for (const id of [...this.#waiting.keys()]) this.#settle(id)?.reject(failure ?? gone(this.path));
+    for (const id of [...this.#waiting.keys()]) this.#settle(id)?.reject(failure ?? this.#refusal ?? gone(this.path));
   }
 
   #take(line: string): void {
     const { id, result, error } = replyOf(line, this.path);
     // One without a number is about the connection; one that nobody waits for any more came too late.
     const waiting = typeof id === 'number' ? this.#settle(id) : undefined;
-    if (error === undefined) waiting?.resolve(result);
-    else (waiting ?? this.#oldest())?.reject(refused(error, this.path));
+    if (error === undefined) {
+      waiting?.resolve(result);
+      return;
+    }
+    const refusal = refused(error, this.path);
+    if (waiting === undefined && typeof id !== 'number') this.#refusal = refusal;
+    (waiting ?? this.#oldest())?.reject(refusal);
   }
 
   #settle(id: number): Waiting | undefined {
@@ -123,9 +130,10 @@ function replyOf(line: string, path: string): Reply {
 function refused(error: unknown, path: string): VirtioError {
   const message =
     typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : 'it did not say why';
+  const isBusy = typeof error === 'object' && error !== null && 'code' in error && error.code === RpcError.BUSY;
   return new VirtioError(ErrorCode.REQUEST_REFUSED, `${path} refuses: ${message}`, {
     value: error,
-    advice: 'use the same version of virtio-pmd on both sides',
+    advice: isBusy ? 'end one of them' : 'use the same version of virtio-pmd on both sides',
   });
 }
 

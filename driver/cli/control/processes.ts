@@ -1,6 +1,7 @@
 /** The commands of this user that run now, as their control sockets tell. */
 
 import { lstatSync, rmSync } from 'node:fs';
+import { basename } from 'node:path';
 import { ErrorCode, VirtioError } from '../../errors.js';
 import { checkProcess } from '../snapshot/check-snapshot.js';
 import type { ProcessInfo } from '../snapshot/snapshot.js';
@@ -28,7 +29,8 @@ async function ask(socket: string): Promise<RunningProcess | undefined> {
     client = await ControlClient.connect(socket, PATIENCE_MS);
     return { ...checkProcess(await client.request('process')), socket };
   } catch (error) {
-    if (isLeft(socket, error)) rmSync(socket, { force: true });
+    // Whoever took the connection is there, even when it ended it.
+    if (client === undefined && isLeft(socket, error)) rmSync(socket, { force: true });
     return undefined;
   } finally {
     client?.close();
@@ -49,9 +51,9 @@ export async function removeIfLeft(socket: string): Promise<void> {
 const isLeft = (socket: string, error: unknown): boolean =>
   error instanceof VirtioError && error.code === ErrorCode.PEER_GONE && !isAlive(socket);
 
-/** Whether another process than this one has the number in the name, where there is one. */
+/** Whether another process than this one has the number that is the name, where it is one. */
 function isAlive(socket: string): boolean {
-  const pid = Number(/(\d+)\.sock$/.exec(socket)?.[1] ?? process.pid);
+  const pid = Number(/^(\d+)\.sock$/.exec(basename(socket))?.[1] ?? process.pid);
   if (pid === process.pid) return false;
   try {
     process.kill(pid, 0);

@@ -12,8 +12,10 @@ export const RpcError = {
   METHOD_NOT_FOUND: -32601,
   INVALID_PARAMS: -32602,
   INTERNAL_ERROR: -32603,
+  /** Of those that are a server's own: too many clients. */
+  BUSY: -32000,
 } as const;
-type RpcErrorCode = (typeof RpcError)[keyof typeof RpcError];
+export type RpcErrorCode = (typeof RpcError)[keyof typeof RpcError];
 
 export type RpcId = string | number | null;
 

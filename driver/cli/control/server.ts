@@ -6,11 +6,13 @@ import { dirname } from 'node:path';
 import { ErrorCode, isSystemError, VirtioError } from '../../errors.js';
 import { withSocketMode } from '../socket-mode.js';
 import { readLines } from './lines.js';
-import { answer, type ControlMethods, failure, LONGEST_REQUEST, RpcError } from './protocol.js';
+import { answer, type ControlMethods, failure, LONGEST_REQUEST, RpcError, type RpcErrorCode } from './protocol.js';
 import { checkSocketPath } from './socket-path.js';
 
 /** Somebody who looks, a script, and some that were forgotten. */
 const MOST_CLIENTS = 8;
+/** Those that are being told that there is no place; more than so many find no answer. */
+const MOST_TURNED_AWAY = 8;
 /** Only whom the command runs for. */
 const MODE = 0o600;
 
@@ -29,13 +31,14 @@ export class ControlServer {
   readonly #methods: ControlMethods;
   readonly #times: ControlTimes;
   readonly #clients = new Set<Socket>();
+  readonly #turnedAway = new Set<Socket>();
 
   private constructor(path: string, methods: ControlMethods, times: ControlTimes) {
     this.path = path;
     this.#methods = methods;
     this.#times = times;
-    this.#server = createServer((client) => void this.#serve(client));
-    this.#server.maxConnections = MOST_CLIENTS;
+    this.#server = createServer((client) => this.#take(client));
+    this.#server.maxConnections = MOST_CLIENTS + MOST_TURNED_AWAY;
   }
 
   /**
@@ -63,18 +66,30 @@ export class ControlServer {
 
   /** Ends all connections and removes the socket. Idempotent. */
   async close(): Promise<void> {
-    for (const client of this.#clients) client.destroy();
+    for (const client of [...this.#clients, ...this.#turnedAway]) client.destroy();
     if (!this.#server.listening) return;
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     rmSync(this.path, { force: true });
   }
 
-  async #serve(client: Socket): Promise<void> {
-    const { patienceMs, idleMs } = this.#times;
-    this.#clients.add(client);
+  #take(client: Socket): void {
+    const hasRoom = this.#clients.size < MOST_CLIENTS;
+    const those = hasRoom ? this.#clients : this.#turnedAway;
+    those.add(client);
     client.unref();
     client.on('error', () => undefined);
-    client.on('close', () => this.#clients.delete(client));
+    client.on('close', () => those.delete(client));
+    if (hasRoom) {
+      void this.#serve(client);
+      return;
+    }
+    // What it asks for goes nowhere; unread, it would have the connection fail before the client has read why.
+    client.resume();
+    this.#dismiss(client, RpcError.BUSY, `${MOST_CLIENTS} others look at it already`);
+  }
+
+  async #serve(client: Socket): Promise<void> {
+    const { patienceMs, idleMs } = this.#times;
     client.setTimeout(idleMs, () => client.destroy());
     try {
       for await (const line of readLines(client, { longest: LONGEST_REQUEST, patienceMs })) {
@@ -84,9 +99,14 @@ export class ControlServer {
     } catch (error) {
       // Whoever wrote it may still read why; a connection that has failed by itself reads nothing.
       if (!(error instanceof VirtioError) || client.destroyed) return;
-      client.end(`${failure(null, RpcError.INVALID_REQUEST, error.message)}\n`);
-      setTimeout(() => client.destroy(), patienceMs).unref();
+      this.#dismiss(client, RpcError.INVALID_REQUEST, error.message);
     }
+  }
+
+  /** Says why, and ends the connection. */
+  #dismiss(client: Socket, code: RpcErrorCode, message: string): void {
+    client.end(`${failure(null, code, message)}\n`);
+    setTimeout(() => client.destroy(), this.#times.patienceMs).unref();
   }
 }
 

@@ -5,7 +5,7 @@ import type { VirtioError } from '../../errors.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, seconds } from '../option-values.js';
-import { SORT_NAMES, type TopOptions } from './options.js';
+import { FASTEST_MS, SORT_NAMES, type TopOptions } from './options.js';
 
 const EXAMPLES = `
 Examples:
@@ -57,8 +57,8 @@ export function topCommand(interrupt: Interrupt, finish: (status: number) => voi
     .addArgument(new Argument('[process]', 'number of the process, or path of its control socket'))
     .addArgument(new Argument('[options...]', 'behind --: what --loopback is to do'))
     .addOption(
-      new Option('--interval <S>', 'time between two looks, in seconds')
-        .argParser(seconds('--interval'))
+      new Option('--interval <S>', 'time between two looks, in seconds, from 0.1 on')
+        .argParser(seconds('--interval', FASTEST_MS))
         .default(1000, '1'),
     )
     .addOption(

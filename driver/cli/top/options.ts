@@ -4,6 +4,9 @@
 export const SORT_NAMES = ['port', 'packets', 'bits', 'drops', 'ring', 'hits'] as const;
 export type SortKey = (typeof SORT_NAMES)[number];
 
+/** The shortest time between two looks. */
+export const FASTEST_MS = 100;
+
 /** The options as the command line has them; times in milliseconds. */
 export interface TopOptions {
   readonly interval: number;

@@ -46,7 +46,11 @@ export async function plainView(
   } finally {
     source.close();
   }
-  return signal.aborted ? 'quit' : 'gone';
+  if (signal.aborted) return 'quit';
+  if (printed > 0) return 'gone';
+  throw new VirtioError(ErrorCode.PEER_GONE, 'the process has ended before there were rates of it', {
+    advice: 'use a shorter --interval',
+  });
 }
 
 /** Waits; whether there is more to come then. */

@@ -16,9 +16,19 @@ export interface SnapshotSource {
   close(): void;
 }
 
+/** One who says nothing for two minutes is sent away; a view that is paused says nothing. */
+const SIGN_OF_LIFE_MS = 30_000;
+
 /** Attaches to a process by its control socket. @throws VirtioError as `ControlClient.connect` */
-export async function attach(socket: string, patienceMs?: number): Promise<SnapshotSource> {
+export async function attach(
+  socket: string,
+  patienceMs?: number,
+  signOfLifeMs = SIGN_OF_LIFE_MS,
+): Promise<SnapshotSource> {
   const client = await ControlClient.connect(socket, patienceMs);
+  // Where it is not answered, the next snapshot is not either, and says so.
+  const timer = setInterval(() => client.request('process').catch(() => undefined), signOfLifeMs).unref();
+  void client.over.then(() => clearInterval(timer));
   return {
     take: async () => checkSnapshot(await client.request('snapshot')),
     over: client.over,

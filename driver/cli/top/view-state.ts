@@ -1,6 +1,6 @@
 /** What whoever looks has chosen to see. */
 
-import { SORT_NAMES, type SortKey } from './options.js';
+import { FASTEST_MS, SORT_NAMES, type SortKey } from './options.js';
 import { byPort, type QueueRates, type Sample } from './rates.js';
 
 /** Keys that sort by one of them at once. */
@@ -39,7 +39,6 @@ export const viewState = (intervalMs: number, sort: SortKey = 'port'): ViewState
 });
 
 const SLOWEST_MS = 60_000;
-const FASTEST_MS = 100;
 
 /** The state after a key, or undefined where the key means nothing. */
 export function afterKey(state: ViewState, key: string): ViewState | undefined {
