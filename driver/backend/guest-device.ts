@@ -289,12 +289,16 @@ export class GuestDevice {
 
   /** Once a turn of such an application's loop: what is not done for one packet or another. */
   tend(): void {
-    const { pairs } = this.#queues;
-    for (let index = 0; index < pairs.length; index++) {
-      const { receive, completed, waiting } = pairs[index]!;
-      if (receive !== undefined && completed.isWaiting) receive.give(waiting);
+    try {
+      const { pairs } = this.#queues;
+      for (let index = 0; index < pairs.length; index++) {
+        const { receive, completed, waiting } = pairs[index]!;
+        if (receive !== undefined && completed.isWaiting) receive.give(waiting);
+      }
+      if ((++this.#turns & CHECK_MASK) === 0) this.#rings.check();
+    } catch (error) {
+      this.#rings.fail(deviceFailure(error));
     }
-    if ((++this.#turns & CHECK_MASK) === 0) this.#rings.check();
   }
 
   reset(): void {
