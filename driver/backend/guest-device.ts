@@ -198,8 +198,11 @@ export class GuestDevice {
     this.#rings.removeTranslations(iova, bytes);
   }
 
+  /** Announces an address (vhost-user SEND_RARP): once, while the announcement before it waits; a front-end may ask without end. */
   sendRarp(macAddress: Uint8Array): void {
-    this.#announcements.push(rarpPacket(macAddress));
+    const packet = rarpPacket(macAddress);
+    const waits = this.#announcements.some((waiting) => Buffer.compare(waiting, packet) === 0);
+    if (!waits && this.#announcements.length < MAX_ANNOUNCEMENTS) this.#announcements.push(packet);
     this.#announce();
   }
 
@@ -556,5 +559,7 @@ const isFresh = ({ base }: RingSetup, isPacked: boolean): boolean =>
 
 /** Pieces of packets that are taken at a time for the host to work on, more or less: eight of the longest packets. */
 const SERVED_PIECES = 256;
+/** Announcements that wait at a time: a guest has one address, and a few more in the time of a migration. */
+const MAX_ANNOUNCEMENTS = 16;
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;
