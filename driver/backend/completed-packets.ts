@@ -63,20 +63,21 @@ export class CompletedPackets {
     const { burst } = this;
     const start = burst.count;
     let taken = 0;
-    try {
-      while (burst.count < most) {
-        if (this.#nextSegment < this.#segmentCount) {
-          burst.handles[burst.count++] = this.#segments[this.#nextSegment++]!;
-          continue;
-        }
-        if (taken === from.count) break;
-        this.#take(from.handles[taken]!, refused);
-        taken += 1;
+    while (burst.count < most) {
+      if (this.#nextSegment < this.#segmentCount) {
+        burst.handles[burst.count++] = this.#segments[this.#nextSegment++]!;
+        continue;
       }
-    } finally {
-      // Whatever is thrown: each packet is in one burst.
-      if (taken > 0) from.removeFirst(taken);
+      if (taken === from.count) break;
+      const handle = from.handles[taken++]!;
+      try {
+        this.#take(handle, refused);
+      } catch {
+        // It is another guest's: the receiver does not stand still for it, nor meet it again.
+        this.#lose(handle, DROP_OFFLOAD);
+      }
     }
+    if (taken > 0) from.removeFirst(taken);
     this.#filter?.limit(burst, start, this.#counters);
   }
 

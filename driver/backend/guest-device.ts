@@ -198,8 +198,11 @@ export class GuestDevice {
     this.#rings.removeTranslations(iova, bytes);
   }
 
+  /** Announces an address (vhost-user SEND_RARP): once, while the announcement before it waits; a front-end may ask without end. */
   sendRarp(macAddress: Uint8Array): void {
-    this.#announcements.push(rarpPacket(macAddress));
+    const packet = rarpPacket(macAddress);
+    const waits = this.#announcements.some((waiting) => Buffer.compare(waiting, packet) === 0);
+    if (!waits && this.#announcements.length < MAX_ANNOUNCEMENTS) this.#announcements.push(packet);
     this.#announce();
   }
 
@@ -289,12 +292,16 @@ export class GuestDevice {
 
   /** Once a turn of such an application's loop: what is not done for one packet or another. */
   tend(): void {
-    const { pairs } = this.#queues;
-    for (let index = 0; index < pairs.length; index++) {
-      const { receive, completed, waiting } = pairs[index]!;
-      if (receive !== undefined && completed.isWaiting) receive.give(waiting);
+    try {
+      const { pairs } = this.#queues;
+      for (let index = 0; index < pairs.length; index++) {
+        const { receive, completed, waiting } = pairs[index]!;
+        if (receive !== undefined && completed.isWaiting) receive.give(waiting);
+      }
+      if ((++this.#turns & CHECK_MASK) === 0) this.#rings.check();
+    } catch (error) {
+      this.#rings.fail(deviceFailure(error));
     }
-    if ((++this.#turns & CHECK_MASK) === 0) this.#rings.check();
   }
 
   reset(): void {
@@ -552,5 +559,7 @@ const isFresh = ({ base }: RingSetup, isPacked: boolean): boolean =>
 
 /** Pieces of packets that are taken at a time for the host to work on, more or less: eight of the longest packets. */
 const SERVED_PIECES = 256;
+/** Announcements that wait at a time: a guest has one address, and a few more in the time of a migration. */
+const MAX_ANNOUNCEMENTS = 16;
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;

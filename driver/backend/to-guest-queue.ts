@@ -60,7 +60,8 @@ export class ToGuestQueue {
   }
 
   /**
-   * Delivers packets from the front of the burst, in order, as far as the guest has buffers; the rest stays.
+   * Delivers packets from the front of the burst, in order, as far as the guest has buffers, up to DEVICE_BURST; the rest
+   * stays.
    *
    * Returns how many left the burst. Those that can never be delivered are dropped and counted.
    */
@@ -143,10 +144,12 @@ export class ToGuestQueue {
     const jobsLeft = engine.jobs.length / JOB_WORDS;
     /** Chains that there can be at all: no more come, and no more are looked at. */
     const most = Math.min(MAX_CHAINS, ring.size);
+    // An application's burst may have more: they are the next call's.
+    const count = burst.count < DEVICE_BURST ? burst.count : DEVICE_BURST;
     let packet = 0;
     let chain = 0;
     let job = 0;
-    for (; packet < burst.count; packet++) {
+    for (; packet < count; packet++) {
       chain = this.#skipUnwritable(chain, popped);
       if (chain === popped) break;
       const handle = burst.handles[packet]!;

@@ -84,13 +84,12 @@ export class PortThreads {
 
   /**
    * Has a queue that this thread has, or had before, go on with another one, or here again without one. Where that fails,
-   * what is in flight is left with the device.
+   * what is in flight is left with the device, and nobody has the queue until the next start.
    */
   async moveQueue(session: PortSession | undefined, index: number, to: QueueTaker | undefined): Promise<void> {
     const from = this.#homes.get(index);
     if (from === to) return;
-    const state = from === undefined ? this.local?.handOverQueue(index) : await from.handOverQueue(index);
-    this.#homes.delete(index);
+    const state = from === undefined ? this.local?.handOverQueue(index) : await this.#takeFrom(from, session, index);
     try {
       if (to === undefined) this.local?.takeUpQueue(session, index, state);
       else await to.takeUpQueue(session, index, state);
@@ -103,6 +102,22 @@ export class PortThreads {
       throw error;
     }
     if (to !== undefined) this.#homes.set(index, to);
+  }
+
+  /** Has a thread give a queue up. Where it has ended, the device has what is in the ring. */
+  async #takeFrom(
+    from: QueueTaker,
+    session: PortSession | undefined,
+    index: number,
+  ): Promise<DriverRingState | undefined> {
+    try {
+      return await from.handOverQueue(index);
+    } catch (error) {
+      Atomics.store(new Int32Array(this.claims), index, session === undefined ? Claim.FREE : Claim.LEFT);
+      throw error;
+    } finally {
+      this.#homes.delete(index);
+    }
   }
 
   /** Has every thread leave the rings alone. One that hangs must not keep the device from being reset. */

@@ -367,7 +367,11 @@ export class Port extends EventEmitter<PortEvents> {
    */
   moveQueue(direction: QueueDirection, pair: number, to: QueueTaker | undefined): Promise<void> {
     const index = this.#queueIndex(direction, pair);
-    return this.#turns.take(() => this.#threads.moveQueue(this.#device.session, index, to));
+    return this.#turns.take(async () => {
+      // This thread may never have polled: the ring has to go on somewhere.
+      if (to === undefined) this.#attached();
+      await this.#threads.moveQueue(this.#device.session, index, to);
+    });
   }
 
   /** Has another thread follow the port's stops and starts; returns how to end that. */

@@ -62,6 +62,8 @@ export class Fragmenter {
     this.longest = 0;
     const isPlain = version === 4 || transport === network + Ipv6Header.BYTES;
     if (protocol !== IpProtocol.UDP || !isWhole || !isPlain || transport > MAX_HEADERS_BYTES) return 0;
+    // A header that is padding, by the length of IP, is none: the first fragment would have no place for the checksum.
+    if (end - transport < UdpHeader.BYTES) return 0;
     if (this.#needsChecksum && fields[field + CHECKSUM] !== (transport | (UdpHeader.CHECKSUM << 16))) return 0;
     this.#headersBytes = transport + (version === 4 ? 0 : Ipv6FragmentHeader.BYTES);
     this.#fragmentBytes = (fields[field + FLAGS]! >>> 16) & ~(FRAGMENT_UNIT - 1);

@@ -132,4 +132,18 @@ for (const isTranslated of [false, true]) {
   });
 }
 
+test('SEND_RARP without end, while there is nowhere to send to: 16 announcements wait, and each once', () => {
+  using thread = new HandThread();
+  using guest = new HandGuest(thread);
+  guest.port.roomLeft = 0;
+  for (let count = 0; count < 300; count++) guest.device.sendRarp(Uint8Array.of(2, 0, 0, 0, 0, count >> 1));
+  guest.port.roomLeft = 64;
+  guest.poll(600);
+  assert.equal(
+    guest.port.received.map((packet) => packet[11]),
+    Array.from({ length: 16 }, (_, number) => number),
+  );
+  assert.is(thread.pool.available, thread.pool.size);
+});
+
 test.run();

@@ -4,6 +4,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
 import { createPort as createEcho } from '../../driver/backend/ports/echo.js';
+import { Burst } from '../../driver/memory/burst.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
 import { AVAIL_INDEX } from '../../driver/ring/split-views.js';
 import { Feature } from '../../driver/spec/features.js';
@@ -486,6 +487,19 @@ test('a packet waits for buffers that are still to come', () => {
     guest.poll();
     assertPackets(assemble(guest, ring.takeUsed(), chains, [0, 1, 2]), [packet]);
   });
+});
+
+test('a long burst of an application, each packet too long for the buffers of a guest: every one is counted', () => {
+  using thread = new HandThread();
+  using guest = new HandGuest(thread, { features: NOT_MERGEABLE });
+  offer(guest.start(RX, 16), [[[BUFFERS, 64]]]);
+  const burst = new Burst(thread.pool, 256);
+  assert.is(burst.allocate(200), 200);
+  for (let index = 0; index < 200; index++) burst.bytes(index).setLength(1500);
+  assert.is(guest.device.send(0, burst), 200);
+  assert.is(burst.count, 0);
+  assert.is(guest.statistics(RX).drops.noRoom, 200);
+  assert.is(thread.pool.available, thread.pool.size);
 });
 
 test.run();

@@ -6,8 +6,11 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { sourcePort } from '../../driver/backend/ports/built-in.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
+import { AttachedPort } from '../../driver/net/attached-port.js';
 import { launch } from '../../driver/net/launch.js';
 import type { Port } from '../../driver/net/port.js';
+import { answerForPorts, remotePort } from '../../driver/net/port-requests.js';
+import type { QueueTaker } from '../../driver/net/port-threads.js';
 import { type OpenPortOptions, openPort } from '../../driver/open.js';
 import type { PingResult, PortWork } from '../support/port-worker.js';
 
@@ -224,6 +227,84 @@ test('several threads, each with queue pairs of its own', () =>
     },
     { queues: 2, device: { port: sourcePort({ rate: 50_000 }) } },
   ));
+
+/** A share of the port that is not on a thread of its own: it follows the port as one would. */
+function follower(port: Port, changes: Partial<QueueTaker> = {}): { attached: AttachedPort; remote: QueueTaker } {
+  const attached = AttachedPort.attachTo(port.pool, port.handle());
+  const handlers = new Map<string, (payload: never) => unknown>();
+  answerForPorts(
+    (type, handler) => handlers.set(type, handler),
+    () => attached,
+  );
+  const remote = remotePort(port.id, async (type, payload) => handlers.get(type)!(payload as never) as never);
+  return { attached, remote: { ...remote, ...changes } };
+}
+
+test('a queue that comes back to a control plane that never polled goes on where it stood', () =>
+  withPort(async (port) => {
+    await port.start();
+    const { attached, remote } = follower(port);
+    const leave = port.addRemote(remote);
+    await port.moveQueue('tx', 0, remote);
+    await port.moveQueue('rx', 0, remote);
+    const sent = attached.burst();
+    const got = attached.burst(64);
+    /** Sends 20 packets with a number each; returns the numbers that come. */
+    const exchange = async (source: Pick<AttachedPort, 'txQueue' | 'rxQueue'>, first: number): Promise<number[]> => {
+      sent.allocate(20);
+      for (let index = 0; index < 20; index++) {
+        const packet = sent.bytes(index);
+        packet.setLength(60);
+        packet.setU8(20, first + index);
+      }
+      assert.is(source.txQueue(0).send(sent), 20);
+      for (let left = 500; left > 0 && got.count < 20; left--) {
+        source.rxQueue(0).receive(got);
+        await delay(1);
+      }
+      const numbers = Array.from({ length: got.count }, (_, index) => got.bytes(index).u8(20));
+      got.free();
+      return numbers;
+    };
+    const numbers = (first: number): number[] => Array.from({ length: 20 }, (_, index) => first + index);
+    assert.equal(await exchange(attached, 0), numbers(0));
+    await port.moveQueue('tx', 0, undefined);
+    await port.moveQueue('rx', 0, undefined);
+    for (const first of [20, 40, 60, 80]) assert.equal(await exchange(port, first), numbers(first));
+    leave();
+    await port.stop();
+    attached.close();
+    port.pool.flush();
+    assert.is(port.pool.available, port.pool.size);
+  }));
+
+test('a queue of a thread that has died is left with the device, and free from the next start on', () =>
+  withPort(async (port) => {
+    await port.start();
+    let asked = 0;
+    const { attached, remote } = follower(port, {
+      handOverQueue: () => {
+        asked++;
+        return Promise.reject(new VirtioError(ErrorCode.WRONG_STATE, 'the thread has ended'));
+      },
+    });
+    const leave = port.addRemote(remote);
+    await port.moveQueue('rx', 0, remote);
+    assert.is(await codeOf(port.moveQueue('rx', 0, undefined)), ErrorCode.WRONG_STATE);
+    assert.throws(() => port.rxQueue(0), /stop and start|has ended/);
+    await port.stop();
+    leave();
+    await port.start();
+    const { attached: other, remote: next } = follower(port);
+    const leaveNext = port.addRemote(next);
+    await port.moveQueue('rx', 0, next);
+    assert.is(asked, 1, 'the dead one is not asked again');
+    other.rxQueue(0);
+    await port.stop();
+    leaveNext();
+    other.close();
+    attached.close();
+  }));
 
 test('the main thread stays responsive while threads forward', () =>
   withPort(

@@ -213,9 +213,14 @@ export class VirtioDevice implements EthernetDevice {
     const attached = this.#leaves.get(link);
     this.#leaves.delete(link);
     if (attached === undefined) return;
-    for (const queue of attached.queues.rx) await this.#port.moveQueue('rx', queue, undefined);
-    for (const queue of attached.queues.tx) await this.#port.moveQueue('tx', queue, undefined);
+    const { rx, tx } = attached.queues;
+    const moves = await Promise.allSettled([
+      ...rx.map((queue) => this.#port.moveQueue('rx', queue, undefined)),
+      ...tx.map((queue) => this.#port.moveQueue('tx', queue, undefined)),
+    ]);
+    // A thread that has ended must not be asked again.
     attached.leave();
+    for (const move of moves) if (move.status === 'rejected') throw move.reason;
   }
 
   async setMtu(mtu: number): Promise<void> {
