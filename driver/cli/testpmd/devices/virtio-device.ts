@@ -213,9 +213,12 @@ export class VirtioDevice implements EthernetDevice {
     const attached = this.#leaves.get(link);
     this.#leaves.delete(link);
     if (attached === undefined) return;
-    for (const queue of attached.queues.rx) await this.#port.moveQueue('rx', queue, undefined);
-    for (const queue of attached.queues.tx) await this.#port.moveQueue('tx', queue, undefined);
-    attached.leave();
+    try {
+      for (const queue of attached.queues.rx) await this.#port.moveQueue('rx', queue, undefined);
+      for (const queue of attached.queues.tx) await this.#port.moveQueue('tx', queue, undefined);
+    } finally {
+      attached.leave();
+    }
   }
 
   async setMtu(mtu: number): Promise<void> {
