@@ -156,7 +156,7 @@ test('a capture whose file has gone when lcores start is a complaint, and forwar
 
 test('a capture that lcores cannot open while they forward is refused, and not tried again', () =>
   withFolder((folder) =>
-    withStand(async ({ forwarding, start, moves, complaints }) => {
+    withStand(async ({ forwarding, breaking, start, moves, complaints }) => {
       await start();
       const data = { path: join(folder, 'no', 'x.pcapng'), source: 0 };
       await forwarding.observe(0, { module: CAPTURE, data }).then(
@@ -164,11 +164,16 @@ test('a capture that lcores cannot open while they forward is refused, and not t
         (error: Error) => assert.match(error.message, /x\.pcapng/),
       );
       await moves(0);
+      assert.equal(complaints, []);
+      // Other threads are not asked for it.
+      breaking.breakAt(Break.TURN);
+      await until(() => complaints.length > 1, 'the end of the lcores');
       await forwarding.stop();
+      breaking.breakAt(Break.NOT);
       await start();
       await moves(0);
       await forwarding.stop();
-      assert.equal(complaints, []);
+      assert.not.ok(complaints.some((text) => text.startsWith('nobody looks on')));
     }),
   ));
 
