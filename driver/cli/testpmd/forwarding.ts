@@ -87,7 +87,8 @@ export class Forwarding {
         await this.#order(LcoreRequestType.TRANSMIT_FIRST, settings);
       await this.#order(LcoreRequestType.FORWARD, settings);
     } catch (error) {
-      this.#isRunning = false;
+      // Some lcores may forward already.
+      await this.stop().catch(() => undefined);
       throw error;
     }
   }
@@ -97,13 +98,16 @@ export class Forwarding {
     if (this.#isRunning) await this.#order(LcoreRequestType.FORWARD, settings);
   }
 
-  /** Stops forwarding. The queues stay where they are. */
+  /** Stops forwarding, even where an lcore fails to. The queues stay where they are. */
   async stop(): Promise<void> {
     if (!this.#isRunning) return;
-    await this.#eachLcore((lcore) => this.#lcores.request(lcore, LcoreRequestType.HALT));
-    // What lcores showed before they halted came on another way: it is here after this turn.
-    await nextTurn();
-    this.#isRunning = false;
+    try {
+      await this.#lcores.halt();
+    } finally {
+      // What lcores showed before they halted came on another way: it is here after this turn.
+      await nextTurn();
+      this.#isRunning = false;
+    }
   }
 
   resetStatistics(): void {
@@ -125,8 +129,11 @@ export class Forwarding {
 
   /** Stops forwarding and ends the threads. */
   async close(): Promise<void> {
-    await this.stop();
-    await this.#lcores.close();
+    try {
+      await this.stop();
+    } finally {
+      await this.#lcores.close();
+    }
   }
 
   /** Sends each lcore an order for its streams, and waits until all have taken it. */

@@ -40,16 +40,16 @@ async function runWith(testpmd: Testpmd, given: GivenLine, interrupt: Interrupt)
     await startUp(testpmd);
     await serve(testpmd, interrupt.signal);
     await closeToOnlookers();
+    await shutDown(testpmd);
+    return 0;
   } catch (error) {
-    await closeToOnlookers?.();
     try {
+      await closeToOnlookers?.();
       return refuse(error);
     } finally {
       await closeAll(testpmd);
     }
   }
-  await shutDown(testpmd);
-  return 0;
 }
 
 /** What runs until the end: commands, reports, or nothing but forwarding. */

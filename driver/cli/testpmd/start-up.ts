@@ -161,6 +161,9 @@ export async function closeAll(testpmd: Testpmd): Promise<void> {
 }
 
 async function letGo({ forwarding, pool }: Testpmd): Promise<void> {
-  await forwarding.close();
-  pool.memory.close();
+  try {
+    await forwarding.close();
+  } finally {
+    pool.memory.close();
+  }
 }

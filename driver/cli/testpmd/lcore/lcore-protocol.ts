@@ -9,6 +9,8 @@ export interface LcoreStart {
   readonly lcore: number;
   readonly memory: DmaMemory['handle'];
   readonly pool: PacketPool['handle'];
+  /** Of the `UnshownText` of all lcores. */
+  readonly unshown: SharedArrayBuffer;
 }
 
 /** A module of a port, or of an observer: its address, and what it is given. */

@@ -3,6 +3,7 @@
 import { Burst, type PacketPool } from '../../../thread.js';
 import { createEngine } from './engines/create-engine.js';
 import type { EngineContext } from './engines/engine-maker.js';
+import { guardedEngine } from './guarded-engine.js';
 import type { LcorePorts } from './lcore-ports.js';
 import type { ForwardOrder, QueueToFlush } from './lcore-protocol.js';
 import { ObservedRxQueue, ObservedTxQueue } from './observed-queue.js';
@@ -93,7 +94,9 @@ export class LcoreStreams {
       if (verbose >= 2) tx = new ObservedTxQueue(tx, txQueue, dumpOf(txPort));
       const burst = new Burst(this.#pool, settings.burst);
       const stream: Stream = { setup, rx, tx, burst, counters: new Float64Array(counters) };
-      return createEngine(stream, context);
+      const tell = (error: unknown): void =>
+        this.#print(`lcore ${this.#lcore}: ${settings.mode} dropped packets of port ${rxPort}: ${error}\n`, true);
+      return guardedEngine(createEngine(stream, context), stream, tell);
     });
   }
 }

@@ -13,6 +13,7 @@ import {
   type QueueToFlush,
 } from './lcore-protocol.js';
 import { LcoreStreams } from './lcore-streams.js';
+import { BoundedPrint, UnshownText } from './unshown-text.js';
 
 /** How long a thread that does not forward sleeps, at most: its ports may have work beside their queues. */
 const SLEEP_MS = 1;
@@ -23,9 +24,10 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   const pool = PacketPool.attach(memory, start.pool);
   const say = (event: LcoreEvent): void => emit(event);
   const ports = new LcorePorts(pool, say);
-  const streams = new LcoreStreams(pool, ports, start.lcore, (text, isError = false) =>
+  const printer = new BoundedPrint(new UnshownText(start.unshown), (text, isError) =>
     say({ type: 'print', text, isError }),
   );
+  const streams = new LcoreStreams(pool, ports, start.lcore, (text, isError) => printer.print(text, isError));
   const idle = new Idle('yield', stop);
   /** Requests that wait for something: then the event loop has to have its turns. */
   let waiting = 0;
@@ -55,6 +57,7 @@ export async function lcoreMain({ stop, data, emit }: LcoreContext): Promise<voi
   stop.onRequest(LcoreRequestType.TRANSMIT_FIRST, (order: ForwardOrder) => streams.transmitFirst(order));
   stop.onRequest(LcoreRequestType.HALT, () => {
     streams.halt();
+    printer.tellSkipped();
     // Other lcores and the control side find all that is free.
     pool.flush();
   });

@@ -96,8 +96,11 @@ export async function closePorts(testpmd: Testpmd, choice: PortChoice): Promise<
 /** Closes the device, whatever it says, and forgets the port. */
 export async function closeOne(testpmd: Testpmd, port: TestPort): Promise<void> {
   try {
-    await testpmd.forwarding.release(port.id);
-    await port.device.close();
+    try {
+      await testpmd.forwarding.release(port.id);
+    } finally {
+      await port.device.close();
+    }
   } catch (error) {
     testpmd.log(error);
   }

@@ -11,7 +11,13 @@ import {
   UdpHeader,
 } from '../../../../thread.js';
 import { type PortForwardSettings, TxOffload } from '../forward-settings.js';
-import { hasUdpChecksum, pseudoHeaderSum, writeIpv4Checksum, writeTransportChecksum } from './checksums.js';
+import {
+  hasNetworkHeader,
+  hasUdpChecksum,
+  pseudoHeaderSum,
+  writeIpv4Checksum,
+  writeTransportChecksum,
+} from './checksums.js';
 import { type ChecksumLayers, TunnelProtocol } from './csum-layers.js';
 
 const { FLAGS, CHECKSUM, WORDS_SHIFT } = PacketField;
@@ -66,6 +72,7 @@ export class ChecksumMaker {
       if (this.#leavesIp || (protocol === IpProtocol.TCP && segment > 0)) asked |= Asked.IP_CKSUM;
       writeIpv4Checksum(packet, network, l3);
     }
+    if (!hasNetworkHeader(packet, network, type, l3)) return asked;
     if (protocol === IpProtocol.UDP) asked |= this.#makeUdp(packet, layers);
     else if (protocol === IpProtocol.TCP) asked |= this.#makeTcp(packet, layers, segment);
     else if (protocol === TunnelProtocol.SCTP) clearSctp(packet, layers.transport);
@@ -108,7 +115,7 @@ export class ChecksumMaker {
       if (this.#leavesOuterIp) asked |= Asked.OUTER_IP_CKSUM;
       writeIpv4Checksum(packet, outerL2, outerL3);
     }
-    if (outerProtocol !== IpProtocol.UDP) return asked;
+    if (outerProtocol !== IpProtocol.UDP || !hasNetworkHeader(packet, outerL2, outerType, outerL3)) return asked;
     if (this.#leavesOuterUdp) return asked | Asked.OUTER_UDP_CKSUM;
     const transport = outerL2 + outerL3;
     // Each segment would need another: none is allowed around a tunnel.

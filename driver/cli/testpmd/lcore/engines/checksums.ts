@@ -16,10 +16,16 @@ const IPV6_ADDRESSES_BYTES = 32;
 
 /** Puts the header checksum of IPv4 at `at` right. */
 export function writeIpv4Checksum(packet: PacketBytes, at: number, bytes: number): void {
-  if (bytes < Ipv4Header.BYTES || at + bytes > packet.length) return;
+  if (!hasNetworkHeader(packet, at, EtherType.IPV4, bytes)) return;
   packet.setU16(at + Ipv4Header.CHECKSUM, 0);
   packet.setU16(at + Ipv4Header.CHECKSUM, checksumOf(packet.sum(at, bytes)));
 }
+
+/** Whether all of the IP header at `at` is there: IPv4 may say that it is shorter than one (RFC 791 §3.1). */
+export const hasNetworkHeader = (packet: PacketBytes, at: number, type: number, bytes: number): boolean => {
+  const least = type === EtherType.IPV4 ? Ipv4Header.BYTES : Ipv6Header.BYTES;
+  return bytes >= least && at + bytes <= packet.length;
+};
 
 /** Bytes of what an IP header at `at` carries, as that says. */
 const payloadBytes = (packet: PacketBytes, at: number, type: number): number =>
