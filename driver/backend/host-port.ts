@@ -69,9 +69,7 @@ export class HostPort {
     });
     await device.ready();
     this.#device = device;
-    for (const { host, rings } of this.#threads.values()) {
-      for (const ring of rings) await device.moveRing(ring, host);
-    }
+    for (const thread of [...this.#threads.keys()]) await this.#giveRings(device, thread);
     return device;
   }
 
@@ -82,7 +80,7 @@ export class HostPort {
     await thread.request('open', { scratch: scratchOf(this.#options.pool, thread.lcore) });
     this.#threads.set(thread, { host, rings });
     const device = this.#live;
-    for (const ring of device === undefined ? [] : rings) await device!.moveRing(ring, host);
+    if (device !== undefined) await this.#giveRings(device, thread);
   }
 
   /** Takes the queues of a thread back; they stand still. */
@@ -103,6 +101,15 @@ export class HostPort {
   }
   resetStatistics(): void {
     new Float64Array(this.#counters.memory).fill(0);
+  }
+
+  /** Moves its rings to a thread, which may be detached meanwhile: it gets no more of them then. */
+  async #giveRings(device: NetDevice, thread: HostPortThread): Promise<void> {
+    const attached = this.#threads.get(thread);
+    for (const ring of attached?.rings ?? []) {
+      if (this.#threads.get(thread) !== attached) return;
+      await device.moveRing(ring, attached!.host);
+    }
   }
 
   /** The device of the front-end that is there. */

@@ -33,6 +33,10 @@ export const createTallies = (queues: number): SharedArrayBuffer => new SharedAr
 export const talliesOf = (memory: SharedArrayBuffer, index: number): Float64Array =>
   new Float64Array(memory, index * Tally.COUNT * 8, Tally.COUNT);
 
+/** How many packets a queue's tallies have counted. */
+export const packetsOf = (tallies: Float64Array): number =>
+  tallies.subarray(Tally.UNDERSIZE, Tally.MULTICAST).reduce((sum, packets) => sum + packets, 0);
+
 const { DATA_OFFSET, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
 const { UNDERSIZE, SIZE_64, SIZE_1024_1518, SIZE_1519_MAX, MULTICAST, BROADCAST } = Tally;
 /** Sizes from 65 to 1023 bytes count by their highest bit: 2 for that of 65. */

@@ -166,6 +166,22 @@ test('net_pcap with infinite_rx begins again and again', async () => {
   });
 });
 
+test('net_pcap with infinite_rx leaves out what is shorter than an Ethernet header, as without it', async () => {
+  await withFolder((folder) => {
+    const { pool, context, burst } = stand();
+    const input = join(folder, 'in.pcap');
+    const writer = PcapWriter.create(input);
+    for (const packet of [new Uint8Array(), new Uint8Array(13), modePackets[0]!]) writer.write(packet, 0n);
+    writer.close();
+    const port = attachPcap(context, new PcapDevice('net_pcap0', `rx_pcap=${input},infinite_rx=1`).lcoreData(QUEUE_0));
+    assert.is(port.rxQueue(0).receive(burst), 32);
+    assert.is(burst.bytesTotal, 32 * modePackets[0]!.length);
+    burst.free();
+    port.close();
+    pool.memory.close();
+  });
+});
+
 test('net_pcap writes what is sent as it is sent, goes on in the file on another lcore, and empties it at a restart', async () => {
   await withFolder(async (folder) => {
     const { pool, context, burst } = stand();

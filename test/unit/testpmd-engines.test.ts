@@ -124,6 +124,15 @@ test('txonly with random splits keeps lengths and headers in step', () => {
   bench.close();
 });
 
+test('flowgen sends no more than its one buffer has of what several segments would have', () => {
+  const bench = new EngineBench({ mode: 'flowgen', segmentBytes: [2000, 2000, 2000], flowgenFlows: 1, burst: 4 });
+  assert.equal(
+    bench.run([]).map(({ length }) => length),
+    Array<number>(4).fill(bench.pool.dataBytes),
+  );
+  bench.close();
+});
+
 test('txonly sends as many as there are buffers', () => {
   const bench = new EngineBench({ mode: 'txonly', burst: 32 }, 5);
   assert.is(bench.run([]).length, 5);
@@ -257,6 +266,15 @@ test('csum with txsplit sends copies in segments, of which the last takes the re
   bench.close();
 });
 
+test('csum with txsplit sends a packet of no bytes as it is: no copy has one', () => {
+  const bench = new EngineBench({ mode: 'csum', segmentSplit: 'on', segmentBytes: [10, 10] });
+  // So that handles of another packet are where those of its copy would be.
+  bench.run([UDP_FRAME]);
+  assert.equal(bench.run([new Uint8Array()]).map(toHex), ['']);
+  assert.is(bench.missing, 0);
+  bench.close();
+});
+
 test('csum tells with verbose what it found and asked', () => {
   const bench = new EngineBench({ ...offloaded(0x4n), verbose: 1 });
   bench.run([UDP_FRAME]);
@@ -291,6 +309,16 @@ test('noisy lets packets wait until its buffer, of one less than its size, is fu
   assert.is(bench.missing, 3);
   bench.engine.close?.();
   assert.is(bench.missing, 0, 'what waits is freed at the end');
+  bench.close();
+});
+
+test('noisy counts as dropped what still waits when it ends', () => {
+  const bench = new EngineBench(noisy(8));
+  assert.is(bench.run([UDP_FRAME, UDP_FRAME, UDP_FRAME]).length, 0);
+  bench.engine.close?.();
+  assert.is(bench.counters[StreamCounter.RX_PACKETS], 3);
+  assert.is(bench.counters[StreamCounter.FWD_DROPPED], 3);
+  assert.is(bench.missing, 0);
   bench.close();
 });
 

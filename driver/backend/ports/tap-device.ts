@@ -112,7 +112,7 @@ export class TapDevice {
 
   /** Gives packets from the front of the burst to the kernel, as far as it takes them; returns how many left the burst. */
   write(burst: Burst): number {
-    if (burst.count === 0) return 0;
+    if (burst.count === 0 || !this.#isOpen) return 0;
     const { fields } = this.#pool;
     const list = this.#writeList;
     let buffers = 0;
@@ -163,6 +163,7 @@ export class TapDevice {
   }
 
   #mayRead(): boolean {
+    if (!this.#isOpen) return false;
     if (this.#isGone || this.#pause > 0) {
       this.#pause -= 1;
       return false;

@@ -20,6 +20,11 @@ export function setForwardMode({ output, settings }: Testpmd, mode: string): voi
 }
 
 export function setBurst({ output, settings }: Testpmd, packets: number): void {
+  // testpmd takes it here, and forwards nothing then; its option and `port config all burst` refuse it.
+  if (packets === 0) {
+    output.warn(`burst must be between 1 and ${MAX_BURST}`);
+    return;
+  }
   if (packets > MAX_BURST) {
     output.warn(`nb pkt per burst: ${packets} > ${MAX_BURST} (maximum packet per burst)  ignored`);
     return;
@@ -30,7 +35,7 @@ export function setBurst({ output, settings }: Testpmd, packets: number): void {
 
 /** Lengths of the segments of packets that txonly makes. */
 export function setTxSegments(testpmd: Testpmd, lengths: readonly number[]): void {
-  const { output, settings } = testpmd;
+  const { output, settings, pool } = testpmd;
   if (lengths.length > 1 && isMoreThanARing(testpmd, lengths.length)) {
     output.warn(`Tx segment size(${lengths.length}) is not supported - txpkts ignored`);
     return;
@@ -39,7 +44,8 @@ export function setTxSegments(testpmd: Testpmd, lengths: readonly number[]): voi
     output.warn(`Tx segment size(${lengths.length}) is bigger than max number of segment(${MAX_SEGMENTS})`);
     return;
   }
-  const room = settings.mbufSizes[0] ?? 0;
+  // testpmd reckons with the headroom, too, and would send what is behind the buffer.
+  const room = Math.min(settings.mbufSizes[0] ?? 0, pool.dataBytes);
   for (const [at, length] of lengths.entries()) {
     if (length > room) {
       output.warn(`length[${at}]=${length} > mbuf_data_size=${room} - give up`);

@@ -146,8 +146,8 @@ export class Testpmd {
     return port;
   }
 
-  /** Whether packets are forwarded at this moment, by this port. */
+  /** Whether packets are forwarded at this moment, by this port: what is set meanwhile (`set nbport`) is of the next start. */
   isForwarding(port: TestPort): boolean {
-    return this.forwarding.isRunning && this.forwardPorts.includes(port.id);
+    return this.forwarding.isRunning && this.forwarding.plan?.ports.includes(port.id) === true;
   }
 }

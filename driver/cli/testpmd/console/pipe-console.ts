@@ -36,11 +36,16 @@ async function* linesOf(input: Readable): AsyncGenerator<{ readonly text: string
   let rest = '';
   input.setEncoding('latin1');
   for await (const chunk of input as AsyncIterable<string>) {
-    const lines = (rest + chunk).split(/[\r\n]/);
-    rest = lines.pop() ?? '';
-    for (const line of lines) yield { text: printable(line), isWhole: true };
+    const lines = chunk.split(/[\r\n]/);
+    // No more is kept of a line that has not ended than is taken of one that has.
+    for (const [index, line] of lines.entries()) {
+      rest = printable(rest + line);
+      if (index + 1 === lines.length) break;
+      yield { text: rest, isWhole: true };
+      rest = '';
+    }
   }
-  if (rest !== '') yield { text: printable(rest), isWhole: false };
+  if (rest !== '') yield { text: rest, isWhole: false };
 }
 
 const printable = (line: string): string => line.replace(/[^\x20-\x7e]/g, '').slice(0, LINE_LIMIT);

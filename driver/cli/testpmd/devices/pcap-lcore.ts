@@ -4,6 +4,7 @@ import { CapturePackets } from '../../../backend/ports/capture-packets.js';
 import {
   type Burst,
   ErrorCode,
+  EthernetHeader,
   PacketField,
   type PacketPool,
   PacketView,
@@ -99,7 +100,7 @@ class InfiniteRxQueue implements PolledRxQueue {
   constructor(pool: PacketPool, path: string, counts: Float64Array) {
     this.#pool = pool;
     using reader = PcapReader.open(path);
-    this.#packets = Array.from(reader, ({ bytes }) => bytes);
+    this.#packets = Array.from(reader, ({ bytes }) => bytes).filter(({ length }) => length >= EthernetHeader.BYTES);
     this.#counts = counts;
     if (this.#packets.some(({ length }) => length > pool.dataBytes)) {
       throw new VirtioError(ErrorCode.UNSUPPORTED, 'Multiseg mbufs are not supported in infinite_rx mode.', {

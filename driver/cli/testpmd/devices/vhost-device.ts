@@ -7,7 +7,7 @@ import { ErrorCode, VirtioError } from '../../../errors.js';
 import type { ConnectionDescription } from '../../../index.js';
 import { PacketFlag } from '../../../memory/packet-fields.js';
 import { ofTallies } from '../../../net/extended-statistics.js';
-import { createTallies, talliesOf } from '../../../net/packet-tally.js';
+import { createTallies, packetsOf, talliesOf } from '../../../net/packet-tally.js';
 import { Feature } from '../../../spec/features.js';
 import { devicePortSnapshot } from '../../snapshot/device-port.js';
 import type { QueueSnapshot } from '../../snapshot/snapshot.js';
@@ -113,7 +113,7 @@ export class VhostDevice implements EthernetDevice {
       sums.txPackets += tx.packets;
       sums.txBytes += tx.bytes;
     }
-    return { ...sums, rxMissed: 0, rxErrors: 0, rxNoBuffer: 0, txErrors: 0 };
+    return { ...sums, rxMissed: 0, rxErrors: 0, rxNoBuffer: 0, txErrors: this.#untagged };
   }
 
   resetStatistics(): void {
@@ -223,6 +223,15 @@ export class VhostDevice implements EthernetDevice {
     return talliesOf(this.#tallies, VhostTally.PLACES * queue + place);
   }
 
+  /** Packets that had no room for their tags. */
+  get #untagged(): number {
+    let packets = 0;
+    for (let queue = 0; queue < this.#given.queues; queue++) {
+      packets += packetsOf(this.#talliesOf(queue, VhostTally.UNTAGGED));
+    }
+    return packets;
+  }
+
   #sentTallies(queue: number): Float64Array {
     const left = this.#talliesOf(queue, VhostTally.LEFT);
     return this.#talliesOf(queue, VhostTally.OFFERED).map((offered, place) => offered - left[place]!);
@@ -254,16 +263,22 @@ export class VhostDevice implements EthernetDevice {
   }
 
   #hear(event: ServerEvent): void {
-    if (event.type === 'vring') {
+    if (event.type === 'error') this.#context.log(`VHOST_CONFIG: (${this.#given.path}) ${event.error.message}`);
+    else if (event.type === 'connected') this.#take(event.connection);
+    // What is still told of a connection whose place another has taken goes by.
+    else if (event.type === 'disconnected' && event.connection === this.#connection) this.#take(undefined);
+    else if (event.type === 'vring' && event.connection === this.#connection) {
       if (event.state === 'started') this.#running.add(event.ring);
       if (event.state === 'stopped') this.#running.delete(event.ring);
       if (event.state === 'enabled' || event.state === 'disabled') this.onQueueChange?.();
-    } else if (event.type === 'connected') this.#connection = event.connection;
-    else if (event.type === 'disconnected') {
-      this.#running.clear();
-      this.#connection = undefined;
-    } else if (event.type === 'error') this.#context.log(`VHOST_CONFIG: (${this.#given.path}) ${event.error.message}`);
+    }
     this.#setUp(FIRST_PAIR.every((ring) => this.#running.has(ring)));
+  }
+
+  /** Has another front-end, or none: no ring of it runs yet. */
+  #take(connection: number | undefined): void {
+    this.#connection = connection;
+    this.#running.clear();
   }
 
   #setUp(isUp: boolean): void {

@@ -18,8 +18,11 @@ export interface VhostQueues {
   readonly stripsTags: boolean;
 }
 
-/** Places of a queue's tallies: what was received, what was to be sent, and what of that the guest had no buffers for. */
-export const VhostTally = { RECEIVED: 0, OFFERED: 1, LEFT: 2, PLACES: 3 } as const;
+/**
+ * Places of a queue's tallies: what was received, what was to be sent, what of that the guest had no buffers for, and what
+ * had no room for its tag.
+ */
+export const VhostTally = { RECEIVED: 0, OFFERED: 1, LEFT: 2, UNTAGGED: 3, PLACES: 4 } as const;
 
 export function attachPort(context: LcoreContextOfPort, { tallies, stripsTags }: VhostQueues): PolledPort {
   const { pool, onRequest, emit } = context;
@@ -31,7 +34,12 @@ export function attachPort(context: LcoreContextOfPort, { tallies, stripsTags }:
       const plain = new VhostRxQueue(port, queue, tally(queue, VhostTally.RECEIVED));
       return stripsTags ? new StrippingRxQueue(plain) : plain;
     },
-    txQueue: (queue) => new VhostTxQueue(port, queue, tally(queue, VhostTally.OFFERED), tally(queue, VhostTally.LEFT)),
+    txQueue: (queue) =>
+      new VhostTxQueue(port, queue, {
+        offered: tally(queue, VhostTally.OFFERED),
+        left: tally(queue, VhostTally.LEFT),
+        untagged: tally(queue, VhostTally.UNTAGGED),
+      }),
     turn: () => port.tend(),
     close: () => port.close(),
   };
@@ -74,16 +82,20 @@ class StrippingRxQueue implements PolledRxQueue {
 
 const { FLAGS, WORDS_SHIFT } = PacketField;
 
-/** Puts in the tags that packets ask for; one that has no room for its own is dropped. */
-function insertTags(burst: Burst): void {
+/** Puts in the tags that packets ask for; one that has no room for its own is counted and dropped. */
+export function insertTags(burst: Burst, untagged: PacketTally): void {
   const { pool, handles } = burst;
   const { fields } = pool;
   for (let index = burst.count - 1; index >= 0; index--) {
     const handle = handles[index]!;
     if ((fields[(handle << WORDS_SHIFT) + FLAGS]! & PacketFlag.VLAN) === 0) continue;
-    if (!insertTag(pool, handle, HEADER_BYTES)) burst.drop(index);
+    if (insertTag(pool, handle, HEADER_BYTES)) continue;
+    untagged.count(handles, index, index + 1);
+    burst.drop(index);
   }
 }
+
+type SentTally = 'offered' | 'left' | 'untagged';
 
 /** Packets are counted before they go, for then they are somebody else's; those that stay are counted off. */
 class VhostTxQueue implements PolledTxQueue {
@@ -91,16 +103,18 @@ class VhostTxQueue implements PolledTxQueue {
   readonly #queue: number;
   readonly #offered: PacketTally;
   readonly #left: PacketTally;
+  readonly #untagged: PacketTally;
 
-  constructor(port: AttachedHostPort, queue: number, offered: PacketTally, left: PacketTally) {
+  constructor(port: AttachedHostPort, queue: number, { offered, left, untagged }: Record<SentTally, PacketTally>) {
     this.#port = port;
     this.#queue = queue;
     this.#offered = offered;
     this.#left = left;
+    this.#untagged = untagged;
   }
 
   send(burst: Burst): number {
-    insertTags(burst);
+    insertTags(burst, this.#untagged);
     this.#offered.count(burst.handles, 0, burst.count);
     const sent = this.#port.send(this.#queue, burst);
     if (burst.count > 0) this.#left.count(burst.handles, 0, burst.count);

@@ -35,16 +35,20 @@ export class LcoreStreams {
     return this.#order !== undefined;
   }
 
-  /** Forwards from now on as `order` has it. */
+  /** Forwards from now on as `order` has it; where that cannot be, what forwards goes on. */
   forward(order: ForwardOrder): void {
+    const engines = this.#enginesOf(order);
     this.halt();
-    this.#engines = this.#enginesOf(order);
+    this.#engines = engines;
     this.#order = order;
   }
 
   /** Makes the engines anew: their queues are others. */
   renew(): void {
-    if (this.#order !== undefined) this.forward(this.#order);
+    const order = this.#order;
+    if (order === undefined) return;
+    this.halt();
+    this.forward(order);
   }
 
   halt(): void {

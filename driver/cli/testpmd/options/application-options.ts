@@ -17,6 +17,9 @@ const autoStart = ({ output, settings }: Testpmd): void => {
   settings.autoStart = true;
 };
 
+/** Seconds: testpmd keeps the low 16 bits of what is more. */
+const MAX_STATS_PERIOD = 0xffff;
+
 export const applicationOptions: OptionHandlers = {
   i: interactive,
   interactive,
@@ -31,7 +34,7 @@ export const applicationOptions: OptionHandlers = {
     settings.txFirst = true;
   },
   'stats-period': ({ settings }, value) => {
-    if (!/^\s*\d+$/.test(value)) throw refusal('Invalid stats-period value');
+    if (!/^\s*\d+$/.test(value) || Number(value) > MAX_STATS_PERIOD) throw refusal('Invalid stats-period value');
     settings.statsPeriod = Number(value);
   },
   'display-xstats': ({ settings }, value) => {

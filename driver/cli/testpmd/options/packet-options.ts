@@ -26,8 +26,8 @@ export const packetOptions: OptionHandlers = {
           : `PMD does not recommend a burst size. Provided value must be between 1 and ${MAX_BURST}`,
       );
     }
-    if (packets > MAX_BURST) throw refusal(`burst must be between1 and ${MAX_BURST}`);
-    testpmd.settings.burst = packets & 0xffff;
+    if (packets < 0 || packets > MAX_BURST) throw refusal(`burst must be between1 and ${MAX_BURST}`);
+    testpmd.settings.burst = packets;
   },
   'no-flush-rx': ({ settings }) => {
     settings.flushRx = false;

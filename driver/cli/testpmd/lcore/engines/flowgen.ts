@@ -22,11 +22,12 @@ const flow = {
 let nextFlow = 0;
 
 export const flowgenEngine: EngineMaker = ({ burst, setup }, traffic, { pool, settings }) => {
-  const { fields, offset, bufferBytes, headroom } = pool;
+  const { fields, offset, bufferBytes, headroom, dataBytes } = pool;
   const { segmentBytes, flowgenFlows } = settings;
   const { txOffloads, txVlan } = portSettings(settings, setup.txPort);
   const flags = (txOffloads & TxOffload.VLAN_INSERT) === 0n ? 0 : PacketFlag.VLAN;
-  const bytes = segmentBytes.reduce((sum, length) => sum + length, 0) - CHECK_SEQUENCE_BYTES;
+  // One buffer a packet: of more segments than fit, what fits.
+  const bytes = Math.min(segmentBytes.reduce((sum, length) => sum + length, 0) - CHECK_SEQUENCE_BYTES, dataBytes);
   const mostClones = Math.min(settings.flowgenClones, burst.capacity);
   const headers = new UdpHeaders(flow, bytes);
 

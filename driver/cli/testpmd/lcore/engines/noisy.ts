@@ -2,6 +2,7 @@
 
 import { Burst } from '../../../../thread.js';
 import type { NoisySettings } from '../forward-settings.js';
+import { StreamCounter } from '../stream.js';
 import type { EngineContext, EngineMaker } from './engine-maker.js';
 
 const MIB = 0x10_0000;
@@ -52,7 +53,10 @@ export const noisyEngine: EngineMaker = (stream, traffic, context) => {
       }
       return received;
     },
-    close: () => waiting.free(),
+    close() {
+      stream.counters[StreamCounter.FWD_DROPPED]! += waiting.count;
+      waiting.free();
+    },
   };
 };
 

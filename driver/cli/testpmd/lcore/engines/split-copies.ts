@@ -18,7 +18,7 @@ export class SplitCopies {
     this.#handles = new Uint32Array(segmentBytes.length);
   }
 
-  /** Returns a copy, whose last segment takes what the others leave, and frees the packet; the packet itself without room. */
+  /** Returns a copy, whose last segment takes what the others leave, and frees the packet; the packet itself without room or bytes. */
   replace(packet: PacketBytes): number {
     const pool = this.#pool;
     const { length, handle } = packet;
@@ -26,6 +26,7 @@ export class SplitCopies {
     let count = 0;
     let room = 0;
     while (count < most && room < length) room += this.#lengths[count++]!;
+    if (count === 0) return handle;
     const last = length - (room - (this.#lengths[count - 1] ?? 0));
     if (last > pool.dataBytes || !pool.take(this.#handles, 0, count)) return handle;
     let at = 0;
