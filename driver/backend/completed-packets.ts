@@ -63,21 +63,20 @@ export class CompletedPackets {
     const { burst } = this;
     const start = burst.count;
     let taken = 0;
-    while (burst.count < most) {
-      if (this.#nextSegment < this.#segmentCount) {
-        burst.handles[burst.count++] = this.#segments[this.#nextSegment++]!;
-        continue;
+    try {
+      while (burst.count < most) {
+        if (this.#nextSegment < this.#segmentCount) {
+          burst.handles[burst.count++] = this.#segments[this.#nextSegment++]!;
+          continue;
+        }
+        if (taken === from.count) break;
+        this.#takeOrLose(from.handles[taken]!, refused);
+        taken += 1;
       }
-      if (taken === from.count) break;
-      const handle = from.handles[taken++]!;
-      try {
-        this.#take(handle, refused);
-      } catch {
-        // It is another guest's: the receiver does not stand still for it, nor meet it again.
-        this.#lose(handle, DROP_OFFLOAD);
-      }
+    } finally {
+      // Whatever is thrown: each packet is in one burst.
+      if (taken > 0) from.removeFirst(taken);
     }
-    if (taken > 0) from.removeFirst(taken);
     this.#filter?.limit(burst, start, this.#counters);
   }
 
@@ -90,6 +89,15 @@ export class CompletedPackets {
     const { count } = this.burst;
     this.burst.free();
     return count + segments;
+  }
+
+  #takeOrLose(handle: number, refused: number): void {
+    try {
+      this.#take(handle, refused);
+    } catch {
+      // It is another guest's: the receiver does not stand still for it, nor meet it again.
+      this.#lose(handle, DROP_OFFLOAD);
+    }
   }
 
   #take(handle: number, refused: number): void {
