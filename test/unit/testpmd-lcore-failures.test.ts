@@ -55,7 +55,7 @@ async function withStand(
 ): Promise<void> {
   const pool = createPool({ size: 1024, bufferBytes: 2176, pages: '4K' });
   const complaints: string[] = [];
-  const print = (text: string, isError: boolean): void => void (isError && complaints.push(text));
+  const print = (text: string, isError: boolean): undefined => void (isError && complaints.push(text));
   const forwarding = new Forwarding({ pool, cpuOf: () => undefined, print });
   const breaking = new BreakingDevice('net_null1', '', pool.dataBytes);
   const devices = new Map<number, EthernetDevice>([

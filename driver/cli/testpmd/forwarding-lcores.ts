@@ -13,8 +13,8 @@ export interface ForwardingOptions {
   readonly pool: PacketPool;
   /** The processor that an lcore is pinned to; undefined where it is not. */
   readonly cpuOf: (lcore: number) => number | undefined;
-  /** Shows what an lcore says: on standard output, or on standard error. */
-  readonly print: (text: string, isError: boolean) => void;
+  /** Shows what an lcore says: on standard output, or on standard error. A promise where that takes its time. */
+  readonly print: (text: string, isError: boolean) => Promise<void> | undefined;
 }
 
 /** Some of a port's queues on an lcore. */
@@ -186,8 +186,9 @@ export class ForwardingLcores {
 
   #hear(lcore: number, event: LcoreEvent): void {
     if (event.type === 'print') {
-      this.#options.print(event.text, event.isError);
-      this.#unshown.remove(event.text);
+      const taken = this.#options.print(event.text, event.isError);
+      if (taken instanceof Promise) void taken.then(() => this.#unshown.remove(event.text));
+      else this.#unshown.remove(event.text);
       return;
     }
     const attachment = this.#attached.get(event.port);

@@ -29,3 +29,7 @@ export const processOutput: Output = {
 
 /** With `--json`: standard output has records and nothing else. */
 export const recordOutput: Output = { ...processOutput, write: () => undefined, say: () => undefined };
+
+/** Waits until standard output has taken what was written; undefined where it has. A pipe's reader may stand still. */
+export const whenTaken = ({ stdout } = process): Promise<void> | undefined =>
+  stdout.writableLength === 0 ? undefined : new Promise((resolve) => stdout.write('', () => resolve()));

@@ -11,7 +11,7 @@ import type { GivenLine } from './options/getopt.js';
 import { poolOptions } from './options/given-options.js';
 import { refusal } from './options/refusal.js';
 import { applyTestpmdOptions } from './options/testpmd-options.js';
-import type { Output } from './output.js';
+import { type Output, whenTaken } from './output.js';
 import { probe } from './ports/attach.js';
 import { setPromiscuousAtFirst } from './ports/ethdev.js';
 import { closeOne, closePorts, startPorts, stopPorts } from './ports/lifecycle.js';
@@ -87,7 +87,11 @@ export async function findPorts(
   const forwarding = new Forwarding({
     pool,
     cpuOf: (lcore) => cpuOf(eal, lcore),
-    print: (text, isError) => (isError ? output.warn(text) : output.write(text)),
+    print: (text, isError) => {
+      if (isError) output.warn(text);
+      else output.write(text);
+      return whenTaken();
+    },
   });
   const lcores = { main: eal.mainLcore, workers };
   const testpmd = new Testpmd({ settings: new Settings(), output, lcores, pool, makers, forwarding });
