@@ -21,8 +21,6 @@ import { MAX_PORTS, Testpmd } from './testpmd.js';
 
 /** The greatest rings that testpmd reckons with, and a burst, when it chooses how many packets there are. */
 const RINGS_AND_BURST = 2048 + 2048 + 512;
-/** Of a buffer of DPDK's: its headroom. */
-const DPDK_HEADROOM = 128;
 const HEADROOM = 140;
 const LINE = 64;
 const MAX_BUFFER = 1024 * LINE;
@@ -39,9 +37,9 @@ function poolShape(given: GivenLine, workers: number): PoolShape {
   return { mbufs: mbufs > 0 ? mbufs : chosen, mbufBytes };
 }
 
-/** Buffers with as much room for data as DPDK's of that size, an odd number of cache lines apart. */
+/** Buffers with room for the longest segment that testpmd takes, which is all of an mbuf; an odd number of cache lines apart. */
 function openPool({ mbufs, mbufBytes }: PoolShape, { usesHugepages }: EalOptions, threads: number): PacketPool {
-  const lines = Math.ceil((mbufBytes - DPDK_HEADROOM + HEADROOM) / LINE) | 1;
+  const lines = Math.ceil((mbufBytes + HEADROOM) / LINE) | 1;
   return createPool({
     size: mbufs,
     bufferBytes: Math.min(MAX_BUFFER, Math.max(lines * LINE, 4 * LINE)),
