@@ -59,7 +59,7 @@ export { createPool } from './net/create-pool.js';
 export { type ExtendedStatistic, ofTallies } from './net/extended-statistics.js';
 export { type Launched, type LaunchOptions, launch } from './net/launch.js';
 export type { LaunchContext } from './net/launch-worker.js';
-export { createTallies, type PacketTally, packetTally, talliesOf } from './net/packet-tally.js';
+export { createTallies, type PacketTally, packetsOf, packetTally, talliesOf } from './net/packet-tally.js';
 export type { PacketWaitOptions } from './net/packet-wait.js';
 export { Port } from './net/port.js';
 export type { PortControl, ReceiveMode } from './net/port-control.js';

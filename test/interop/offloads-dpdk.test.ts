@@ -89,6 +89,8 @@ test('testpmd with `csum set … hw` and `tso set`: every checksum is made here,
         JSON.stringify([device!.statistics(0), device!.statistics(1)]),
       );
       for (const ring of [receiveqIndex(0), transmitqIndex(0)]) assert.is(device!.statistics(ring).drops.offload, 0);
+      // They are counted when they are taken; a front-end that stops the ring before the last is cut has the rest dropped.
+      await new Promise((resolve) => setTimeout(resolve, 500));
     } finally {
       for (const end of ending.reverse()) await end();
     }

@@ -12,14 +12,15 @@ export interface DocBlock {
   readonly language: string;
   /**
    * The words behind the language: how it is run. `background` leaves it running until the page's end, once it has printed
-   * what `ready=TEXT` says, or a background run before it has, which sees it connect; `guest` runs it in a virtual machine; `fails` expects a failure; `needs=PEER,PEER` names what
+   * what `ready=TEXT` says, or a background run before it has, which sees it connect; `ends`: it may end, and fail, when its
+   * peer goes; `guest` runs it in a virtual machine; `fails` expects a failure; `needs=PEER,PEER` names what
    * must be installed; `elsewhere=FILE` says that this runs the same, for it takes too long here.
    */
   readonly words: ReadonlyMap<string, string>;
   readonly text: string;
 }
 
-const KNOWN_WORDS = ['background', 'ready', 'guest', 'fails', 'needs', 'elsewhere'];
+const KNOWN_WORDS = ['background', 'ready', 'ends', 'guest', 'fails', 'needs', 'elsewhere'];
 
 /** The pages: README.md and those in docs/, by their names. */
 export const docPages = (root: string): string[] => [
