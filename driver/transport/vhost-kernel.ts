@@ -292,7 +292,7 @@ export class VhostKernelTransport implements Transport {
     } catch (error) {
       // The memory is about to be used for something else: what cannot be stopped is ended.
       for (const net of this.#nets) net.close();
-      this.#gone ??= `the kernel did not stop its rings: ${String(error)}`;
+      this.#gone ??= this.#tap.isGone ? INTERFACE_GONE : `the kernel did not stop its rings: ${String(error)}`;
       throw error;
     } finally {
       this.#tap.disconnect();
