@@ -15,7 +15,7 @@ export interface EndKinds<Host extends HostEnd, Guest extends GuestEnd> {
   readonly dpdk: { readonly guest: boolean; readonly host: boolean };
 }
 
-export type EndPairOptions = Omit<EndOptions, 'name' | 'socket' | 'facesDpdk'> & {
+export type EndPairOptions = Omit<EndOptions, 'name' | 'socket'> & {
   /** Where the pair's socket goes. */
   readonly folder: string;
 };
@@ -43,10 +43,10 @@ export class EndPair<Host extends HostEnd = HostEnd, Guest extends GuestEnd = Gu
   ): Promise<EndPair<Host, Guest>> {
     const socket = join(options.folder, `${name}.sock`);
     const end = { ...options, socket };
-    const host = await kinds.host.start({ ...end, name: `${name}-host`, facesDpdk: kinds.dpdk.guest });
+    const host = await kinds.host.start({ ...end, name: `${name}-host` });
     let guest: Guest | undefined;
     try {
-      guest = await kinds.guest.start({ ...end, name: `${name}-guest`, facesDpdk: kinds.dpdk.host });
+      guest = await kinds.guest.start({ ...end, name: `${name}-guest` });
       const mismatch = featureMismatch(options.path, await host.connected());
       if (mismatch !== '') {
         const what = `${name} did not negotiate ${options.path.name}: ${mismatch}`;

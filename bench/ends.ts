@@ -17,8 +17,6 @@ export interface EndOptions extends Omit<Scenario, 'size'> {
   /** What the host's side sends first, on each queue; none where it only sends back what comes. */
   readonly frames: readonly FrameRun[];
   readonly cores: Cores;
-  /** Whether the other end is DPDK's. */
-  readonly facesDpdk: boolean;
   readonly memory: TestpmdMemory;
 }
 

@@ -15,7 +15,7 @@ const ANSWER_MS = 5000;
 
 /** What the child is told on its command line, as JSON. */
 export interface OurEndOptions
-  extends Pick<EndOptions, 'socket' | 'frames' | 'queues' | 'ringSize' | 'burst' | 'connections' | 'facesDpdk'> {
+  extends Pick<EndOptions, 'socket' | 'frames' | 'queues' | 'ringSize' | 'burst' | 'connections'> {
   /** Processor of the forwarding worker. */
   readonly core: number;
   /** Packets are spread over so many MiB; null is what the port takes by itself. */
@@ -54,10 +54,10 @@ export abstract class OurEnd {
   }
 
   protected static async spawn(program: string, options: EndOptions, core: number): Promise<PeerProcess> {
-    const { socket, frames, queues, ringSize, burst, connections, facesDpdk } = options;
+    const { socket, frames, queues, ringSize, burst, connections } = options;
     const { packed, mergeable, inOrder } = options.path;
     const childOptions: OurEndOptions = {
-      ...{ socket, frames, queues, ringSize, burst, connections, facesDpdk },
+      ...{ socket, frames, queues, ringSize, burst, connections },
       ...{ core, packed, mergeable, inOrder, guestMemory: options.guestMemory ?? null },
     };
     const file = join(projectRoot, 'dist', 'bench', program);

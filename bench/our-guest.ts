@@ -6,8 +6,8 @@ import { type OurEndRole, serve } from './our-end-child.js';
 import type { OurEndOptions } from './our-ends.js';
 import type { GuestWorkerData } from './our-guest-worker.js';
 
-/** What a guest of DPDK's vhost does best with: the headroom of DPDK's own packets, and headers left as they came. */
-const FOR_DPDK = { headroom: 128, keepNumBuffers: true };
+/** As DPDK's driver has it: the headroom of its packets, and headers left as they came. */
+const AS_DPDK = { headroom: 128, keepNumBuffers: true };
 const MIB = 2 ** 20;
 /** A buffer of a pool: an odd number of cache lines, as the library's own. */
 const BUFFER_BYTES = 35 * 64;
@@ -49,13 +49,10 @@ async function open(options: OurEndOptions): Promise<OurEndRole> {
   };
 }
 
-function openOne(
-  { socket, queues, ringSize, packed, mergeable, inOrder, facesDpdk }: OurEndOptions,
-  pool?: PacketPool,
-) {
+function openOne({ socket, queues, ringSize, packed, mergeable, inOrder }: OurEndOptions, pool?: PacketPool) {
   const ring = packed ? 'packed' : 'split';
   const common = { queues, ring, ringSize, mergeable, inOrder } as const;
-  return openPort(`vhost-user:${socket}`, { ...common, ...(pool && { pool }), ...(facesDpdk ? FOR_DPDK : {}) });
+  return openPort(`vhost-user:${socket}`, { ...common, ...(pool && { pool }), ...AS_DPDK });
 }
 
 /** One pool for all connections, or one of the size that was asked for; undefined where the port makes its own. */

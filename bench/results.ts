@@ -7,7 +7,7 @@ import type { Regime } from './regime.js';
 import { countPlacements, type Round } from './round.js';
 import type { RoundsOutcome } from './rounds.js';
 import { judgedRounds, summarizeRatio } from './statistics.js';
-import { LIMIT_SHARE_TARGET, targetOf } from './targets.js';
+import { LIMIT_SHARE_TARGET, targetOf, USUAL_PATH } from './targets.js';
 
 /** All that was measured of one path and size. */
 export interface Group {
@@ -58,15 +58,16 @@ export function resultsOf({ path, size, queues, rounds }: Group): Result[] {
     mpps: figureOf(judged, pairing, MEGA),
     ofLimit: pairing === 'limit' ? null : (summarizeRatio(judged.rounds, pairing, 'limit')?.median ?? null),
     ...compare(judged, pairing, baseOf(pairing), (regime) => {
-      const value = targetOf(pairing, size, regime);
+      const value = targetOf(pairing, size, regime, path);
       return value === undefined ? undefined : { value, bound: 'least' };
     }),
   }));
 }
 
 /** Whether ours with ours reaches its share of `limit`; null where that is not asked for. */
-export function limitShareVerdict({ pairing, size, regime, ofLimit, clear }: Result): 'met' | 'not met' | null {
-  if (pairing !== 'ours-ours' || size !== 64 || regime !== 'two-cores' || ofLimit === null || !clear) return null;
+export function limitShareVerdict({ pairing, path, size, regime, ofLimit, clear }: Result): 'met' | 'not met' | null {
+  if (pairing !== 'ours-ours' || path !== USUAL_PATH || size !== 64 || regime !== 'two-cores') return null;
+  if (ofLimit === null || !clear) return null;
   return ofLimit >= LIMIT_SHARE_TARGET ? 'met' : 'not met';
 }
 

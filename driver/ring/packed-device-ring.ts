@@ -9,6 +9,7 @@ import { PackedChainWalker } from './packed-chain-walker.js';
 import {
   advance,
   availMarks,
+  LOADS_IN_ORDER,
   OFFSET_MASK,
   PACKED_DESC_WORDS_SHIFT,
   PACKED_FLAGS_SHIFT,
@@ -47,12 +48,6 @@ const { GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, WORDS: JOB_WORDS, WORDS_SHIFT:
 const UNUSUAL = (DescFlag.NEXT | DescFlag.INDIRECT) << PACKED_FLAGS_SHIFT;
 const WRITE = DescFlag.WRITE << PACKED_FLAGS_SHIFT;
 const WRITE_SHIFT = PACKED_FLAGS_SHIFT + 1;
-/**
- * Whether this machine does two loads in the order of the program: x86-64 does, and compiled code keeps the order of its
- * accesses to typed arrays (ARCHITECTURE.md, "Barriers").
- */
-const LOADS_IN_ORDER = process.arch === 'x64';
-
 const scope = {
   ...{ GUEST_LOW, GUEST_HIGH, LENGTH, DIRECTION, JOB_WORDS, JOB_SHIFT, UNUSUAL, WRITE, WRITE_SHIFT, TABLE_BUDGET },
   ...{ PACKED_DESC_WORDS_SHIFT, PACKED_FLAGS_SHIFT, PACKED_ID_MASK, PACKED_MARKS, OFFSET_MASK, WRAP, LOADS_IN_ORDER },
@@ -105,6 +100,9 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   };
   /** Whether each chain is one descriptor, and `firstJob[i]` is `i`. */
   let isPlain = true;
+  /** Where the chains that are being returned end, and the marks of a used descriptor there. */
+  let endAt = 0;
+  let endMarks = 0;
   /** Position at the last decision about a call. */
   let calledPosition = ring.base;
 
@@ -225,48 +223,42 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   function returnChains(lengths: Uint32Array, count: number): void {
     ring.popped = 0;
     if (count === 0) return;
-    let at = ring.base & OFFSET_MASK;
-    let marks = usedMarks(ring.base);
-    const firstAt = (at << PACKED_DESC_WORDS_SHIFT) + 3;
-    const firstLength = lengths[0]!;
-    const firstWord = heads[0]! | marks | (firstLength === 0 ? 0 : WRITE);
-    desc[firstAt - 1] = firstLength;
-    at += descriptors[0]!;
+    setEnd(count);
+    let at = endAt;
+    let marks = endMarks;
+    // Backwards: the line that the driver looks at is written last, and moves between the processors once.
     // Bounds: `count` is at most what was popped, offsets are kept below `size`.
-    for (let index = 1; index < count; index++) {
-      if (at >= size) {
-        at -= size;
+    for (let index = count - 1; index > 0; index--) {
+      at -= descriptors[index]!;
+      if (at < 0) {
+        at += size;
         marks ^= PACKED_MARKS;
       }
       const length = lengths[index]!;
       const word = (at << PACKED_DESC_WORDS_SHIFT) + 3;
       desc[word - 1] = length;
       signedDesc[word] = heads[index]! | marks | (length === 0 ? 0 : WRITE);
-      at += descriptors[index]!;
     }
-    publish(firstAt, firstWord, at, marks);
+    publish(heads[0]!, lengths[0]!);
   }
 
   function returnEmpty(count: number): void {
     ring.popped = 0;
     if (count === 0) return;
-    let at = ring.base & OFFSET_MASK;
-    let marks = usedMarks(ring.base);
-    const firstAt = (at << PACKED_DESC_WORDS_SHIFT) + 3;
-    const firstWord = heads[0]! | marks;
-    desc[firstAt - 1] = 0;
-    at += descriptors[0]!;
-    for (let index = 1; index < count; index++) {
-      if (at >= size) {
-        at -= size;
+    setEnd(count);
+    let at = endAt;
+    let marks = endMarks;
+    for (let index = count - 1; index > 0; index--) {
+      at -= descriptors[index]!;
+      if (at < 0) {
+        at += size;
         marks ^= PACKED_MARKS;
       }
       const word = (at << PACKED_DESC_WORDS_SHIFT) + 3;
       desc[word - 1] = 0;
       signedDesc[word] = heads[index]! | marks;
-      at += descriptors[index]!;
     }
-    publish(firstAt, firstWord, at, marks);
+    publish(heads[0]!, 0);
   }
 
   /**
@@ -276,22 +268,32 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   function returnBatch(count: number): void {
     ring.popped = 0;
     if (count === 0) return;
-    const at = ring.base & OFFSET_MASK;
-    const marks = usedMarks(ring.base);
-    const firstAt = (at << PACKED_DESC_WORDS_SHIFT) + 3;
-    desc[firstAt - 1] = 0;
-    let end = at;
-    for (let index = 0; index < count; index++) end += descriptors[index]!;
-    publish(firstAt, heads[count - 1]! | marks, end, marks);
+    setEnd(count);
+    publish(heads[count - 1]!, 0);
   }
 
-  /** Makes returned chains visible to the driver, all at once. @param end offset behind them, which may lie past the ring's end */
-  function publish(firstAt: number, firstWord: number, end: number, marks: number): void {
-    const hasWrap = (marks !== 0) === end < size;
-    ring.base = (end < size ? end : end - size) | (hasWrap ? WRAP : 0);
+  /** Notes where the first `count` chains end. */
+  function setEnd(count: number): void {
+    let end = ring.base & OFFSET_MASK;
+    if (isPlain) end += count;
+    else for (let index = 0; index < count; index++) end += descriptors[index]!;
+    endMarks = usedMarks(ring.base);
+    endAt = end;
+    if (end >= size) {
+      endAt = end - size;
+      endMarks ^= PACKED_MARKS;
+    }
+  }
+
+  /** Makes returned chains visible to the driver, all at once, by the first of them. */
+  function publish(id: number, length: number): void {
+    const first = ((ring.base & OFFSET_MASK) << PACKED_DESC_WORDS_SHIFT) + 3;
+    const word = id | usedMarks(ring.base) | (length === 0 ? 0 : WRITE);
+    ring.base = endMarks === 0 ? endAt : endAt | WRAP;
     ring.usedIndex = ring.base;
+    desc[first - 1] = length;
     // Lengths, the marks behind the first, and the data the engine copied, are visible before the first marks.
-    Atomics.store(signedDesc, firstAt, firstWord);
+    Atomics.store(signedDesc, first, word);
   }
 
   function needsCall(): boolean {

@@ -11,7 +11,7 @@ import {
   WRITABLE,
 } from './driver-ring-options.js';
 import type { DriverRing } from './ends.js';
-import { PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS } from './packed-views.js';
+import { LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS } from './packed-views.js';
 
 /** Where a packed ring stands, in fields that its parts share. */
 export interface PackedDriverState {
@@ -35,11 +35,9 @@ export interface PackedDriverParts {
   readonly chains: Uint32Array;
   readonly chainLength: Uint16Array;
   readonly freeIds: Uint16Array;
-  readonly usedAt: Uint16Array;
-  readonly barrier: Int32Array;
 }
 
-const scope = { ...chainWords, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
+const scope = { ...chainWords, LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
 
 /**
  * The functions of a ring that take chains back, for a device that keeps the order.
@@ -50,38 +48,15 @@ export const packedInOrder = specialize(function packedInOrder(
   ringOf: () => RingCounts,
   parts: PackedDriverParts,
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> & OrderOnTheMove {
-  const { state, desc, size, bufferBytes, chains, chainLength, freeIds, usedAt, barrier } = parts;
+  const { state, desc, size, bufferBytes, chains, chainLength, freeIds } = parts;
   const idMask = freeIds.length - 1;
-  /** In place of where a length is: the buffer was skipped, or the length was read before. */
-  const atWhole = size + 1;
-  const atKept = size + 2;
+  /** For lengths that nobody wants. */
+  const unread = new Uint32Array(size);
   let oldestId = 0;
-  /** Where the length of the batch under way is. */
-  let batchAt = 0;
-  let keptLength = 0;
+  /** What the descriptor of the batch under way says of its last buffer. */
+  let batchLength = 0;
 
   function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
-    const count = reclaimSent(out, limit, start);
-    // As in the ring's own `reclaim`.
-    if (count > 1) Atomics.add(barrier, 0, 1);
-    for (let index = 0; index < count; index++) {
-      const at = usedAt[index]!;
-      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
-      let length = at === atWhole ? bufferBytes : 0;
-      if (at === atKept) length = keptLength;
-      else if (at < size) length = desc[(at << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
-      lengths[start + index] = length > bufferBytes ? OVERLONG : length;
-    }
-    // A batch that was not taken whole: its descriptor may be another one by the next time.
-    if (state.batch > 0 && batchAt < size) {
-      keptLength = desc[(batchAt << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
-      batchAt = atKept;
-    }
-    return count;
-  }
-
-  /** Takes back up to `limit` chains in the order in which they were posted, and notes where their lengths are. */
-  function reclaimSent(out: Uint32Array, limit: number, start = 0): number {
     const ring = ringOf();
     if (ring.broken !== undefined) return 0;
     let tail = state.freeIdHead + size - ring.inFlight;
@@ -90,31 +65,33 @@ export const packedInOrder = specialize(function packedInOrder(
     let free = ring.free;
     let id = oldestId;
     let left = state.batch;
-    let lastAt = batchAt;
+    let lastLength = batchLength;
     const inFlight = ring.inFlight;
     let count = 0;
     // Bounds: a batch is of chains in flight, which are `size` at most; ids follow each other, as they were given out.
     for (; count < limit; count++) {
       if (left === 0) {
         const at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
-        const word = count === 0 ? Atomics.load(desc, at) : desc[at]!;
+        const word = LOADS_IN_ORDER && count > 0 ? desc[at]! : Atomics.load(desc, at);
         if ((word & PACKED_MARKS) !== slotMarks) break;
         const last = word & PACKED_ID_MASK;
         const ahead = last < id ? last - id + size : last - id;
-        const most = inFlight - count;
-        if (last >= size || ahead >= most) {
-          ring.broken = `used id ${last} is none of the ${most} chains in flight`;
+        const standing = inFlight - count;
+        if (last >= size || ahead >= standing) {
+          ring.broken = `used id ${last} is none of the ${standing} chains in flight`;
           break;
         }
         left = ahead + 1;
-        lastAt = slot;
+        lastLength = desc[at - 1]!;
       }
       const chain = chains[id]!;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       chains[id] = 0;
       out[start + count] = (chain & HANDLE_MASK) - 1;
+      // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
       left--;
-      usedAt[count] = (chain & WRITABLE) === 0 ? size : left > 0 ? atWhole : lastAt;
+      const length = (chain & WRITABLE) === 0 ? 0 : left > 0 ? bufferBytes : lastLength >>> 0;
+      lengths[start + count] = length > bufferBytes ? OVERLONG : length;
       freeIds[tail++ & idMask] = id;
       id = id + 1 === size ? 0 : id + 1;
       free += descriptors;
@@ -125,7 +102,7 @@ export const packedInOrder = specialize(function packedInOrder(
       }
     }
     state.batch = left;
-    batchAt = lastAt;
+    batchLength = lastLength;
     oldestId = id;
     state.usedSlot = slot;
     state.doneMarks = slotMarks;
@@ -133,6 +110,8 @@ export const packedInOrder = specialize(function packedInOrder(
     ring.inFlight -= count;
     return count;
   }
+
+  const reclaimSent = (out: Uint32Array, limit: number): number => reclaim(out, unread, 0, limit);
 
   /** As many chains a used descriptor as `reclaimSent` takes. */
   function usedCount(): number {
@@ -161,10 +140,10 @@ export const packedInOrder = specialize(function packedInOrder(
     }
   }
 
-  const stand = (): number[] => [oldestId, batchAt, keptLength];
+  const stand = (): number[] => [oldestId, batchLength];
 
   function goOn(numbers: readonly number[]): void {
-    [oldestId, batchAt, keptLength] = numbers as [number, number, number];
+    [oldestId, batchLength] = numbers as [number, number];
   }
 
   return { reclaim, reclaimSent, usedCount, stand, goOn };

@@ -22,6 +22,7 @@ import type { DriverRing } from './ends.js';
 import { packedInOrder } from './packed-driver-in-order.js';
 import {
   availMarks,
+  LOADS_IN_ORDER,
   OFFSET_MASK,
   PACKED_DESC_WORDS_SHIFT,
   PACKED_FLAGS_SHIFT,
@@ -57,6 +58,7 @@ const scope = {
   writePlainHeader,
   OVERSIZE_FLAGS,
   MAX_PACKET_BYTES,
+  LOADS_IN_ORDER,
   packedInOrder,
 };
 
@@ -93,10 +95,6 @@ export const packedDriverRing = specialize(function packedDriverRing(
   const chains = new Uint32Array(size);
   /** Descriptors that a CHAINED chain takes of the ring, by id. */
   const chainLength = new Uint16Array(size);
-  /** Where the used descriptors of the reclaim under way are whose length counts; `size` and more for others. */
-  const usedAt = new Uint16Array(size);
-  /** One word of our own, for a barrier. */
-  const barrier = new Int32Array(1);
   /** Where the next descriptor is made available, and its marks. */
   let availSlot = base & OFFSET_MASK;
   let marks = availMarks(base);
@@ -104,7 +102,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Descriptors posted since the last decision about a kick, and where that was. */
   let unkicked = 0;
   let kickedPosition = base;
-  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, usedAt, barrier };
+  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds };
   const ordered = inOrder ? packedInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
@@ -222,35 +220,40 @@ export const packedDriverRing = specialize(function packedDriverRing(
   function postBuffers(handles: Uint32Array, start: number, count: number): number {
     if (ring.broken !== undefined) return 0;
     const taken = count < ring.free ? count : ring.free;
+    if (taken === 0) return 0;
     const offset = headroom - headerBytes;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const first = state.freeIdHead;
-    let slot = availSlot;
+    let slot = availSlot + taken;
     let slotMarks = marks;
-    let firstWord = 0;
-    // Bounds as above.
-    for (let index = 0; index < taken; index++) {
+    if (slot >= size) {
+      slot -= size;
+      slotMarks ^= PACKED_MARKS;
+    }
+    availSlot = slot;
+    marks = slotMarks;
+    // Backwards: the line that the device looks at is written last. Bounds as above.
+    for (let index = taken - 1; ; index--) {
+      if (--slot < 0) {
+        slot = size - 1;
+        slotMarks ^= PACKED_MARKS;
+      }
       const handle = handles[start + index]!;
       const id = freeIds[(first + index) & idMask]!;
       const at = slot << PACKED_DESC_WORDS_SHIFT;
       desc[at] = iovas[handle << 1]! + offset;
       desc[at + 1] = lookUpHigh ? iovas[(handle << 1) + 1]! : highWord;
       desc[at + 2] = bufferBytes;
-      const word = slotMarks | WRITE_MARK | id;
-      if (index === 0) firstWord = word;
-      else desc[at + 3] = word;
       chains[id] = (handle + 1) | WRITABLE;
-      if (++slot === size) {
-        slot = 0;
-        slotMarks ^= PACKED_MARKS;
+      const word = slotMarks | WRITE_MARK | id;
+      if (index === 0) {
+        state.freeIdHead = (first + taken) & idMask;
+        ring.free -= taken;
+        publish(firstAt, word, taken, taken);
+        return taken;
       }
+      desc[at + 3] = word;
     }
-    availSlot = slot;
-    marks = slotMarks;
-    state.freeIdHead = (first + taken) & idMask;
-    ring.free -= taken;
-    publish(firstAt, firstWord, taken, taken);
-    return taken;
   }
 
   function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
@@ -259,7 +262,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
     let slot = state.usedSlot;
     let slotMarks = state.doneMarks;
     let free = ring.free;
-    let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
+    let at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
+    let word = Atomics.load(desc, at);
     let count = 0;
     // Bounds: no more chains come back than are in flight, which is `size` at most.
     while ((word & PACKED_MARKS) === slotMarks) {
@@ -271,7 +275,10 @@ export const packedDriverRing = specialize(function packedDriverRing(
       }
       chains[id] = 0;
       out[start + count] = (chain & HANDLE_MASK) - 1;
-      usedAt[count] = (chain & WRITABLE) === 0 ? size : slot;
+      // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.8.22.1).
+      const length = (chain & WRITABLE) === 0 ? 0 : desc[at - 1]! >>> 0;
+      // More than was posted is a lie; the packet is marked as overlong, for the queue to drop (CVE-2021-47352).
+      lengths[start + count] = length > bufferBytes ? OVERLONG : length;
       freeIds[tail++ & idMask] = id;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       free += descriptors;
@@ -281,26 +288,14 @@ export const packedDriverRing = specialize(function packedDriverRing(
         slotMarks ^= PACKED_MARKS;
       }
       if (++count === limit) break;
-      word = desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3]!;
+      at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
+      // Its length is read behind it.
+      word = LOADS_IN_ORDER ? desc[at]! : Atomics.load(desc, at);
     }
     state.usedSlot = slot;
     state.doneMarks = slotMarks;
     ring.free = free;
     ring.inFlight -= count;
-    // The first mark was loaded in order, those behind it were not: no length is read before the last of them. An
-    // atomic read-modify-write is a full barrier on every machine there is.
-    if (count > 1) Atomics.add(barrier, 0, 1);
-    for (let index = 0; index < count; index++) {
-      const at = usedAt[index]!;
-      // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.8.22.1).
-      let length = 0;
-      if (at < size) {
-        length = desc[(at << PACKED_DESC_WORDS_SHIFT) + 2]! >>> 0;
-        // More than was posted is a lie; the packet is marked as overlong, for the queue to drop (CVE-2021-47352).
-        if (length > bufferBytes) length = OVERLONG;
-      }
-      lengths[start + index] = length;
-    }
     return count;
   }
 

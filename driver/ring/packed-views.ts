@@ -80,3 +80,9 @@ export class PackedRingViews {
     this.deviceEvent.fill(0);
   }
 }
+
+/**
+ * Whether this machine does two loads in the order of the program: x86-64 does, and compiled code keeps the order of its
+ * accesses to typed arrays (ARCHITECTURE.md, "Barriers").
+ */
+export const LOADS_IN_ORDER = process.arch === 'x64';

@@ -80,7 +80,6 @@ test('frames of a mix, sent by testpmd in several starts, all stay in flight', a
       ...optionsFor(folder),
       frames: firstFrames('imix', 1024, 32),
       socket: join(folder, 's'),
-      facesDpdk: true,
     };
     const host = await DpdkHost.start({ ...end, name: 'mix-host' });
     try {

@@ -75,6 +75,10 @@ test('the targets of each regime and size', () => {
   assert.equal(targets(1518, 'two-cores'), [1.0, 1.0, 1.0]);
   assert.equal(targets(1518, 'two-threads'), [1.0, 1.0, 1.0]);
   assert.equal(targets('imix', 'two-cores'), [1.0, 1.0, 1.0]);
+  assert.is(targetOf('ours-ours', 64, 'two-cores', 'split_vectorized'), 1.2);
+  assert.is(targetOf('ours-ours', 64, 'two-cores', 'packed_vectorized'), 1.0);
+  assert.is(targetOf('dpdk-ours', 64, 'two-cores', 'packed_mergeable'), 0.95);
+  assert.is(targetOf('ours-ours', 64, 'two-threads', 'packed_mergeable'), 0.9);
   assert.is(targetOf('dpdk-dpdk', 64, 'two-cores'), undefined);
   assert.is(targetOf('limit', 1518, 'two-cores'), undefined);
   assert.is(targetOf('ours-ours', 512, 'two-cores'), undefined);

@@ -45,6 +45,8 @@ function kindOf(given: ReturnType<typeof parseVirtioUserArguments>, pool: Packet
     mergeable: given.mergeable,
     // DPDK asks for it unless it is told not to; this driver is quicker without (ARCHITECTURE.md, "In order").
     inOrder: false,
+    // As DPDK's driver.
+    keepNumBuffers: true,
     xstats: true,
   };
   return {
