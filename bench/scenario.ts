@@ -47,8 +47,8 @@ const QUICK_SIZES = [64, 1518] as const;
 /**
  * The scenarios of the matrix.
  *
- * Lists that were given are crossed with each other. Without any: each of the ten paths with 64 bytes, the usual paths with every
- * size, and the first of them with two queues; quick, one path with two sizes.
+ * Lists that were given are crossed with each other. Without any: each of the ten paths with 64 and 1518 bytes, the usual paths with
+ * every size, and the first of them with two queues; quick, one path with two sizes.
  */
 export function matrixOf({ paths, sizes, queues, quick, full }: MatrixChoice): Scenario[] {
   if (full) return crossed(paths ?? PATHS, sizes ?? ALL_SIZES, queues ?? [1, 2]);
@@ -59,7 +59,7 @@ export function matrixOf({ paths, sizes, queues, quick, full }: MatrixChoice): S
   const others = PATHS.filter((path) => !usual.includes(path));
   return [
     ...crossed(usual, ALL_SIZES, [1]),
-    ...crossed(others, [64], [1]),
+    ...crossed(others, QUICK_SIZES, [1]),
     ...crossed(usual.slice(0, 1), QUICK_SIZES, [2]),
   ];
 }
