@@ -2,6 +2,7 @@
 
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { Turns } from '../lcore/turns.js';
 import { caps } from '../spec/caps.js';
 import { dropUnmetRequirements, Feature, FeatureSet } from '../spec/features.js';
 import {
@@ -76,7 +77,7 @@ export class NetDevice implements DeviceModel {
   /** What `setMtu` has said. */
   #frontendMtu: number | undefined;
   /** Ends when everything that was asked for is done. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
   #closed = false;
 
   /**
@@ -149,7 +150,7 @@ export class NetDevice implements DeviceModel {
     const [unmet] = dropped.keys();
     if (unmet !== undefined) throw badFeatures(`${FeatureSet.of(unmet)} lacks what it requires`, features);
     await this.#inTurn(async () => {
-      await this.#all((part) => part.request('set-features', { words: wordsOf(features) }));
+      await this.#all((part) => part.request('set-features', { words: wordsOf(features), joins: false }));
       this.#features = features;
       this.#keepToMtu();
     });
@@ -281,8 +282,7 @@ export class NetDevice implements DeviceModel {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#turn;
-    await this.#all((part) => part.close());
+    await this.#turns.take(() => this.#all((part) => part.close()));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -345,7 +345,8 @@ export class NetDevice implements DeviceModel {
     );
     try {
       await part.added;
-      if (this.#features !== undefined) await part.request('set-features', { words: wordsOf(this.#features) });
+      const features = this.#features;
+      if (features !== undefined) await part.request('set-features', { words: wordsOf(features), joins: true });
       await part.request('set-memory', { regions: this.#regions });
       if (this.#log !== undefined) await part.request('set-log', { log: this.#log });
     } catch (error) {
@@ -372,12 +373,10 @@ export class NetDevice implements DeviceModel {
 
   /** Does one thing after the other, so that none meets a pair on its way. */
   async #inTurn<R>(work: () => Promise<R>): Promise<R> {
-    const turn = this.#turn.then(async () => {
+    return await this.#turns.take(async () => {
       if (this.#closed) throw new VirtioError(ErrorCode.WRONG_STATE, 'the net device is closed');
       return await work();
     });
-    this.#turn = turn.catch(() => undefined);
-    return await turn;
   }
 
   #onEvent(event: DeviceEvent): void {

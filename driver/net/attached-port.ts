@@ -50,6 +50,8 @@ export const Claim = {
   FREE: 0,
   /** The thread that polled it has ended while the device ran: nobody knows the ring any more, until the next start. */
   LEFT: -1,
+  /** A thread has given it up, and another one is to take it up: nobody else gets it meanwhile. */
+  MOVING: -2,
 } as const;
 
 /** The main thread is number 0. */
@@ -202,7 +204,7 @@ export class AttachedPort {
     const queues = (index & 1) === 0 ? this.#receivers : this.#transmitters;
     queues.delete(index >>> 1);
     const state = queue?.handOver();
-    if (this.#claimed.delete(index)) Atomics.store(this.#claims, index, Claim.FREE);
+    if (this.#claimed.delete(index)) Atomics.store(this.#claims, index, Claim.MOVING);
     this.pool.flush();
     return state;
   }
@@ -211,7 +213,7 @@ export class AttachedPort {
   takeUpQueue(session: PortSession | undefined, index: number, state: DriverRingState | undefined): void {
     this.#session = session;
     const pair = index >>> 1;
-    this.#claim(pair, index);
+    this.#claim(pair, index, Claim.MOVING);
     if ((index & 1) === 0) {
       const slot = new PortRxQueue();
       this.#receivers.set(pair, slot);
@@ -309,14 +311,15 @@ export class AttachedPort {
     return (index & 1) === 0 ? this.#receivers.get(index >>> 1) : this.#transmitters.get(index >>> 1);
   }
 
-  #claim(pair: number, queue: number): void {
+  /** @param from what the claim is before */
+  #claim(pair: number, queue: number, from: number = Claim.FREE): void {
     if (!Number.isInteger(pair) || pair < 0 || queue >= this.#claims.length) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, {
         value: pair,
         advice: 'open the port with more queues',
       });
     }
-    const claim = Atomics.compareExchange(this.#claims, queue, Claim.FREE, claimOf(threadId));
+    const claim = Atomics.compareExchange(this.#claims, queue, from, claimOf(threadId));
     if (claim === Claim.LEFT) {
       throw new VirtioError(
         ErrorCode.IN_USE,
@@ -327,7 +330,7 @@ export class AttachedPort {
         },
       );
     }
-    if (claim !== Claim.FREE) {
+    if (claim !== from) {
       throw new VirtioError(ErrorCode.IN_USE, `queue pair ${pair} of ${this.address} is polled by another thread`, {
         value: pair,
         advice: 'give each thread queue pairs of its own',

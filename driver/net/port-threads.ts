@@ -90,18 +90,29 @@ export class PortThreads {
     const from = this.#homes.get(index);
     if (from === to) return;
     const state = from === undefined ? this.local?.handOverQueue(index) : await this.#takeFrom(from, session, index);
+    // Where nobody had it.
+    Atomics.compareExchange(new Int32Array(this.claims), index, Claim.FREE, Claim.MOVING);
     try {
-      if (to === undefined) this.local?.takeUpQueue(session, index, state);
-      else await to.takeUpQueue(session, index, state);
+      if (to !== undefined) await to.takeUpQueue(session, index, state);
+      else if (this.local !== undefined) this.local.takeUpQueue(session, index, state);
+      else this.#leaveQueue(index, state);
     } catch (error) {
-      if (state !== undefined) {
-        const left = new Uint32Array(state.chains.length);
-        this.#leftovers.push(left, 0, takeAllChains(state.chains, left));
-        Atomics.store(new Int32Array(this.claims), index, Claim.LEFT);
-      }
+      this.#leaveQueue(index, state);
       throw error;
     }
     if (to !== undefined) this.#homes.set(index, to);
+  }
+
+  /** Leaves what is in flight in a queue on its way with the device. */
+  #leaveQueue(index: number, state: DriverRingState | undefined): void {
+    const claims = new Int32Array(this.claims);
+    if (state === undefined) {
+      Atomics.compareExchange(claims, index, Claim.MOVING, Claim.FREE);
+      return;
+    }
+    const left = new Uint32Array(state.chains.length);
+    this.#leftovers.push(left, 0, takeAllChains(state.chains, left));
+    Atomics.store(claims, index, Claim.LEFT);
   }
 
   /** Has a thread give a queue up. Where it has ended, the device has what is in the ring. */
