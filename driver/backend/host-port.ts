@@ -91,6 +91,8 @@ export class HostPort {
       try {
         if (device !== undefined) await giveRings(device, rings, host);
       } catch (error) {
+        // A front-end that leaves meanwhile takes nothing from the thread, which serves the next one.
+        if (device?.isClosed === true) return;
         await device?.leaveHost(host, this.#control).catch(() => undefined);
         this.#threads.delete(thread);
         throw error;
@@ -102,12 +104,13 @@ export class HostPort {
   async detach(thread: HostPortThread): Promise<void> {
     await this.#turns.take(async () => {
       const attached = this.#threads.get(thread);
-      if (attached === undefined) return;
+      const device = this.#live;
+      // One that has ended gets no rings any more either.
+      this.#threads.delete(thread);
       try {
-        await this.#live?.leaveHost(attached.host, this.#control);
-      } finally {
-        // One that has ended gets no rings any more either.
-        this.#threads.delete(thread);
+        if (attached !== undefined) await device?.leaveHost(attached.host, this.#control);
+      } catch (error) {
+        if (device?.isClosed !== true) throw error;
       }
     });
   }

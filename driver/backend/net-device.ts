@@ -254,14 +254,26 @@ export class NetDevice implements DeviceModel {
     await this.#inTurn(() => this.#moveRing(ring, host));
   }
 
-  /** Takes a thread's rings from it, which go to another one. It has nothing of the device any more then. */
+  /**
+   * Takes a thread's rings from it, which go to another one. It has nothing of the device any more then.
+   *
+   * @throws whatever the thread fails with, as one that has ended does: its rings are broken, and it is left all the same
+   */
   async leaveHost(host: DeviceHost, to: DeviceHost): Promise<void> {
     await this.#inTurn(async () => {
       const part = this.#parts.find(({ thread }) => thread === host);
       if (part === undefined) return;
-      for (const [ring, at] of this.#partOfRing.entries()) if (at === part) await this.#moveRing(ring, to);
-      this.#parts.splice(this.#parts.indexOf(part), 1);
-      await part.close();
+      try {
+        for (const [ring, at] of this.#partOfRing.entries()) if (at === part) await this.#moveRing(ring, to);
+      } catch (error) {
+        this.#onLost(part);
+        const heir = await this.#partOn(to);
+        for (const [ring, at] of this.#partOfRing.entries()) if (at === part) this.#partOfRing[ring] = heir;
+        throw error;
+      } finally {
+        this.#parts.splice(this.#parts.indexOf(part), 1);
+        await part.close();
+      }
     });
   }
 

@@ -17,6 +17,8 @@ interface World {
   /** A thread that is this one, and what it was asked. */
   readonly thread: HostPortThread;
   readonly asked: string[];
+  /** From now on it answers nothing. */
+  end(): void;
 }
 
 /** @param refuse what the thread rejects, by the type of the request */
@@ -29,17 +31,22 @@ async function withHost(run: (world: World) => Promise<void>, refuse = ''): Prom
     emit: () => undefined,
   });
   const asked: string[] = [];
+  let hasEnded = false;
   const thread: HostPortThread = {
     lcore: 1,
     request: async <T>(type: string, payload: unknown): Promise<T> => {
       asked.push(type);
       await nextTurn();
+      if (hasEnded) throw new Error('the thread has ended');
       if (type === refuse) throw new Error(`no ${type} here`);
       return handlers.get(type)?.(payload as never) as T;
     },
   };
   try {
-    await run({ host: new HostPort({ pool }), thread, asked });
+    const end = () => {
+      hasEnded = true;
+    };
+    await run({ host: new HostPort({ pool }), thread, asked, end });
   } finally {
     attached.close();
     pool.memory.close();
@@ -71,6 +78,35 @@ test('a device whose rings a thread does not take is taken off it again', async 
     await host.detach(thread);
     await (await host.createDevice()).close();
   }, 'adopt-ring');
+});
+
+test('a device goes on without a thread that has ended, and serves another one', async () => {
+  await withHost(async ({ host, thread, asked, end }) => {
+    await host.attach(thread, { rx: [0], tx: [0] });
+    const device = await host.createDevice();
+    end();
+    await host.detach(thread).then(
+      () => assert.unreachable(),
+      (error: Error) => assert.is(error.message, 'the thread has ended'),
+    );
+    const before = asked.length;
+    await device.setMemory([]);
+    assert.equal(asked.slice(before), [], 'it is not asked any more');
+    await device.close();
+  });
+});
+
+test('a front-end that leaves while a thread comes takes nothing from it', async () => {
+  await withHost(async ({ host, thread, asked }) => {
+    const first = await host.createDevice();
+    const coming = host.attach(thread, { rx: [0], tx: [0] });
+    while (!asked.includes('adopt-ring')) await nextTurn();
+    await first.close();
+    await coming;
+    const before = asked.length;
+    await (await host.createDevice()).close();
+    assert.ok(asked.slice(before).includes('adopt-ring'), 'the next front-end finds the thread');
+  });
 });
 
 test('what the device has been told stays when a thread leaves it', async () => {

@@ -2,9 +2,11 @@
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { Claim } from '../../driver/net/attached-port.js';
 import { createPool } from '../../driver/net/create-pool.js';
 import { PortThreads, type QueueTaker } from '../../driver/net/port-threads.js';
+import { openPort } from '../../driver/open.js';
 
 const test = suite('claims of queues');
 const QUEUE = 0;
@@ -39,6 +41,29 @@ test('nobody else gets a queue that is on its way', async () => {
     await threads.moveQueue(undefined, QUEUE, taker(arrives));
     assert.is(onTheWay, Claim.MOVING);
   });
+});
+
+test('one that a thread has given up and that does not arrive is free after the next start', async () => {
+  await using port = await openPort('loopback:');
+  await port.start();
+  port.rxQueue(0);
+  const onTheWay: unknown[] = [];
+  const fails = taker(async () => {
+    try {
+      port.rxQueue(0);
+    } catch (error) {
+      onTheWay.push((error as VirtioError).code);
+    }
+    throw new Error('no room');
+  });
+  await port.moveQueue('rx', 0, fails).then(
+    () => assert.unreachable(),
+    (error: Error) => assert.is(error.message, 'no room'),
+  );
+  assert.equal(onTheWay, [ErrorCode.IN_USE]);
+  await port.stop();
+  await port.start();
+  port.rxQueue(0);
 });
 
 test('one that does not arrive is free again', async () => {
