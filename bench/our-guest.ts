@@ -60,7 +60,7 @@ function sharedPool({ connections, guestMemory, ringSize, queues, burst }: OurEn
   if (connections === 1 && guestMemory === null) return undefined;
   const needed = connections * queues * 2 * (ringSize + burst) + POOL_MARGIN;
   const size = Math.max(needed, Math.floor(((guestMemory ?? 0) * MIB) / BUFFER_BYTES));
-  const pool = createPool({ size, bufferBytes: BUFFER_BYTES });
+  const pool = createPool({ size, bufferBytes: BUFFER_BYTES, headroom: AS_DPDK.headroom });
   if (guestMemory !== null) shuffle(pool);
   return pool;
 }

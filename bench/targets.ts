@@ -7,7 +7,7 @@ import { isClear, type RatioSummary } from './statistics.js';
 
 type Targets = Readonly<Record<Exclude<PairingName, 'dpdk-dpdk' | 'switch-dpdk'>, number>>;
 
-/** The path that the targets of 64 bytes are for. */
+/** The path that has the highest targets with 64 bytes. */
 export const USUAL_PATH = 'split_mergeable';
 const OF_64: Readonly<Record<Regime, Targets>> = {
   'two-cores': { 'ours-dpdk': 1.0, 'dpdk-ours': 1.0, 'ours-ours': 1.6, 'switch-ours': 1.0 },

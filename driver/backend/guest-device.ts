@@ -149,14 +149,16 @@ export class GuestDevice {
     this.#router?.attach(new GuestReceiver({ ...parts, shared: this.#shared, steering: this.#steering }));
   }
 
-  setFeatures(features: FeatureSet): void {
+  /** @param joins the device runs on other threads already: what commands have set there stays */
+  setFeatures(features: FeatureSet, joins = false): void {
     this.#rings.setFeatures(features);
     this.#filter.setFeatures(features);
     this.#commands.setFeatures(features);
     this.#offloads = guestOffloadsOf(features);
-    this.#shared.guestOffloads = this.#offloads;
     this.#served = workFromGuest(features) & ~(this.#port.takesWork ?? 0);
     this.#hasPackedRings = features.has(Feature.RING_PACKED);
+    if (joins) return;
+    this.#shared.guestOffloads = this.#offloads;
     // A driver that gives no commands is not bound by those of the one before it.
     if (!features.has(Feature.CTRL_VQ)) {
       this.#forgetCommands();
@@ -305,15 +307,20 @@ export class GuestDevice {
   }
 
   reset(): void {
-    this.#rings.reset();
+    this.#letGo();
     this.#shared.activePairs = this.#queuePairs;
     this.#forgetCommands();
+  }
+
+  /** Lets go of the rings and packets of this thread; what all threads of the device share stays as it is. */
+  #letGo(): void {
+    this.#rings.reset();
     this.#announcements.length = 0;
     for (const pair of this.#queues.pairs) freePackets(pair);
   }
 
   close(): void {
-    this.reset();
+    this.#letGo();
     this.#memory.close();
     this.#port.close();
   }

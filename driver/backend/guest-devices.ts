@@ -37,7 +37,8 @@ export interface DeviceRequests {
     /** Those that are on this thread. */
     pairs: readonly number[];
   };
-  'set-features': { device: number; words: number[] };
+  /** `joins`: the device has run on other threads before. */
+  'set-features': { device: number; words: number[]; joins: boolean };
   'set-memory': { device: number; regions: readonly GuestRegion[] };
   'start-ring': { device: number; ring: number; setup: RingSetup };
   'enable-ring': { device: number; ring: number; enabled: boolean };
@@ -70,7 +71,7 @@ export class GuestDevices {
   readonly #devices = new Map<number, GuestDevice>();
   readonly #handlers: Handlers = {
     'add-device': (request) => this.#add(request),
-    'set-features': ({ device, words }) => this.#device(device).setFeatures(FeatureSet.fromWords(words)),
+    'set-features': ({ device, words, joins }) => this.#device(device).setFeatures(FeatureSet.fromWords(words), joins),
     'set-memory': ({ device, regions }) => this.#device(device).setMemory(regions),
     'start-ring': ({ device, ring, setup }) => this.#device(device).startRing(ring, setup),
     'enable-ring': ({ device, ring, enabled }) => this.#device(device).enableRing(ring, enabled),

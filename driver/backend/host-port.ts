@@ -1,5 +1,6 @@
 /** The host's end of a guest's network device as a port that an application polls, as DPDK's `net_vhost` is. */
 
+import { Turns } from '../lcore/turns.js';
 import type { PacketPool } from '../memory/packet-pool.js';
 import { controlqIndex, receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { RingCounters, type RingStatistics } from './counters.js';
@@ -48,6 +49,8 @@ export class HostPort {
   readonly #control: ThreadHost;
   /** The threads that have rings, and which. */
   readonly #threads = new Map<HostPortThread, { readonly host: ThreadHost; readonly rings: readonly number[] }>();
+  /** Devices come, and threads come and go, one after the other. */
+  readonly #turns = new Turns();
   #device: NetDevice | undefined;
 
   constructor(options: HostPortOptions) {
@@ -60,34 +63,56 @@ export class HostPort {
   }
 
   /** The device for a front-end that has come: one at a time, which goes on with the counters. For `VhostUserServer`. */
-  async createDevice(): Promise<DeviceModel> {
+  createDevice(): Promise<DeviceModel> {
     const { pool: _, takesWork, ...options } = this.#options;
-    const device = new NetDevice(this.#control, {
-      ...options,
-      port: applicationPort({ takesWork }),
-      counters: this.#counters,
+    return this.#turns.take(async () => {
+      const port = applicationPort({ takesWork });
+      const device = new NetDevice(this.#control, { ...options, port, counters: this.#counters });
+      try {
+        await device.ready();
+        for (const { host, rings } of this.#threads.values()) await giveRings(device, rings, host);
+      } catch (error) {
+        await device.close().catch(() => undefined);
+        throw error;
+      }
+      this.#device = device;
+      return device;
     });
-    await device.ready();
-    this.#device = device;
-    for (const thread of [...this.#threads.keys()]) await this.#giveRings(device, thread);
-    return device;
   }
 
   /** Gives queues to a thread, on which an `AttachedHostPort` is; rings that run go on there. */
   async attach(thread: HostPortThread, { rx, tx }: HostQueues): Promise<void> {
     const host = new ThreadHost((type, payload) => thread.request(type, payload));
     const rings = [...rx.map(transmitqIndex), ...tx.map(receiveqIndex)];
-    await thread.request('open', { scratch: scratchOf(this.#options.pool, thread.lcore) });
-    this.#threads.set(thread, { host, rings });
-    const device = this.#live;
-    if (device !== undefined) await this.#giveRings(device, thread);
+    await this.#turns.take(async () => {
+      await thread.request('open', { scratch: scratchOf(this.#options.pool, thread.lcore) });
+      this.#threads.set(thread, { host, rings });
+      const device = this.#live;
+      try {
+        if (device !== undefined) await giveRings(device, rings, host);
+      } catch (error) {
+        // A front-end that leaves meanwhile takes nothing from the thread, which serves the next one.
+        if (device?.isClosed === true) return;
+        await device?.leaveHost(host, this.#control).catch(() => undefined);
+        this.#threads.delete(thread);
+        throw error;
+      }
+    });
   }
 
   /** Takes the queues of a thread back; they stand still. */
   async detach(thread: HostPortThread): Promise<void> {
-    const attached = this.#threads.get(thread);
-    this.#threads.delete(thread);
-    if (attached !== undefined) await this.#live?.leaveHost(attached.host, this.#control);
+    await this.#turns.take(async () => {
+      const attached = this.#threads.get(thread);
+      const device = this.#live;
+      // One that has ended gets no rings any more either.
+      this.#threads.delete(thread);
+      try {
+        if (attached !== undefined) await device?.leaveHost(attached.host, this.#control);
+      } catch (error) {
+        if (device?.isClosed !== true) throw error;
+      }
+    });
   }
 
   /** What `HostThreadContext.emit` was given on a thread. */
@@ -103,19 +128,14 @@ export class HostPort {
     new Float64Array(this.#counters.memory).fill(0);
   }
 
-  /** Moves its rings to a thread, which may be detached meanwhile: it gets no more of them then. */
-  async #giveRings(device: NetDevice, thread: HostPortThread): Promise<void> {
-    const attached = this.#threads.get(thread);
-    for (const ring of attached?.rings ?? []) {
-      if (this.#threads.get(thread) !== attached) return;
-      await device.moveRing(ring, attached!.host);
-    }
-  }
-
   /** The device of the front-end that is there. */
   get #live(): NetDevice | undefined {
     return this.#device?.isClosed === false ? this.#device : undefined;
   }
+}
+
+async function giveRings(device: NetDevice, rings: readonly number[], host: DeviceHost): Promise<void> {
+  for (const ring of rings) await device.moveRing(ring, host);
 }
 
 type Ask = <T extends keyof DeviceRequests>(type: T, payload: DeviceRequests[T]) => Promise<unknown>;

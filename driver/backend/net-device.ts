@@ -2,6 +2,7 @@
 
 import { native } from '../../native/index.js';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { Turns } from '../lcore/turns.js';
 import { caps } from '../spec/caps.js';
 import { dropUnmetRequirements, Feature, FeatureSet } from '../spec/features.js';
 import {
@@ -76,7 +77,7 @@ export class NetDevice implements DeviceModel {
   /** What `setMtu` has said. */
   #frontendMtu: number | undefined;
   /** Ends when everything that was asked for is done. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
   #closed = false;
 
   /**
@@ -149,7 +150,7 @@ export class NetDevice implements DeviceModel {
     const [unmet] = dropped.keys();
     if (unmet !== undefined) throw badFeatures(`${FeatureSet.of(unmet)} lacks what it requires`, features);
     await this.#inTurn(async () => {
-      await this.#all((part) => part.request('set-features', { words: wordsOf(features) }));
+      await this.#all((part) => part.request('set-features', { words: wordsOf(features), joins: false }));
       this.#features = features;
       this.#keepToMtu();
     });
@@ -253,14 +254,26 @@ export class NetDevice implements DeviceModel {
     await this.#inTurn(() => this.#moveRing(ring, host));
   }
 
-  /** Takes a thread's rings from it, which go to another one. It has nothing of the device any more then. */
+  /**
+   * Takes a thread's rings from it, which go to another one. It has nothing of the device any more then.
+   *
+   * @throws whatever the thread fails with, as one that has ended does: its rings are broken, and it is left all the same
+   */
   async leaveHost(host: DeviceHost, to: DeviceHost): Promise<void> {
     await this.#inTurn(async () => {
       const part = this.#parts.find(({ thread }) => thread === host);
       if (part === undefined) return;
-      for (const [ring, at] of this.#partOfRing.entries()) if (at === part) await this.#moveRing(ring, to);
-      this.#parts.splice(this.#parts.indexOf(part), 1);
-      await part.close();
+      try {
+        for (const [ring, at] of this.#partOfRing.entries()) if (at === part) await this.#moveRing(ring, to);
+      } catch (error) {
+        this.#onLost(part);
+        const heir = await this.#partOn(to);
+        for (const [ring, at] of this.#partOfRing.entries()) if (at === part) this.#partOfRing[ring] = heir;
+        throw error;
+      } finally {
+        this.#parts.splice(this.#parts.indexOf(part), 1);
+        await part.close();
+      }
     });
   }
 
@@ -281,8 +294,7 @@ export class NetDevice implements DeviceModel {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#turn;
-    await this.#all((part) => part.close());
+    await this.#turns.take(() => this.#all((part) => part.close()));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -345,7 +357,8 @@ export class NetDevice implements DeviceModel {
     );
     try {
       await part.added;
-      if (this.#features !== undefined) await part.request('set-features', { words: wordsOf(this.#features) });
+      const features = this.#features;
+      if (features !== undefined) await part.request('set-features', { words: wordsOf(features), joins: true });
       await part.request('set-memory', { regions: this.#regions });
       if (this.#log !== undefined) await part.request('set-log', { log: this.#log });
     } catch (error) {
@@ -372,12 +385,10 @@ export class NetDevice implements DeviceModel {
 
   /** Does one thing after the other, so that none meets a pair on its way. */
   async #inTurn<R>(work: () => Promise<R>): Promise<R> {
-    const turn = this.#turn.then(async () => {
+    return await this.#turns.take(async () => {
       if (this.#closed) throw new VirtioError(ErrorCode.WRONG_STATE, 'the net device is closed');
       return await work();
     });
-    this.#turn = turn.catch(() => undefined);
-    return await turn;
   }
 
   #onEvent(event: DeviceEvent): void {

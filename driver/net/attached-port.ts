@@ -6,7 +6,7 @@ import { Burst } from '../memory/burst.js';
 import { DmaMemory, type DmaMemoryHandle } from '../memory/dma-memory.js';
 import { PacketPool, type PacketPoolHandle } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
-import type { DriverRingState } from '../ring/driver-ring-options.js';
+import { type DriverRingState, takeAllChains } from '../ring/driver-ring-options.js';
 import { receiveqIndex, transmitqIndex } from '../spec/net-config.js';
 import { queueWork } from './load-queue-work.js';
 import { talliesOf } from './packet-tally.js';
@@ -50,12 +50,20 @@ export const Claim = {
   FREE: 0,
   /** The thread that polled it has ended while the device ran: nobody knows the ring any more, until the next start. */
   LEFT: -1,
+  /** A thread has given it up, and another one is to take it up: nobody else gets it meanwhile. */
+  MOVING: -2,
 } as const;
 
 /** The main thread is number 0. */
 export const claimOf = (thread: number): number => thread + 1;
 /** The thread that polls a queue with this claim, or undefined. */
 export const threadOf = (claim: number): number | undefined => (claim > 0 ? claim - 1 : undefined);
+
+/** Leaves what is in flight in a ring that nobody has any more to whoever resets the device. */
+export function leaveChains({ chains }: DriverRingState, leftovers: SharedStack): void {
+  const left = new Uint32Array(chains.length);
+  leftovers.push(left, 0, takeAllChains(chains, left));
+}
 
 /** What an application on one thread holds of a port. Made by `Port` and by `launch`. */
 export class AttachedPort {
@@ -202,26 +210,40 @@ export class AttachedPort {
     const queues = (index & 1) === 0 ? this.#receivers : this.#transmitters;
     queues.delete(index >>> 1);
     const state = queue?.handOver();
-    if (this.#claimed.delete(index)) Atomics.store(this.#claims, index, Claim.FREE);
+    const own = claimOf(threadId);
+    if (!this.#claimed.delete(index) || Atomics.compareExchange(this.#claims, index, own, Claim.MOVING) === own) {
+      this.pool.flush();
+      return state;
+    }
+    // It took so long that the queue was given up as that of an ended thread: what is in it waits for the next reset.
+    if (state !== undefined) leaveChains(state, this.#leftovers);
     this.pool.flush();
-    return state;
+    return undefined;
   }
 
   /** Goes on with a queue that another thread has given up. @throws VirtioError IN_USE where it has not */
   takeUpQueue(session: PortSession | undefined, index: number, state: DriverRingState | undefined): void {
     this.#session = session;
     const pair = index >>> 1;
-    this.#claim(pair, index);
-    if ((index & 1) === 0) {
-      const slot = new PortRxQueue();
-      this.#receivers.set(pair, slot);
-      if (this.#isStopped(index) && state !== undefined) this.#held.set(index, this.#newRx(session!.rx[pair]!, state));
-      else this.#openRx(pair, slot, undefined, state);
-    } else {
-      const slot = new PortTxQueue();
-      this.#transmitters.set(pair, slot);
-      if (this.#isStopped(index) && state !== undefined) this.#held.set(index, this.#newTx(session!.tx[pair]!, state));
-      else this.#openTx(pair, slot, undefined, state);
+    this.#claim(pair, index, Claim.MOVING);
+    const isHeld = this.#isStopped(index) && state !== undefined;
+    try {
+      if ((index & 1) === 0) {
+        const slot = new PortRxQueue();
+        this.#receivers.set(pair, slot);
+        if (isHeld) this.#held.set(index, this.#newRx(session!.rx[pair]!, state));
+        else this.#openRx(pair, slot, undefined, state);
+      } else {
+        const slot = new PortTxQueue();
+        this.#transmitters.set(pair, slot);
+        if (isHeld) this.#held.set(index, this.#newTx(session!.tx[pair]!, state));
+        else this.#openTx(pair, slot, undefined, state);
+      }
+    } catch (error) {
+      ((index & 1) === 0 ? this.#receivers : this.#transmitters).delete(pair);
+      this.#claimed.delete(index);
+      Atomics.store(this.#claims, index, Claim.MOVING);
+      throw error;
     }
   }
 
@@ -309,14 +331,15 @@ export class AttachedPort {
     return (index & 1) === 0 ? this.#receivers.get(index >>> 1) : this.#transmitters.get(index >>> 1);
   }
 
-  #claim(pair: number, queue: number): void {
+  /** @param from what the claim is before */
+  #claim(pair: number, queue: number, from: number = Claim.FREE): void {
     if (!Number.isInteger(pair) || pair < 0 || queue >= this.#claims.length) {
       throw new VirtioError(ErrorCode.INVALID_ARGUMENT, `${this.address} has no queue pair ${pair}`, {
         value: pair,
         advice: 'open the port with more queues',
       });
     }
-    const claim = Atomics.compareExchange(this.#claims, queue, Claim.FREE, claimOf(threadId));
+    const claim = Atomics.compareExchange(this.#claims, queue, from, claimOf(threadId));
     if (claim === Claim.LEFT) {
       throw new VirtioError(
         ErrorCode.IN_USE,
@@ -327,11 +350,15 @@ export class AttachedPort {
         },
       );
     }
-    if (claim !== Claim.FREE) {
-      throw new VirtioError(ErrorCode.IN_USE, `queue pair ${pair} of ${this.address} is polled by another thread`, {
-        value: pair,
-        advice: 'give each thread queue pairs of its own',
-      });
+    if (claim !== from) {
+      throw new VirtioError(
+        ErrorCode.IN_USE,
+        `queue pair ${pair} of ${this.address} is polled by another thread, or on its way to one`,
+        {
+          value: pair,
+          advice: 'give each thread queue pairs of its own',
+        },
+      );
     }
     this.#claimed.add(queue);
   }

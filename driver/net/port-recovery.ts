@@ -2,6 +2,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, VirtioError } from '../errors.js';
+import type { Turns } from '../lcore/turns.js';
 import { describeStatus, Status } from '../spec/status.js';
 import type { Transport, TransportEvent } from '../spec/transport.js';
 import type { PortDevice } from './port-device.js';
@@ -10,7 +11,6 @@ import type { PortLifecycle } from './port-lifecycle.js';
 import type { PortThreads } from './port-threads.js';
 import type { PortWatch } from './port-watch.js';
 import { RecoveryLimit } from './recovery-limit.js';
-import type { Turns } from './turns.js';
 
 /** How a port deals with its device, and whom it tells; what a listener throws is its own affair. */
 export interface RecoveryOptions {

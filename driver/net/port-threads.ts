@@ -2,8 +2,8 @@
 
 import type { PacketPool } from '../memory/packet-pool.js';
 import { SharedStack } from '../memory/shared-stack.js';
-import { type DriverRingState, takeAllChains } from '../ring/driver-ring-options.js';
-import { type AttachedPort, Claim, type PortSession, threadOf } from './attached-port.js';
+import type { DriverRingState } from '../ring/driver-ring-options.js';
+import { type AttachedPort, Claim, leaveChains, type PortSession, threadOf } from './attached-port.js';
 
 /** Another thread's share of a port, as the port sees it. */
 export interface RemotePort {
@@ -90,18 +90,27 @@ export class PortThreads {
     const from = this.#homes.get(index);
     if (from === to) return;
     const state = from === undefined ? this.local?.handOverQueue(index) : await this.#takeFrom(from, session, index);
+    // Where nobody had it.
+    Atomics.compareExchange(new Int32Array(this.claims), index, Claim.FREE, Claim.MOVING);
     try {
-      if (to === undefined) this.local?.takeUpQueue(session, index, state);
-      else await to.takeUpQueue(session, index, state);
+      if (to !== undefined) await to.takeUpQueue(session, index, state);
+      else if (this.local !== undefined) this.local.takeUpQueue(session, index, state);
+      else this.#leaveQueue(index, state);
     } catch (error) {
-      if (state !== undefined) {
-        const left = new Uint32Array(state.chains.length);
-        this.#leftovers.push(left, 0, takeAllChains(state.chains, left));
-        Atomics.store(new Int32Array(this.claims), index, Claim.LEFT);
-      }
+      const isTaken = !this.#leaveQueue(index, state);
+      // Its answer came too late.
+      if (isTaken && to !== undefined && state !== undefined) this.#homes.set(index, to);
       throw error;
     }
     if (to !== undefined) this.#homes.set(index, to);
+  }
+
+  /** Leaves what is in flight in a queue with the device; false where the queue is not on its way any more. */
+  #leaveQueue(index: number, state: DriverRingState | undefined): boolean {
+    const to = state === undefined ? Claim.FREE : Claim.LEFT;
+    if (Atomics.compareExchange(new Int32Array(this.claims), index, Claim.MOVING, to) !== Claim.MOVING) return false;
+    if (state !== undefined) leaveChains(state, this.#leftovers);
+    return true;
   }
 
   /** Has a thread give a queue up. Where it has ended, the device has what is in the ring. */
@@ -153,6 +162,9 @@ export class PortThreads {
     }
     this.#pool.flush();
     const claims = new Int32Array(this.claims);
-    for (let queue = 0; queue < claims.length; queue++) Atomics.compareExchange(claims, queue, Claim.LEFT, Claim.FREE);
+    for (let queue = 0; queue < claims.length; queue++) {
+      // None is on its way now: the thread that was to hand this one over did so too late.
+      for (const claim of [Claim.LEFT, Claim.MOVING]) Atomics.compareExchange(claims, queue, claim, Claim.FREE);
+    }
   }
 }

@@ -2,6 +2,7 @@
 
 import { EventEmitter } from 'node:events';
 import { ErrorCode, VirtioError } from '../errors.js';
+import { Turns } from '../lcore/turns.js';
 import type { Burst } from '../memory/burst.js';
 import { DmaMemory } from '../memory/dma-memory.js';
 import type { PacketPool } from '../memory/packet-pool.js';
@@ -41,7 +42,6 @@ import type { PortTxQueue } from './port-tx-queue.js';
 import { type PortLink, PortWatch } from './port-watch.js';
 import { entriesWithDevice, type QueueInfo } from './queue-info.js';
 import { QueueCounters } from './statistics.js';
-import { Turns } from './turns.js';
 
 /** Buffers beside those that the rings hold: bursts under way and the caches of the threads. */
 export const SPARE_BUFFERS = 2048;

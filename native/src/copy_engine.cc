@@ -77,6 +77,14 @@ std::vector<std::shared_ptr<Mapping>> CopyEngine::removeAllRegions() {
   return memory_.clear();
 }
 
+// Whether a task has jobs of this direction, and the region may be used so.
+template <CopyEngine::Task kTask>
+inline bool CopyEngine::allows(const CopyJob& job, const Region& region, uint32_t headerBytes) noexcept {
+  const bool isIntoGuest = job.direction == kToGuest && !region.readOnly;
+  if (kTask == Task::kDeliver) return isIntoGuest && job.length >= headerBytes;
+  return job.direction == kFromGuest || isIntoGuest;
+}
+
 // Everything about `kTask`, and `most` but for kPeek, is known when this is compiled. With kPeek each job gets, in
 // `source`, the first of the jobs just before it that brought the same bytes; that of a job alone is its own.
 template <CopyEngine::Task kTask>
@@ -112,11 +120,8 @@ inline __attribute__((always_inline)) uint32_t CopyEngine::runJobs(uint32_t coun
     const uint64_t offset = guestAddressOf(job) - region->guestAddress;
     const uint64_t poolOffset = job.poolOffset;
     // Subtractions on the side that is known to be larger, so that nothing can wrap.
-    const bool isPlain =
-        offset < region->bytes && length <= region->bytes - offset && poolOffset <= poolBytes_ &&
-        length <= poolBytes_ - poolOffset &&
-        (kTask == Task::kDeliver || job.direction == kFromGuest || (job.direction == kToGuest && !region->readOnly)) &&
-        (kTask != Task::kDeliver || (job.direction == kToGuest && !region->readOnly && length >= headerBytes));
+    const bool isPlain = offset < region->bytes && length <= region->bytes - offset && poolOffset <= poolBytes_ &&
+                         length <= poolBytes_ - poolOffset && allows<kTask>(job, *region, headerBytes);
     if (__builtin_expect(!isPlain, 0)) {
       if (kTask == Task::kDeliver) putHeaderIntoPool(job);
       if (!runOutOfLine(job, most, region)) failed++;

@@ -141,6 +141,8 @@ class CopyEngine {
   enum class Task { kCopy, kPeek, kFetch, kDeliver };
 
   template <Task kTask>
+  static bool allows(const CopyJob& job, const Region& region, uint32_t headerBytes) noexcept;
+  template <Task kTask>
   uint32_t runJobs(uint32_t count, uint32_t most, uint32_t skip) noexcept;
   void putHeaderIntoPool(const CopyJob& job) noexcept;
   uint32_t runExtended(uint32_t count, uint32_t most) noexcept;

@@ -78,40 +78,43 @@ napi_value resultOf(napi_env env, uint32_t jobs) {
   return result;
 }
 
+// A call that runs jobs and is told how many.
+template <uint32_t (CopyEngine::*kRun)(uint32_t) noexcept>
+napi_value callWithCount(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  uint32_t count;
+  if (!call.count(env, 0, &count)) return nullptr;
+  call.state->refreshPool();
+  return resultOf(env, (call.state->engine.*kRun)(count));
+}
+
+// The same with a number of bytes beside it.
+template <uint32_t (CopyEngine::*kRun)(uint32_t, uint32_t) noexcept>
+napi_value callWithBytes(napi_env env, napi_callback_info info) {
+  const Call call(env, info);
+  uint32_t count;
+  uint32_t bytes;
+  if (!call.count(env, 0, &count) || !call.count(env, 1, &bytes)) return nullptr;
+  call.state->refreshPool();
+  return resultOf(env, (call.state->engine.*kRun)(count, bytes));
+}
+
 }  // namespace
 
 napi_value runJobs(napi_env env, napi_callback_info info) {
-  const Call call(env, info);
-  uint32_t count;
-  if (!call.count(env, 0, &count)) return nullptr;
-  call.state->refreshPool();
-  return resultOf(env, call.state->engine.run(count));
+  return callWithCount<&CopyEngine::run>(env, info);
 }
 
 napi_value peekJobs(napi_env env, napi_callback_info info) {
-  const Call call(env, info);
-  uint32_t count;
-  uint32_t most;
-  if (!call.count(env, 0, &count) || !call.count(env, 1, &most)) return nullptr;
-  call.state->refreshPool();
-  return resultOf(env, call.state->engine.peek(count, most));
+  return callWithBytes<&CopyEngine::peek>(env, info);
 }
 
 napi_value fetchJobs(napi_env env, napi_callback_info info) {
-  const Call call(env, info);
-  uint32_t count;
-  uint32_t skip;
-  if (!call.count(env, 0, &count) || !call.count(env, 1, &skip)) return nullptr;
-  call.state->refreshPool();
-  return resultOf(env, call.state->engine.fetch(count, skip));
+  return callWithBytes<&CopyEngine::fetch>(env, info);
 }
 
 napi_value deliverJobs(napi_env env, napi_callback_info info) {
-  const Call call(env, info);
-  uint32_t count;
-  if (!call.count(env, 0, &count)) return nullptr;
-  call.state->refreshPool();
-  return resultOf(env, call.state->engine.deliver(count));
+  return callWithCount<&CopyEngine::deliver>(env, info);
 }
 
 napi_value relayJobs(napi_env env, napi_callback_info info) {

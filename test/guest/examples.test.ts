@@ -1,4 +1,4 @@
-/** The examples in a guest, over its PCI devices: pings with a kernel in both directions, forwarding, and a capture. */
+/** The examples and testpmd in a guest, over its PCI devices: pings with a kernel in both directions, forwarding, and a capture. */
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -33,6 +33,7 @@ const HUGEPAGES = 48;
 
 const [OURS, LEFT, RIGHT] = ['00:0c.0', '00:09.0', '00:0a.0'];
 const PINGER = new URL('../support/guest-pinger.js', import.meta.url);
+const CLI = new URL('../../driver/cli/main.js', import.meta.url);
 const example = (name: string): URL => new URL(`../../examples/${name}.js`, import.meta.url);
 const node = (script: URL, ...words: readonly (string | number)[]): string =>
   ['chroot /host', process.execPath, fileURLToPath(script), ...words].join(' ');
@@ -114,6 +115,27 @@ async function forward(guest: Guest, left: StreamPeer, right: StreamPeer, taken:
   }
 }
 
+/** The same two devices as ports of testpmd, by `-a`: frames pass as they are, and both ends of it are counted. */
+async function forwardByTestpmd(guest: Guest, left: StreamPeer, right: StreamPeer, taken: Buffer[][]): Promise<void> {
+  for (const frames of taken) frames.length = 0;
+  const devices = [LEFT, RIGHT].flatMap((address) => ['-a', address!]);
+  const words = ['testpmd', "--lcores='(0,1)@0'", ...devices, '--', '--auto-start', '--total-num-mbufs=2048'];
+  // It ends at the end of its input, or by the signal.
+  await guest.run('[ -p /tmp/input ] || mkfifo /tmp/input; sleep 1000 >/tmp/input &');
+  await startProgram(guest, 'Press enter to exit', `${node(CLI, ...words)} </tmp/input`);
+  await Promise.all([sendAll(left, () => taken[1]!.length, FRAMES), sendAll(right, () => taken[0]!.length, FRAMES)]);
+  const said = await endProgram(guest);
+  assert.equal(
+    [...said.matchAll(/RX-packets: (\d+)/g)].slice(0, 2).map(([, count]) => Number(count)),
+    [FRAMES, FRAMES],
+    said,
+  );
+  assert.match(said, /Bye\.\.\.\s*$/);
+  for (const frames of taken) {
+    for (const [number, frame] of frames.entries()) assert.ok(frame.equals(frameOf(number)), `frame ${number}`);
+  }
+}
+
 async function sleepUntilPackets(guest: Guest, left: StreamPeer): Promise<void> {
   await startProgram(guest, 'waiting on', node(example('interrupt-receiver'), LEFT, '--count', PINGS));
   // One by one, far apart: each finds the receiver asleep, and wakes it.
@@ -145,7 +167,7 @@ async function capture(guest: Guest, left: StreamPeer, folder: string): Promise<
   }
 }
 
-test('ping-responder and a pinger with the guest’s kernel on one switch; l2fwd between two devices; capture; interrupts', async () => {
+test('ping-responder and a pinger with the guest’s kernel on one switch; l2fwd and testpmd between two devices; capture; interrupts', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'e-'));
   const taken: Buffer[][] = [[], []];
   const peers = await Promise.all(
@@ -178,6 +200,7 @@ test('ping-responder and a pinger with the guest’s kernel on one switch; l2fwd
     assert.is(bound.status, 0, bound.output);
     await pingBothWays(guest);
     await forward(guest, left, right, taken);
+    await forwardByTestpmd(guest, left, right, taken);
     await capture(guest, left, folder);
     await sleepUntilPackets(guest, left);
     assert.equal(backend.errors, []);

@@ -35,9 +35,12 @@ const FAILURE: Counts = { passed: 0, failed: 1, skipped: 0 };
 /** A release line of Node on which nothing could run, where that is allowed. */
 const SKIP: Counts = { passed: 0, failed: 0, skipped: 1 };
 
+/** Programs in C++, started by their test: the same on every version of Node. */
+const NODE_FREE = 'native-asan';
+
 /** Which files run again on the other versions of Node. */
-const runsOnAllNodes = (file: TestFile): boolean =>
-  file.suite === 'unit' || file.suite === 'conformance' || file.name.includes('loopback');
+const runsOnAllNodes = ({ suite, name }: TestFile): boolean =>
+  !name.includes(NODE_FREE) && (suite === 'unit' || suite === 'conformance' || name.includes('loopback'));
 
 class Runner {
   readonly #options: RunnerOptions;

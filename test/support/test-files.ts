@@ -7,13 +7,13 @@ import { join } from 'node:path';
 export const SUITES = ['unit', 'conformance', 'abuse', 'interop', 'guest'] as const;
 export type Suite = (typeof SUITES)[number];
 
-/** Files of a suite that run at the same time. Real peers and guests want both processors for themselves. */
+/** Files of a suite that run at the same time. Real peers want both processors for themselves; an emulated guest takes one. */
 export const CONCURRENCY: Readonly<Record<Suite, number>> = {
   unit: 2,
   conformance: 2,
   abuse: 2,
   interop: 1,
-  guest: 1,
+  guest: 2,
 };
 
 /** Time a file may take when it says nothing. */

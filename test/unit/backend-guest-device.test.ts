@@ -6,13 +6,16 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { GuestRegion, RingSetup } from '../../driver/backend/device-model.js';
+import { GuestDevice } from '../../driver/backend/guest-device.js';
 import type { BackendPort } from '../../driver/backend/ports/backend-port.js';
+import { SharedState } from '../../driver/backend/shared-state.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import type { Burst } from '../../driver/memory/burst.js';
 import type { PacketPool } from '../../driver/memory/packet-pool.js';
 import { USED_INDEX } from '../../driver/ring/split-views.js';
 import { ControlAck, ControlClass, MqCommand } from '../../driver/spec/control.js';
 import { Feature } from '../../driver/spec/features.js';
+import { controlqIndex } from '../../driver/spec/net-config.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { native } from '../../native/index.js';
 import {
@@ -26,6 +29,7 @@ import {
   REGION_A,
   REGION_B,
   REGIONS_END,
+  RecordingPort,
   Witness,
 } from '../support/hand-guest.js';
 
@@ -519,6 +523,24 @@ test('queue pairs stay on over a new memory table', () => {
     used: 1,
   });
   assert.is(deliveries(), 0);
+});
+
+test('what commands have set stays when another thread joins, and when one leaves', () => {
+  const shared = SharedState.create(controlqIndex(2) + 1);
+  const features = GUEST_FEATURES.with(Feature.GUEST_CSUM);
+  using first = new HandThread();
+  using guest = new HandGuest(first, { shared, features, queuePairs: 2 });
+  assert.ok(shared.guestOffloads !== 0n);
+  shared.guestOffloads = 0n;
+  shared.activePairs = 1;
+  using second = new HandThread();
+  const device = new GuestDevice(second, new RecordingPort(second.pool), 2, guest.counters, () => undefined, {
+    shared,
+  });
+  device.setFeatures(features, true);
+  assert.equal([shared.guestOffloads, shared.activePairs], [0n, 1]);
+  device.close();
+  assert.equal([shared.guestOffloads, shared.activePairs], [0n, 1]);
 });
 
 test('the call descriptor is signalled once a burst, when the guest wants it', () => {
