@@ -47,8 +47,8 @@ export function writeIpv4Checksum(packet: PacketBytes, { network, transport }: P
 export function completeChecksum(packet: PacketBytes, start: number, offset: number): boolean {
   if (!(start >= 0 && offset >= 0 && start + offset + 2 <= packet.length)) return false;
   const checksum = checksumOf(packet.sum(start, packet.length - start));
-  // The same number in ones' complement; 0 would mean "no checksum" in UDP (RFC 768).
-  packet.setU16(start + offset, checksum === 0 ? 0xffff : checksum);
+  // The same number in ones' complement, for 0 would mean "no checksum" in UDP (RFC 768); elsewhere it is 0 (RFC 1624 §3).
+  packet.setU16(start + offset, checksum === 0 && offset === UdpHeader.CHECKSUM ? 0xffff : checksum);
   return true;
 }
 

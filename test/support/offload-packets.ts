@@ -101,7 +101,7 @@ export function transportChecksum(packet: Uint8Array, shape: PacketShape, pseudo
   view.setUint32(pseudo.length - 4, protocol === 'tcp' ? 6 : 17);
   if (pseudoOnly) return ~checksum([pseudo]) & 0xffff;
   const sum = checksum([pseudo, copy]);
-  return sum === 0 ? 0xffff : sum;
+  return sum === 0 && protocol === 'udp' ? 0xffff : sum;
 }
 
 /** RFC 1071 word for word, with numbers of any size; every part but the last has an even length. */

@@ -122,6 +122,22 @@ test('UDP without a checksum has none over IPv4, and is wrong over IPv6 (RFC 768
     }
   }));
 
+test('a checksum of 0 is 0xffff in UDP alone (RFC 768, RFC 1624 §3)', () =>
+  withPool((pool) => {
+    const packet = new PacketBytes(pool);
+    for (const [offset, checksum] of [
+      [16, 0],
+      [6, 0xffff],
+    ] as const) {
+      const handle = place(pool, new Uint8Array(64).fill(0xff, 20, 22));
+      packet.move(handle);
+      assert.is(packet.sum(0, 64), 0xffff);
+      assert.ok(completeChecksum(packet, 0, offset));
+      assert.is(packet.u16(offset), checksum, `at ${offset}`);
+      free(pool, handle);
+    }
+  }));
+
 test('the words of RFC 1071 §3 sum to 0xddf2', () =>
   withPool((pool) => {
     const handle = place(pool, Uint8Array.of(0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7));
