@@ -76,7 +76,7 @@ export class NetDevice implements DeviceModel {
   #log: MemoryRange | undefined;
   /** What `setMtu` has said. */
   #frontendMtu: number | undefined;
-  /** Ends when everything that was asked for is done. */
+  /** One thing after the other, so that none meets a ring on its way. */
   readonly #turns = new Turns();
   #closed = false;
 
