@@ -6,7 +6,7 @@
  */
 
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -105,3 +105,5 @@ if (!dependenciesAreCurrent()) {
 await run('building the addon', process.execPath, [join(root, 'native', 'build.mjs')]);
 if (process.argv.includes('--clean')) rmSync(join(root, 'dist'), { recursive: true, force: true });
 await run('compiling', process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '--build']);
+// npx does this when it first links a checkout, and not for one that is made anew at the same path.
+chmodSync(join(root, 'dist', 'driver', 'cli', 'main.js'), 0o755);
