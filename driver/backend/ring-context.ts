@@ -12,7 +12,7 @@ import type { ReceiveSteering } from './receive-steering.js';
 import type { SharedState } from './shared-state.js';
 
 /** Packets a turn moves for one ring at most. */
-export const DEVICE_BURST = 64;
+export const DEVICE_BURST = 128;
 /** A spare word of a job: the chain of the burst that it belongs to. */
 export const JOB_CHAIN = 6;
 

@@ -3,6 +3,7 @@
 import fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { DEVICE_BURST } from '../../driver/backend/ring-context.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { openPort } from '../../driver/open.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
@@ -74,8 +75,8 @@ for (const features of featureChoices) {
         const packets = lengths.map((length) => pattern(length, length));
         wire.port.queued.push(...packets);
         const room = wire.pool.dataBytes;
-        // A device looks at 64 buffers for a packet at most; without mergeable buffers one must do.
-        const most = mergeable ? 64 * (room + 12) - 12 : room;
+        // A device looks at a burst of buffers for a packet at most; without mergeable buffers one must do.
+        const most = mergeable ? DEVICE_BURST * (room + 12) - 12 : room;
         const expected = packets.filter(({ length }) => length <= most);
         assertPackets(wire.receive(), expected, `buffers of ${bufferBytes}`);
         assert.is(wire.delivered.drops.noRoom, packets.length - expected.length, 'the others are dropped and counted');
@@ -124,7 +125,7 @@ test('random packets in random pieces, both ways', () => {
             sendable.map((index) => segmentation[index]!),
           );
           assertPackets(wire.port.received, sent, 'out');
-          const room = Math.min(64, ringSize) * (wire.pool.dataBytes + 12) - 12;
+          const room = Math.min(DEVICE_BURST, ringSize) * (wire.pool.dataBytes + 12) - 12;
           const fitting = packets.filter(({ length }) => length <= room);
           wire.port.queued.push(...fitting);
           assertPackets(wire.receive(), fitting, 'in');
