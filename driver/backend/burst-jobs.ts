@@ -11,10 +11,10 @@ import type { ReceiveSteering } from './receive-steering.js';
 /** Completes the jobs that a ring's `pop` began. */
 export interface BurstJobs {
   /**
-   * Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set; `sizes` gets the bytes
-   * of each. Returns the packets' bytes, or -1 when something is unusual.
+   * Jobs 0 to `count - 1` fetch packets into the buffers `handles[start]` on, whose fields are set.
+   * Returns the packets' bytes, or -1 when something is unusual.
    */
-  fetch(handles: Uint32Array, start: number, sizes: Uint32Array, count: number): number;
+  fetch(handles: Uint32Array, start: number, count: number): number;
   /** Whether the headers that `fetch` has brought ask for nothing. */
   asksNothing(handles: Uint32Array, start: number, count: number): boolean;
   /**
@@ -24,10 +24,16 @@ export interface BurstJobs {
    */
   deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number;
   /**
-   * Jobs 0 to `count - 1` deliver packets of another guest, which are in its jobs `packets[0]` on and `sizes[packets[0]]` on
-   * bytes long; `lengths` gets what each takes with a header. Returns the packets' bytes.
+   * Jobs 0 to `count - 1` deliver packets of another guest, which are in the jobs `packets[0]` on of its list `sources`, a
+   * header of `sourceHeaderBytes` before each; `lengths` gets what each takes with a header. Returns the packets' bytes.
    */
-  relay(sizes: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number;
+  relay(
+    sources: Uint32Array,
+    sourceHeaderBytes: number,
+    packets: Uint16Array,
+    lengths: Uint32Array,
+    count: number,
+  ): number;
 }
 
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, NEXT, FLAGS, WORDS_SHIFT } = PacketField;
@@ -46,7 +52,7 @@ export const burstJobs = specialize(
     const longest = pool.dataBytes + headerBytes;
     const fetchAt = offset + headroom - headerBytes;
 
-    function fetch(handles: Uint32Array, start: number, sizes: Uint32Array, count: number): number {
+    function fetch(handles: Uint32Array, start: number, count: number): number {
       let bytes = 0;
       for (let index = 0; index < count; index++) {
         const job = index << JOB_SHIFT;
@@ -58,7 +64,6 @@ export const burstJobs = specialize(
         fields[field + DATA_OFFSET] = headroom;
         fields[field + SEGMENT_LENGTH] = length - headerBytes;
         fields[field + PACKET_LENGTH] = length - headerBytes;
-        sizes[index] = length - headerBytes;
         bytes += length;
       }
       return bytes - count * headerBytes;
@@ -101,11 +106,17 @@ export const burstJobs = specialize(
       return bytes - count * headerBytes;
     }
 
-    function relay(sizes: Uint32Array, packets: Uint16Array, lengths: Uint32Array, count: number): number {
+    function relay(
+      sources: Uint32Array,
+      sourceHeaderBytes: number,
+      packets: Uint16Array,
+      lengths: Uint32Array,
+      count: number,
+    ): number {
       let bytes = 0;
       for (let index = 0; index < count; index++) {
         const packet = packets[index]!;
-        const size = sizes[packet]!;
+        const size = sources[(packet << JOB_SHIFT) + LENGTH]! - sourceHeaderBytes;
         jobs[(index << JOB_SHIFT) + SOURCE] = packet;
         lengths[index] = size + headerBytes;
         bytes += size;

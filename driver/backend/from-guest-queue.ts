@@ -51,7 +51,7 @@ export class FromGuestQueue {
     this.#jobs = burstJobs(context.pool, context.engine, context.headerBytes);
     this.#requested = context.requests === 0 ? undefined : new RequestedWork(context);
     this.#unreadBytes = this.#requested === undefined ? context.headerBytes : 0;
-    this.peeked = new PeekedPackets(context, this.#lengths);
+    this.peeked = new PeekedPackets(context);
   }
 
   get broken(): string | undefined {
@@ -122,7 +122,7 @@ export class FromGuestQueue {
 
   /** Completes the jobs of a usual burst; returns the packets' bytes, or -1 when something is unusual. */
   #fetchJobs(burst: Burst, popped: number): number {
-    return this.#context.ring.allReadable ? this.#jobs.fetch(burst.handles, burst.count, this.#lengths, popped) : -1;
+    return this.#context.ring.allReadable ? this.#jobs.fetch(burst.handles, burst.count, popped) : -1;
   }
 
   /** The usual case: each chain is one buffer, and each packet fits one of the host's. */
@@ -134,6 +134,7 @@ export class FromGuestQueue {
       this.#collect(burst, popped);
       for (let index = 0; index < popped; index++) {
         jobs[(index << JOB_SHIFT) + JOB_CHAIN] = index;
+        this.#lengths[index] = jobs[(index << JOB_SHIFT) + LENGTH]! - this.#context.headerBytes;
       }
       return this.#finish(burst, this.#standing(popped, popped));
     }

@@ -1,10 +1,12 @@
 /** Packets of a guest whose first bytes were looked at, while the rest of them is still in the guest's memory. */
 
 import { type CopyEngine, CopyJob, CopyStatus } from '../../native/index.js';
+import { PacketField } from '../memory/packet-fields.js';
 import { RingCounter } from './counters.js';
 import { JOB_CHAIN, type RingContext } from './ring-context.js';
 
 const { GUEST_LOW, GUEST_HIGH, POOL_OFFSET, LENGTH, DIRECTION, STATUS, WORDS_SHIFT: JOB_SHIFT } = CopyJob;
+const { PACKET_LENGTH, WORDS_SHIFT } = PacketField;
 
 /**
  * A burst in which packet `n` is in job `n` of the engine's list and has the buffer `handles[n]`, with its fields and its
@@ -14,8 +16,6 @@ export class PeekedPackets {
   readonly engine: CopyEngine;
   /** Of the virtio header, which is in the buffers too. */
   readonly headerBytes: number;
-  /** Bytes of each packet, without the virtio header. */
-  readonly sizes: Uint32Array;
   handles: Uint32Array = new Uint32Array();
   count = 0;
   /** Bytes of each packet that are in its buffer, as far as it has so many. */
@@ -27,9 +27,8 @@ export class PeekedPackets {
   lostBytes = 0;
   readonly #context: RingContext;
 
-  constructor(context: RingContext, sizes: Uint32Array) {
+  constructor(context: RingContext) {
     this.#context = context;
-    this.sizes = sizes;
     this.engine = context.engine;
     this.headerBytes = context.headerBytes;
   }
@@ -44,10 +43,15 @@ export class PeekedPackets {
     this.lostBytes = 0;
   }
 
+  /** Bytes of packet `packet`, without the virtio header. */
+  bytesOf(packet: number): number {
+    return this.#context.pool.fields[(this.handles[packet]! << WORDS_SHIFT) + PACKET_LENGTH]!;
+  }
+
   /** Counts packet `packet` as dropped: the memory it is in is gone. Its buffer stays the caller's. */
   lose(packet: number): void {
     this.lost += 1;
-    this.lostBytes += this.sizes[packet]!;
+    this.lostBytes += this.bytesOf(packet);
     this.#context.counters[RingCounter.DROP_ADDRESS]! += 1;
   }
 

@@ -41,7 +41,7 @@ export class RelayToGuest {
     this.isUsual = ring.allWritable;
     if (!this.isUsual) return 0;
     const lengths = this.#lengths;
-    const bytes = this.#jobs.relay(source.sizes, packets, lengths, popped);
+    const bytes = this.#jobs.relay(source.engine.jobs, source.headerBytes, packets, lengths, popped);
     const arrived = source.engine.relay(engine.number, popped, source.headerBytes, source.bytes);
     if (arrived < popped) return this.#finish(source, packets, arrived);
     counters[PACKETS]! += popped;
@@ -54,7 +54,7 @@ export class RelayToGuest {
   /** When not all packets have arrived; returns how many were dealt with: with those that are lost nothing else is done. */
   #finish(source: PeekedPackets, packets: Uint16Array, arrived: number): number {
     const { ring, engine, counters } = this.#context;
-    for (let chain = 0; chain < arrived; chain++) counters[BYTES]! += source.sizes[packets[chain]!]!;
+    for (let chain = 0; chain < arrived; chain++) counters[BYTES]! += source.bytesOf(packets[chain]!);
     counters[PACKETS]! += arrived;
     const isRead = source.engine.jobs[(packets[arrived]! << JOB_SHIFT) + STATUS] === CopyStatus.OK;
     const isWritten = engine.jobs[(arrived << JOB_SHIFT) + STATUS] === CopyStatus.OK;
