@@ -50,8 +50,8 @@ export const packedInOrder = specialize(function packedInOrder(
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> & OrderOnTheMove {
   const { state, desc, size, bufferBytes, chains, chainLength, freeIds } = parts;
   const idMask = freeIds.length - 1;
-  /** For lengths that nobody wants. */
-  const unread = new Uint32Array(size);
+  /** Ids go round as the places of the table do: each would come back to where it was. */
+  const idsStay = freeIds.length === size;
   let oldestId = 0;
   /** What the descriptor of the batch under way says of its last buffer. */
   let batchLength = 0;
@@ -65,24 +65,13 @@ export const packedInOrder = specialize(function packedInOrder(
     let free = ring.free;
     let id = oldestId;
     let left = state.batch;
-    let lastLength = batchLength;
     const inFlight = ring.inFlight;
     let count = 0;
     // Bounds: a batch is of chains in flight, which are `size` at most; ids follow each other, as they were given out.
     for (; count < limit; count++) {
       if (left === 0) {
-        const at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
-        const word = LOADS_IN_ORDER && count > 0 ? desc[at]! : Atomics.load(desc, at);
-        if ((word & PACKED_MARKS) !== slotMarks) break;
-        const last = word & PACKED_ID_MASK;
-        const ahead = last < id ? last - id + size : last - id;
-        const standing = inFlight - count;
-        if (last >= size || ahead >= standing) {
-          ring.broken = `used id ${last} is none of the ${standing} chains in flight`;
-          break;
-        }
-        left = ahead + 1;
-        lastLength = desc[at - 1]!;
+        left = batchAt(slot, slotMarks, id, inFlight, count);
+        if (left === 0) break;
       }
       const chain = chains[id]!;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
@@ -90,9 +79,9 @@ export const packedInOrder = specialize(function packedInOrder(
       out[start + count] = (chain & HANDLE_MASK) - 1;
       // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
       left--;
-      const length = (chain & WRITABLE) === 0 ? 0 : left > 0 ? bufferBytes : lastLength >>> 0;
+      const length = (chain & WRITABLE) === 0 ? 0 : left > 0 ? bufferBytes : batchLength >>> 0;
       lengths[start + count] = length > bufferBytes ? OVERLONG : length;
-      freeIds[tail++ & idMask] = id;
+      if (!idsStay) freeIds[tail++ & idMask] = id;
       id = id + 1 === size ? 0 : id + 1;
       free += descriptors;
       slot += descriptors;
@@ -102,7 +91,6 @@ export const packedInOrder = specialize(function packedInOrder(
       }
     }
     state.batch = left;
-    batchLength = lastLength;
     oldestId = id;
     state.usedSlot = slot;
     state.doneMarks = slotMarks;
@@ -111,7 +99,63 @@ export const packedInOrder = specialize(function packedInOrder(
     return count;
   }
 
-  const reclaimSent = (out: Uint32Array, limit: number): number => reclaim(out, unread, 0, limit);
+  function reclaimSent(out: Uint32Array, limit: number): number {
+    const ring = ringOf();
+    if (ring.broken !== undefined) return 0;
+    let tail = state.freeIdHead + size - ring.inFlight;
+    let slot = state.usedSlot;
+    let slotMarks = state.doneMarks;
+    let free = ring.free;
+    let id = oldestId;
+    let left = state.batch;
+    const inFlight = ring.inFlight;
+    let count = 0;
+    for (; count < limit; count++) {
+      if (left === 0) {
+        left = batchAt(slot, slotMarks, id, inFlight, count);
+        if (left === 0) break;
+      }
+      const chain = chains[id]!;
+      const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
+      chains[id] = 0;
+      out[count] = (chain & HANDLE_MASK) - 1;
+      left--;
+      if (!idsStay) freeIds[tail++ & idMask] = id;
+      id = id + 1 === size ? 0 : id + 1;
+      free += descriptors;
+      slot += descriptors;
+      if (slot >= size) {
+        slot -= size;
+        slotMarks ^= PACKED_MARKS;
+      }
+    }
+    state.batch = left;
+    oldestId = id;
+    state.usedSlot = slot;
+    state.doneMarks = slotMarks;
+    ring.free = free;
+    ring.inFlight -= count;
+    return count;
+  }
+
+  /**
+   * Chains of the batch whose used descriptor is expected in `slot`, the oldest of them `id`, when `count` of those in flight
+   * are reclaimed; 0 where it is not there, or breaks the ring.
+   */
+  function batchAt(slot: number, slotMarks: number, id: number, inFlight: number, count: number): number {
+    const at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
+    const word = LOADS_IN_ORDER && count > 0 ? desc[at]! : Atomics.load(desc, at);
+    if ((word & PACKED_MARKS) !== slotMarks) return 0;
+    const last = word & PACKED_ID_MASK;
+    const ahead = last < id ? last - id + size : last - id;
+    const standing = inFlight - count;
+    if (last >= size || ahead >= standing) {
+      ringOf().broken = `used id ${last} is none of the ${standing} chains in flight`;
+      return 0;
+    }
+    batchLength = desc[at - 1]!;
+    return ahead + 1;
+  }
 
   /** As many chains a used descriptor as `reclaimSent` takes. */
   function usedCount(): number {

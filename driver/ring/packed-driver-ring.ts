@@ -91,6 +91,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Free ids, first in first out, in a table of a power of two: `size` less `inFlight` from `freeIdHead` on. */
   const idMask = 2 ** Math.ceil(Math.log2(size)) - 1;
   const freeIds = Uint16Array.from({ length: idMask + 1 }, (_, id) => id);
+  /** In order the table stays as it begins: place and id are the same. */
+  const idsStay = inOrder && idMask + 1 === size;
   /** The chain in flight of this id; 0 when there is none. */
   const chains = new Uint32Array(size);
   /** Descriptors that a CHAINED chain takes of the ring, by id. */
@@ -176,7 +178,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
         writePlainHeader(pool, header, headerBytes, 0);
       }
       const at = slot << PACKED_DESC_WORDS_SHIFT;
-      const id = freeIds[(firstId + taken) & idMask]!;
+      const id = idsStay ? (firstId + taken) & idMask : freeIds[(firstId + taken) & idMask]!;
       let word = slotMarks | id;
       if ((fields[field + NEXT]! | fields[field + flagsOrNext]!) === 0) {
         desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
@@ -239,7 +241,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
         slotMarks ^= PACKED_MARKS;
       }
       const handle = handles[start + index]!;
-      const id = freeIds[(first + index) & idMask]!;
+      const id = idsStay ? (first + index) & idMask : freeIds[(first + index) & idMask]!;
       const at = slot << PACKED_DESC_WORDS_SHIFT;
       desc[at] = iovas[handle << 1]! + offset;
       desc[at + 1] = lookUpHigh ? iovas[(handle << 1) + 1]! : highWord;
