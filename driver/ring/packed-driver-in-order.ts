@@ -35,6 +35,8 @@ export interface PackedDriverParts {
   readonly chains: Uint32Array;
   readonly chainLength: Uint16Array;
   readonly freeIds: Uint16Array;
+  /** Ids go round as the places of that table do: each would come back to where it was. */
+  readonly idsStay: boolean;
 }
 
 const scope = { ...chainWords, LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
@@ -48,10 +50,8 @@ export const packedInOrder = specialize(function packedInOrder(
   ringOf: () => RingCounts,
   parts: PackedDriverParts,
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> & OrderOnTheMove {
-  const { state, desc, size, bufferBytes, chains, chainLength, freeIds } = parts;
+  const { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay } = parts;
   const idMask = freeIds.length - 1;
-  /** Ids go round as the places of the table do: each would come back to where it was. */
-  const idsStay = freeIds.length === size;
   let oldestId = 0;
   /** What the descriptor of the batch under way says of its last buffer. */
   let batchLength = 0;
@@ -99,6 +99,7 @@ export const packedInOrder = specialize(function packedInOrder(
     return count;
   }
 
+  /** A twin of `reclaim` without lengths: one function that tests whether there are any takes 2 % longer a packet. */
   function reclaimSent(out: Uint32Array, limit: number): number {
     const ring = ringOf();
     if (ring.broken !== undefined) return 0;

@@ -104,7 +104,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Descriptors posted since the last decision about a kick, and where that was. */
   let unkicked = 0;
   let kickedPosition = base;
-  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds };
+  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay };
   const ordered = inOrder ? packedInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
@@ -301,6 +301,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
     return count;
   }
 
+  /** A twin of `reclaim` without lengths: one function that tests whether there are any takes 4 % longer a packet. */
   function reclaimSent(out: Uint32Array, limit: number): number {
     if (ring.broken !== undefined || limit === 0) return 0;
     let tail = state.freeIdHead + size - ring.inFlight;
