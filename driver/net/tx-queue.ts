@@ -14,8 +14,8 @@ import { QueueCounter } from './statistics.js';
 // Module constants: an imported object's fields are loads in compiled code, these are immediates.
 const { PACKETS, BYTES, POLLS, KICKS_SENT, KICKS_SAVED, POSITION, RING_FULL } = QueueCounter;
 const { DROP_TOO_LONG, DROP_NO_HEADROOM, DROP_OFFLOAD, LOST_IN_FLIGHT } = QueueCounter;
-/** Descriptors reclaimed at a time: several lines of the used ring. */
-const RECLAIM_STEP = 64;
+/** Descriptors posted from one look at the used ring to the next, in rings where that is a quarter or less. */
+const LOOK_STEP = 64;
 
 /** Sends bursts through a ring, and takes back what the device has sent when descriptors run short. */
 export class TxQueue {
@@ -24,8 +24,10 @@ export class TxQueue {
   readonly #counters: Float64Array;
   readonly #ringer: DoorbellRinger;
   readonly #headerBytes: number;
-  /** Reclaims when fewer descriptors than this are free: in large steps, so that the used ring is read by the line. */
-  readonly #reclaimBelow: number;
+  /** Descriptors posted from one look at the used ring to the next: several lines of it. */
+  readonly #lookStep: number;
+  /** Looks when fewer are free: a device that is behind writes just there, and would lose the line to a look at every send. */
+  #lookBelow: number;
   readonly #handles: Uint32Array;
   readonly #work: TxWork | undefined;
   /** Bytes of the packets that the send under way has posted. */
@@ -40,7 +42,8 @@ export class TxQueue {
     this.#counters = counters;
     this.#ringer = new DoorbellRinger(queue.doorbell);
     this.#headerBytes = queue.headerBytes;
-    this.#reclaimBelow = ring.size - Math.min(ring.size >>> 2, RECLAIM_STEP);
+    this.#lookStep = Math.min(ring.size >>> 2, LOOK_STEP);
+    this.#lookBelow = ring.size - this.#lookStep;
     this.#handles = new Uint32Array(ring.size);
   }
 
@@ -74,13 +77,16 @@ export class TxQueue {
     if (!this.#open) return 0;
     const counters = this.#counters;
     counters[POLLS]! += 1;
-    if (this.#ring.free < this.#reclaimBelow) this.reclaim();
-    if (burst.count === 0) return 0;
     const ring = this.#ring;
+    const { free } = ring;
+    // Nothing to send may be for want of buffers: those that the device has sent come back.
+    const looks = free < this.#lookBelow || free < burst.count || (burst.count === 0 && free < ring.size);
+    if (looks) this.#look();
+    if (burst.count === 0) return 0;
     this.#bytes = 0;
     let taken = this.#post(burst, 0);
-    // A packet of many segments may need more than what is free: not enough to reclaim before, and too little for it.
-    if (taken < burst.count && ring.free >= this.#reclaimBelow && this.reclaim() > 0) taken += this.#post(burst, taken);
+    // A packet of many segments may need more than what is free: not enough to look before, and too little for it.
+    if (taken < burst.count && !looks && this.#look() > 0) taken += this.#post(burst, taken);
     if (taken > 0) {
       counters[PACKETS]! += taken;
       counters[BYTES]! += this.#bytes;
@@ -137,6 +143,13 @@ export class TxQueue {
     this.#pool.free(segments, posted, segmentCount - posted);
     this.#pool.free(handles, index, 1);
     return 1;
+  }
+
+  /** Reclaims what the device has sent, and sets when to look next. */
+  #look(): number {
+    const count = this.reclaim();
+    this.#lookBelow = this.#ring.free - this.#lookStep;
+    return count;
   }
 
   /** Gives packets that the device has sent back to the pool, `most` of them; returns how many. `send` does it when needed. */

@@ -207,6 +207,33 @@ test('a packet that needs the whole ring goes as soon as the device has sent wha
   assert.is(device.tx.room, 0);
 });
 
+test('what a device that is behind has sent is looked for once in 64 posted, and by a send of nothing or without room', () => {
+  using device = new HandDevice({ size: 256, poolSize: 1024 });
+  const { tx, txRing } = device;
+  const use = (count: number) => {
+    for (const id of txRing.take(count)) txRing.use(id, 0);
+    txRing.publish();
+  };
+  const send = (count: number) => assert.is(tx.send(packets(device, new Array(count).fill(60))), count);
+  for (let burst = 0; burst < 2; burst++) send(64);
+  send(1);
+  assert.is(tx.inFlight, 129, 'looked for: nothing was sent');
+  use(10);
+  for (let sent = 1; sent <= 64; sent++) {
+    send(1);
+    assert.is(tx.inFlight, 129 + sent);
+  }
+  send(1);
+  assert.is(tx.inFlight, 129 + 65 - 10, 'as many again are posted');
+  use(5);
+  send(0);
+  assert.is(tx.inFlight, 129 + 65 - 15, 'buffers may be what is wanted');
+  for (; tx.room > 1; ) send(1);
+  use(2);
+  send(3);
+  assert.is(tx.room, 0, 'one was free, two came back');
+});
+
 test('closing gives back all buffers; packets that the device has not sent count as lost', () => {
   using device = new HandDevice({ size: 8 });
   const burst = packets(device, [60, 60, 60, 60, 60]);
