@@ -1,19 +1,22 @@
 /** The loop of our end on the guest's side: what testpmd's `mac` mode does, on every queue of every port. */
 
-import { type LaunchContext, macForward } from 'virtio-pmd/thread';
+import { type IdlePolicy, type LaunchContext, macForward } from 'virtio-pmd/thread';
 
 export interface GuestWorkerData {
   /** Of each port. */
   readonly macAddresses: readonly (readonly number[])[];
   readonly queues: number;
   readonly burst: number;
+  /** What it does when nothing comes. */
+  readonly idle: IdlePolicy;
 }
 
 /** Where testpmd sends packets to when it is told nothing else. */
 const PEER = [0x02, 0, 0, 0, 0, 0];
 
-export function run({ ports, stop, data, emit }: LaunchContext): void {
-  const { macAddresses, queues, burst: capacity } = data as GuestWorkerData;
+export function run({ ports, stop, data, emit, idle }: LaunchContext): void {
+  const { macAddresses, queues, burst: capacity, idle: policy } = data as GuestWorkerData;
+  const rest = idle(policy);
   const ways = ports.flatMap((port, number) =>
     Array.from({ length: queues }, (_, pair) => ({
       rx: port.rxQueue(pair),
@@ -26,12 +29,16 @@ export function run({ ports, stop, data, emit }: LaunchContext): void {
   for (const { rx, burst } of ways) rx.receive(burst);
   emit('polling');
   while (!stop.requested) {
+    let waiting = 0;
     for (let index = 0; index < ways.length; index++) {
       const { rx, tx, burst, macAddress } = ways[index]!;
-      if (rx.receive(burst) === 0 && burst.count === 0) continue;
+      rx.receive(burst);
+      waiting += burst.count;
+      if (burst.count === 0) continue;
       macForward(burst, macAddress, PEER);
       tx.send(burst);
     }
+    rest.turn(waiting);
   }
   for (const { burst } of ways) burst.free();
 }

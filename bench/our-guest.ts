@@ -38,7 +38,12 @@ async function open(options: OurEndOptions): Promise<OurEndRole> {
       const polling = new Promise<void>((resolve) => {
         onPolling = resolve;
       });
-      const data: GuestWorkerData = { macAddresses: ports.map((port) => [...port.macAddress!]), queues, burst };
+      const data: GuestWorkerData = {
+        macAddresses: ports.map((port) => [...port.macAddress!]),
+        queues,
+        burst,
+        idle: options.packed ? 'pause' : 'spin',
+      };
       launched = await launch(ports, worker, { lcores: [core], data, onEvent: () => onPolling() });
       // A thread that ends instead has failed, and says why.
       await Promise.race([polling, launched.finished]);

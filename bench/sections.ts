@@ -52,7 +52,8 @@ function ofLimitCell(result: Result): string {
 const RATES_ABOUT =
   "Millions of packets a second that the host's side receives back; pairings name the driver's side first. Ratios are to " +
   '`dpdk-dpdk` (for a switch between two ports: `switch-dpdk`, testpmd io) inside the same round. Our driver leaves the headers of packets ' +
-  "that it sends back as they came, as DPDK's does (`headroom: 128`, `keepNumBuffers`).";
+  "that it sends back as they came, as DPDK's does (`headroom: 128`, `keepNumBuffers`); its loop pauses " +
+  "for a microsecond and a half when nothing comes on packed rings (`idle('pause')`).";
 const METER_ABOUT =
   'A meter on the one side offers packets at a rate and times what comes back; on the other, sending back what it gets, is a ' +
   "back-end (the meter is our driver) or a driver (the meter is our back-end), ours or DPDK's testpmd: both that are compared " +

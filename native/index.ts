@@ -290,6 +290,8 @@ export interface Native {
   affinity(): number[];
   /** Gives the processor to whoever waits for it. */
   yieldThread(): void;
+  /** Waits so many nanoseconds, a millisecond at most, without giving the processor to another thread. */
+  pauseThread(nanoseconds: number): void;
   /** Soft limit of RLIMIT_MEMLOCK in bytes, Infinity when unlimited. */
   memlockLimit(): number;
 

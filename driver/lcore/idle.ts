@@ -2,17 +2,14 @@
 
 import { native } from '../../native/index.js';
 import type { StopFlag } from './command-word.js';
-
-/**
- * `spin` polls on: for a processor of one's own. `yield` gives the processor to whoever waits for it.
- * `sleep` yields and after a while sleeps in steps of a millisecond: for machines with other work.
- */
-export type IdlePolicy = 'spin' | 'yield' | 'sleep';
+import type { IdlePolicy } from './idle-policy.js';
 
 /** Empty turns before the first yield, and before the first sleep. */
 const SPIN_TURNS = 64;
 const YIELD_TURNS = 4096;
 const SLEEP_MS = 1;
+/** Before the next turn with `pause`: in which a fast device writes a burst of small packets, or a few large ones. */
+const PAUSE_NS = 1500;
 
 /** Counts empty turns of one loop and gives way by its policy. */
 export class Idle {
@@ -25,10 +22,14 @@ export class Idle {
     this.#stop = stop;
   }
 
-  /** Once a turn: `work` is what the turn moved. */
+  /** Once a turn: `work` is what the turn moved, or still has to move. */
   turn(work: number): void {
     if (work > 0) {
       this.#emptyTurns = 0;
+      return;
+    }
+    if (this.#policy === 'pause') {
+      native.pauseThread(PAUSE_NS);
       return;
     }
     if (this.#policy === 'spin' || ++this.#emptyTurns < SPIN_TURNS) return;

@@ -3,6 +3,8 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <chrono>
+
 namespace virtio_pmd {
 namespace {
 
@@ -15,6 +17,14 @@ static_assert(sizeof(ProcessorSet) * 8 == kMaxProcessors, "one bit a processor")
 Outcome readSet(ProcessorSet* set) {
   if (sched_getaffinity(0, sizeof(*set), set->words) != 0) return Outcome::system("sched_getaffinity");
   return Outcome::success();
+}
+
+void pauseProcessor() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
 }
 
 }  // namespace
@@ -50,6 +60,12 @@ Outcome affinity(std::vector<uint32_t>* processors) {
 
 void yieldThread() {
   sched_yield();
+}
+
+void pauseThread(uint64_t nanoseconds) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::nanoseconds(nanoseconds);
+  do pauseProcessor();
+  while (std::chrono::steady_clock::now() < until);
 }
 
 Outcome memlockLimit(uint64_t* bytes) {

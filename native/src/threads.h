@@ -15,6 +15,8 @@ constexpr uint32_t kMaxProcessors = 8192;
 Outcome setAffinity(const std::vector<uint32_t>& processors);
 Outcome affinity(std::vector<uint32_t>* processors);
 void yieldThread();
+// Returns after so many nanoseconds, on the processor all the while, which a sibling of it may have meanwhile.
+void pauseThread(uint64_t nanoseconds);
 // Soft RLIMIT_MEMLOCK in bytes; UINT64_MAX when unlimited.
 Outcome memlockLimit(uint64_t* bytes);
 

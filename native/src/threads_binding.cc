@@ -8,6 +8,9 @@
 namespace virtio_pmd {
 namespace {
 
+// A millisecond, in nanoseconds: who waits longer is to sleep.
+constexpr uint64_t kMaxPause = 1000 * 1000;
+
 Napi::Value setAffinityFunction(const Napi::CallbackInfo& info) {
   std::vector<uint64_t> numbers;
   if (!readIntegers(info[0], "cpus", INT32_MAX, kMaxProcessors, &numbers)) return Napi::Value();
@@ -30,6 +33,13 @@ Napi::Value yieldThreadFunction(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value pauseThreadFunction(const Napi::CallbackInfo& info) {
+  uint64_t nanoseconds;
+  if (!readInteger(info[0], "nanoseconds", kMaxPause, &nanoseconds)) return Napi::Value();
+  pauseThread(nanoseconds);
+  return info.Env().Undefined();
+}
+
 Napi::Value memlockLimitFunction(const Napi::CallbackInfo& info) {
   uint64_t bytes;
   if (!throwUnlessOk(info.Env(), memlockLimit(&bytes))) return Napi::Value();
@@ -44,6 +54,7 @@ void exportThreads(Napi::Env env, Napi::Object exports) {
   exportFunction(env, exports, "setAffinity", setAffinityFunction);
   exportFunction(env, exports, "affinity", affinityFunction);
   exportFunction(env, exports, "yieldThread", yieldThreadFunction);
+  exportFunction(env, exports, "pauseThread", pauseThreadFunction);
   exportFunction(env, exports, "memlockLimit", memlockLimitFunction);
 }
 

@@ -40,7 +40,7 @@ const WRONG: readonly (readonly [line: string, complaint: RegExp])[] = [
   ['loopback --ring round', /--ring takes split or packed, not round/],
   ['loopback --transport carrier-pigeon', /--transport takes pci or vhost-user, not carrier-pigeon/],
   ['loopback --memory 3M', /--memory takes auto or 4K or 2M or 1G, not 3M/],
-  ['loopback --idle rest', /--idle takes spin or yield or sleep, not rest/],
+  ['loopback --idle rest', /--idle takes spin or pause or yield or sleep, not rest/],
   ['loopback --lcores 0,99999', /--lcores takes .*, not 0,99999/],
   ['loopback --lcores 0,0,0', /--lcores takes one to 2 processors/],
   ['loopback --lcores one', /--lcores takes .*, not one/],

@@ -86,4 +86,15 @@ test("affinity is the thread's own and all or nothing", async () => {
   assert.equal(native.affinity(), here);
 });
 
+test('a thread pauses as long as it was told, a millisecond at most', () => {
+  for (const nanoseconds of [0, 3000, 1_000_000]) {
+    const start = process.hrtime.bigint();
+    native.pauseThread(nanoseconds);
+    assert.ok(process.hrtime.bigint() - start >= nanoseconds, `${nanoseconds}`);
+  }
+  for (const wrong of [-1, 1.5, 1_000_001, Number.NaN, '5', undefined]) {
+    assert.throws(() => native.pauseThread(wrong as number), /nanoseconds/, String(wrong));
+  }
+});
+
 test.run();

@@ -2,6 +2,7 @@
 
 import { Command, Option } from 'commander';
 import { ErrorCode, VirtioError } from '../../errors.js';
+import { IDLE_POLICIES } from '../../lcore/idle-policy.js';
 import { controlSocketOptions } from '../control-option.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
@@ -9,7 +10,7 @@ import { oneOf, path, processors, seconds, wholeNumber } from '../option-values.
 import { print } from '../output.js';
 import { capabilities } from './capabilities.js';
 import { featureChoice } from './feature-choice.js';
-import { type BackendOptions, checkOptions, IDLE_POLICIES, MODES, MOST_THREADS, PAGE_CHOICES } from './options.js';
+import { type BackendOptions, checkOptions, MODES, MOST_THREADS, PAGE_CHOICES } from './options.js';
 import { socketGroup, socketMode } from './socket-access.js';
 
 const EXAMPLES = `
@@ -108,7 +109,7 @@ const machine: readonly Option[] = [
   new Option('--lcores <A,B,…>', 'processors to poll on, a thread each (default: one thread, anywhere)').argParser(
     processors('--lcores', MOST_THREADS),
   ),
-  new Option('--idle <HOW>', 'a poll thread without work: spin, yield or sleep')
+  new Option('--idle <HOW>', 'a poll thread without work: spin, pause, yield or sleep')
     .argParser(oneOf('--idle', IDLE_POLICIES))
     .default('sleep'),
   new Option('--memory <PAGES>', 'pages for packets: auto, 4K, 2M or 1G')

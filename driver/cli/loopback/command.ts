@@ -1,13 +1,13 @@
 /** `virtio-pmd loopback` on the command line: its options, and what its help says. */
 
 import { Command, Option } from 'commander';
+import { IDLE_POLICIES } from '../../lcore/idle-policy.js';
 import { controlSocketOptions } from '../control-option.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
 import {
   checkOptions,
-  IDLE_POLICIES,
   LARGEST_PACKET,
   type LoopbackOptions,
   PAGE_CHOICES,
@@ -105,7 +105,7 @@ const machine: readonly Option[] = [
     .default('auto'),
   new Option('--lock', 'lock that memory, as a device that does DMA needs it'),
   new Option('--lcores <A,B>', 'processors to pin the driver and the back-end to').argParser(processors('--lcores', 2)),
-  new Option('--idle <HOW>', 'a poll thread without work: spin, yield or sleep')
+  new Option('--idle <HOW>', 'a poll thread without work: spin, pause, yield or sleep')
     .argParser(oneOf('--idle', IDLE_POLICIES))
     .default('sleep'),
 ];
