@@ -56,7 +56,7 @@ export async function measureLatency(session: Session): Promise<LatencyResult[]>
         const plan = { rate: rateOf(pair.name), seconds: options.trialSeconds, bytes: BYTES };
         return (await tries(session, () => pair.trial(plan))).best;
       };
-      const rounds = await pairs.rounds(options.rounds, take, p999Of);
+      const rounds = await pairs.rounds(`at ${load * 100} % load`, { take, figure: p999Of });
       results.push(...latenciesOf(rounds, { path: path.name, size: BYTES, load, rateOf }));
     }
     return results;

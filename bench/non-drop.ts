@@ -36,11 +36,10 @@ export async function measureNonDrop(session: Session): Promise<NonDropResult[]>
   const pairs = await MeteredPairs.start(session, scenario({ path, size: BYTES }));
   try {
     progress.phase('non-drop rate');
-    const rounds = await pairs.rounds(
-      options.rounds,
-      (pair) => searchOf(session, pair),
-      ({ rate }) => rate,
-    );
+    const rounds = await pairs.rounds('the non-drop rate', {
+      take: (pair) => searchOf(session, pair),
+      figure: ({ rate }) => rate,
+    });
     const { judged, names } = contendersOf(rounds);
     return (names as MeteredName[]).map((contender) => ({
       ...{ contender, path: path.name, size: BYTES, trialSeconds, lossMax },

@@ -2,7 +2,7 @@
 
 import type { BackendPortSpec } from './backend/ports/backend-port.js';
 import { ErrorCode, VirtioError } from './errors.js';
-import type { IdlePolicy } from './lcore/idle-policy.js';
+import type { IdlePolicy } from './lcore/idle.js';
 import { inOrder } from './net/in-order.js';
 import { Port } from './net/port.js';
 import type { PortOptions } from './net/port-options.js';

@@ -1,6 +1,6 @@
 /** A poll thread of the back-end, seen from the control plane. */
 
-import type { IdlePolicy } from '../lcore/idle-policy.js';
+import type { IdlePolicy } from '../lcore/idle.js';
 import { Lcore } from '../lcore/lcore.js';
 import type { PageChoice } from '../memory/dma-memory.js';
 import type { DeviceHost } from './device-host.js';

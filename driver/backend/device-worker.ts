@@ -2,8 +2,7 @@
 
 import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
-import { Idle } from '../lcore/idle.js';
-import type { IdlePolicy } from '../lcore/idle-policy.js';
+import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { DmaMemory, type PageChoice } from '../memory/dma-memory.js';
 import { DEFAULT_BUFFER_BYTES, PacketPool } from '../memory/packet-pool.js';
 import { type DeviceRequests, GuestDevices } from './guest-devices.js';

@@ -2,7 +2,15 @@
 
 import { native } from '../../native/index.js';
 import type { StopFlag } from './command-word.js';
-import type { IdlePolicy } from './idle-policy.js';
+
+/**
+ * `spin` polls on, and `pause` after a microsecond and a half: for a processor of one's own. `yield` gives the processor to
+ * whoever waits for it. `sleep` yields and after a while sleeps in steps of a millisecond: for machines with other work.
+ *
+ * On a packed ring the other side writes just where an idle loop looks, and loses the cache line to every look: `pause` is for
+ * a driver's loop there.
+ */
+export type IdlePolicy = 'spin' | 'pause' | 'yield' | 'sleep';
 
 /** Empty turns before the first yield, and before the first sleep. */
 const SPIN_TURNS = 64;

@@ -2,8 +2,7 @@
 
 import type { StopFlag } from '../lcore/command-word.js';
 import type { LcoreContext } from '../lcore/context.js';
-import { Idle } from '../lcore/idle.js';
-import type { IdlePolicy } from '../lcore/idle-policy.js';
+import { Idle, type IdlePolicy } from '../lcore/idle.js';
 import { InterruptIdle, type WakeSource } from '../lcore/interrupt-idle.js';
 import { AttachedPort, type PortHandle } from './attached-port.js';
 import type { LaunchData } from './launch.js';

@@ -2,8 +2,7 @@
 
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import type { LcoreContext } from '../../driver/lcore/context.js';
-import { Idle } from '../../driver/lcore/idle.js';
-import type { IdlePolicy } from '../../driver/lcore/idle-policy.js';
+import { Idle, type IdlePolicy } from '../../driver/lcore/idle.js';
 import { native } from '../../native/index.js';
 
 export type LcoreWork =

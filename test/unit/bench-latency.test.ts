@@ -14,6 +14,8 @@ import {
 } from '../../bench/latency-histogram.js';
 import { peakIn } from '../../bench/memory-used.js';
 import type { MeteredName } from '../../bench/meter/metered-pair.js';
+import { meteredRounds } from '../../bench/meter/metered-pairs.js';
+import type { Placement } from '../../bench/regime.js';
 
 const test = suite('bench latency');
 
@@ -108,6 +110,26 @@ test('what is lost has no latency: its share is said, and above a thousandth not
 test('the memory of a process is its high-water mark', () => {
   assert.is(peakIn('Name:\tnode\nVmHWM:\t   92160 kB\nVmRSS:\t   80000 kB\n'), 92160);
   assert.is(peakIn('Name:\tnode\nState:\tZ (zombie)\n'), 0);
+});
+
+test('rounds in which the placement changes do not count; a single one that is wanted is tried twelve times', async () => {
+  const pairs = [{ name: 'pair ours' as const }, { name: 'pair dpdk' as const }];
+  for (const [changing, expected] of [
+    [0, 1],
+    [11, 1],
+    [12, 0],
+  ] as const) {
+    let probes = 0;
+    let turns = 0;
+    const probe = async (): Promise<Placement> =>
+      ++probes <= 2 * changing && probes % 2 === 0 ? 'distant-cores' : 'near-cores';
+    const take = async () => ({ taken: 0, rate: ++turns });
+    const { signal } = new AbortController();
+    const rounds = await meteredRounds(pairs, { wanted: 1, signal, probe, take, figure: ({ rate }) => rate });
+    assert.is(rounds.length, expected, `${changing}`);
+    assert.is(turns, 2 * Math.min(changing + 1, 12));
+    if (expected === 1) assert.equal(rounds[0]!.rates, { 'pair ours': turns - 1, 'pair dpdk': turns });
+  }
 });
 
 test.run();

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { IDLE_POLICIES } from '../../driver/lcore/idle-policy.js';
 
 import { DEFAULT_BUFFER_BYTES, DEFAULT_HEADROOM } from '../../driver/memory/packet-pool.js';
 import { PcapReader } from '../../driver/pcap/pcap-reader.js';
@@ -141,7 +140,7 @@ test('ends after a duration, and without looking at packets when told so', async
 });
 
 test('threads can be pinned, and spin, pause, yield or sleep', async () => {
-  for (const idle of IDLE_POLICIES) {
+  for (const idle of ['spin', 'pause', 'yield', 'sleep']) {
     assertAllBack(await loopback('--idle', idle, '--lcores', '0,0', '--packets', '300', '--memory', '4K'), 300, idle);
   }
 });

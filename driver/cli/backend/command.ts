@@ -2,7 +2,6 @@
 
 import { Command, Option } from 'commander';
 import { ErrorCode, VirtioError } from '../../errors.js';
-import { IDLE_POLICIES } from '../../lcore/idle-policy.js';
 import { controlSocketOptions } from '../control-option.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
@@ -10,7 +9,7 @@ import { oneOf, path, processors, seconds, wholeNumber } from '../option-values.
 import { print } from '../output.js';
 import { capabilities } from './capabilities.js';
 import { featureChoice } from './feature-choice.js';
-import { type BackendOptions, checkOptions, MODES, MOST_THREADS, PAGE_CHOICES } from './options.js';
+import { type BackendOptions, checkOptions, IDLE_POLICIES, MODES, MOST_THREADS, PAGE_CHOICES } from './options.js';
 import { socketGroup, socketMode } from './socket-access.js';
 
 const EXAMPLES = `

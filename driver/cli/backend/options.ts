@@ -1,7 +1,6 @@
 /** What `virtio-pmd backend` is told, and which of it goes together. */
 
 import type { VirtioError } from '../../errors.js';
-import type { IdlePolicy } from '../../lcore/idle-policy.js';
 import type { FeatureChoice } from './feature-choice.js';
 
 /** Where packets go to and come from. */
@@ -9,6 +8,7 @@ export const MODES = ['echo', 'icmpecho', 'switch', 'sink', 'source', 'pcap'] as
 export type Mode = (typeof MODES)[number];
 
 export const PAGE_CHOICES = ['auto', '4K', '2M', '1G'] as const;
+export const IDLE_POLICIES = ['spin', 'pause', 'yield', 'sleep'] as const;
 /** Poll threads at most: more than any machine has processors to spare. */
 export const MOST_THREADS = 64;
 
@@ -30,7 +30,7 @@ export interface BackendOptions {
   readonly rate?: number;
   readonly size?: number | 'imix';
   readonly lcores?: readonly number[];
-  readonly idle: IdlePolicy;
+  readonly idle: (typeof IDLE_POLICIES)[number];
   readonly memory: (typeof PAGE_CHOICES)[number];
   readonly stats?: number;
   readonly metrics?: number;

@@ -1,13 +1,13 @@
 /** `virtio-pmd loopback` on the command line: its options, and what its help says. */
 
 import { Command, Option } from 'commander';
-import { IDLE_POLICIES } from '../../lcore/idle-policy.js';
 import { controlSocketOptions } from '../control-option.js';
 import { wrongUsage } from '../failure.js';
 import type { Interrupt } from '../interrupt.js';
 import { oneOf, path, processors, repeatable, seconds, wholeNumber } from '../option-values.js';
 import {
   checkOptions,
+  IDLE_POLICIES,
   LARGEST_PACKET,
   type LoopbackOptions,
   PAGE_CHOICES,

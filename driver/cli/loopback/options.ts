@@ -1,7 +1,6 @@
 /** What `virtio-pmd loopback` is told, and which of it goes together. */
 
 import type { VirtioError } from '../../errors.js';
-import type { IdlePolicy } from '../../lcore/idle-policy.js';
 
 export const SMALLEST_PACKET = 64;
 /** TCP segmentation makes no longer ones: "The maximum size … 65550 bytes" with Ethernet header (virtio 1.2 §5.1.6.3.1). */
@@ -9,6 +8,7 @@ export const LARGEST_PACKET = 65_550;
 export const PAGE_CHOICES = ['auto', '4K', '2M', '1G'] as const;
 /** Ways to a PCI device. */
 export const PCI_ACCESSES = ['vfio', 'noiommu', 'sysfs'] as const;
+export const IDLE_POLICIES = ['spin', 'pause', 'yield', 'sleep'] as const;
 const DEFAULT_PACKETS = 1_000_000;
 
 /** The options as the command line has them; times in milliseconds. */
@@ -34,7 +34,7 @@ export interface LoopbackOptions {
   readonly memory: (typeof PAGE_CHOICES)[number];
   readonly lock?: boolean;
   readonly lcores?: readonly number[];
-  readonly idle: IdlePolicy;
+  readonly idle: (typeof IDLE_POLICIES)[number];
   readonly controlSocket?: string | false;
   readonly json?: boolean;
 }
