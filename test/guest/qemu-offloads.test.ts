@@ -76,7 +76,7 @@ function assertDriverHas(list: string, card: number): void {
 async function assertDownloads(from: Shell, address: string, to: Shell): Promise<void> {
   await from.run(
     `www=$(dirname "\${DATA:-/data}")/www; [ -d $www ] && exit 0; mkdir $www
-     for i in $(seq ${MEGABYTES}); do cat "\${DATA:-/data}"; done >$www/file; httpd -p ${PORT} -h $www`,
+     for i in $(seq ${MEGABYTES}); do cat "\${DATA:-/data}" || exit 1; done >$www/file; httpd -p ${PORT} -h $www`,
     { timeoutMs: 60_000 },
   );
   const sum = await to.run(`wget -q -O - http://${address}:${PORT}/file | md5sum`, { timeoutMs: 300_000 });
@@ -99,6 +99,8 @@ test('TCP each way with each pair of options on and off: the same bytes arrive, 
       cards: CARDS.map((card) => ({ path: backend.path, properties: propertiesOf(card) })),
       files: { data: transferData() },
       hostRoot: true,
+      // Its files are in memory, of which they may take half.
+      memoryMb: 256 + 4 * MEGABYTES,
     });
     const wire = await GuestWire.create(
       tap,
