@@ -50,13 +50,14 @@ export async function measureLatency(session: Session): Promise<LatencyResult[]>
     const carried = await carriedByAll(session, pairs.all);
     const results: LatencyResult[] = [];
     for (const load of LOADS) {
-      progress.phase(`latency at ${Math.round(load * 100)} % load`);
+      const what = `latency at ${Math.round(load * 100)} % load`;
+      progress.phase(what);
       const rateOf = (name: MeteredName) => carried.get(meteredBaseOf(name))! * load;
       const take = async (pair: MeteredPair): Promise<Trial> => {
         const plan = { rate: rateOf(pair.name), seconds: options.trialSeconds, bytes: BYTES };
         return (await tries(session, () => pair.trial(plan))).best;
       };
-      const rounds = await pairs.rounds(`at ${load * 100} % load`, { take, figure: p999Of });
+      const rounds = await pairs.rounds(what, { take, figure: p999Of });
       results.push(...latenciesOf(rounds, { path: path.name, size: BYTES, load, rateOf }));
     }
     return results;
