@@ -22,7 +22,6 @@ export function ringLayer(packed: boolean): Layer {
   const side = new GuestSide(4 * PAGE, jobsNeeded(RING_SIZE, LAYER_BURST));
   const { driver, device } = openEnds(side, packed);
   const { pool } = side;
-  // Which buffers they are does not matter to the ring: what was reclaimed is posted again.
   const handles = new Uint32Array(LAYER_BURST);
   pool.allocate(handles, 0, LAYER_BURST);
   const view = new PacketView(pool);
@@ -30,7 +29,9 @@ export function ringLayer(packed: boolean): Layer {
   const burst = (): void => {
     driver.postPackets(handles, 0, LAYER_BURST);
     device.returnEmpty(device.pop(LAYER_BURST));
-    if (driver.reclaimSent(handles, LAYER_BURST) !== LAYER_BURST) throw new Error(driver.broken ?? 'it stands still');
+    if (driver.reclaimSent(LAYER_BURST) !== LAYER_BURST) throw new Error(driver.broken ?? 'it stands still');
+    // They are in the pool again, with their fields as they were.
+    pool.take(handles, 0, LAYER_BURST);
   };
   return {
     run: (bursts) => {

@@ -6,16 +6,22 @@ import type { SharedStack } from './shared-stack.js';
 
 /** Takes and gives back buffers by handle. Free buffers have neither NEXT nor FLAGS set. */
 export interface FreeList {
+  /** Free buffers, `cached` of them from the beginning on: for those who take and give back where they use them. */
+  readonly cache: Uint32Array;
+  /** Takes `count` buffers, all or none; returns where they stand in `cache` until the list is used again, or -1. */
+  reserve(count: number): number;
   /** Takes `count` buffers into `out` from `start` on; all of them or none. */
   take(out: Uint32Array, start: number, count: number): boolean;
   /** Gives back `count` packets of `handles` from `start` on, with all their segments. */
   free(handles: Uint32Array, start: number, count: number): void;
   /** Gives back single buffers that have no NEXT and no FLAGS. */
   freeBuffers(handles: Uint32Array, start: number, count: number): void;
+  /** Gives back one packet with all its segments; the cache may be full. */
+  freeChain(first: number): void;
   /** Gives the cache back to the stack. */
   flush(): void;
   /** Buffers in the cache. */
-  readonly cached: number;
+  cached: number;
 }
 
 /** Buffers a thread keeps at hand; taken from and given to the shared stack by the half. */
@@ -26,14 +32,19 @@ const { NEXT, FLAGS, WORDS_SHIFT } = PacketField;
 export const freeList = specialize(
   function freeList(fields: Uint32Array, stack: SharedStack): FreeList {
     const cache = new Uint32Array(CACHE_SIZE);
-    const list = { take, free, freeBuffers, flush, cached: 0 };
+    const list = { cache, reserve, take, free, freeBuffers, freeChain, flush, cached: 0 };
+
+    function reserve(count: number): number {
+      if (list.cached < count && !refill(count)) return -1;
+      list.cached -= count;
+      return list.cached;
+    }
 
     function take(out: Uint32Array, start: number, count: number): boolean {
-      if (list.cached < count && !refill(count)) return false;
-      const top = list.cached - count;
-      // Bound: count <= cached <= CACHE_SIZE, and the caller's `out` holds start + count.
-      for (let index = 0; index < count; index++) out[start + index] = cache[top + index]!;
-      list.cached = top;
+      const from = reserve(count);
+      if (from < 0) return false;
+      // Bound: count <= CACHE_SIZE, and the caller's `out` holds start + count.
+      for (let index = 0; index < count; index++) out[start + index] = cache[from + index]!;
       return true;
     }
 

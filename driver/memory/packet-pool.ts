@@ -63,7 +63,8 @@ export class PacketPool {
   /** The device's address of each buffer: low word at `2 * handle`, high word at `2 * handle + 1`. */
   readonly iovas: Uint32Array;
   readonly #stack: SharedStack;
-  readonly #list: FreeList;
+  /** The free buffers, for those who take and give back where they use them. */
+  readonly freeList: FreeList;
   #ethernet: EthernetRewriter | undefined;
   readonly #one = new Uint32Array(1);
   /** As `allocate`, for callers that set DATA_OFFSET, SEGMENT_LENGTH and PACKET_LENGTH themselves. */
@@ -90,10 +91,10 @@ export class PacketPool {
       this.iovas[(number << 1) + 1] = highWord(address);
     }
     this.#stack = new SharedStack(handle.stack);
-    this.#list = freeList(this.fields, this.#stack);
-    this.take = this.#list.take;
-    this.free = this.#list.free;
-    this.freeBuffers = this.#list.freeBuffers;
+    this.freeList = freeList(this.fields, this.#stack);
+    this.take = this.freeList.take;
+    this.free = this.freeList.free;
+    this.freeBuffers = this.freeList.freeBuffers;
   }
 
   /** Bytes of memory that a pool of these options takes. */
@@ -165,7 +166,7 @@ export class PacketPool {
 
   /** Free buffers, caches of other threads not counted. */
   get available(): number {
-    return this.#list.cached + this.#stack.count;
+    return this.freeList.cached + this.#stack.count;
   }
 
   /** Gives one packet back, with all of its segments: where none comes in a list. */
@@ -200,7 +201,7 @@ export class PacketPool {
 
   /** Gives this thread's cache back to all; before a thread stops using the pool. */
   flush(): void {
-    this.#list.flush();
+    this.freeList.flush();
   }
 }
 

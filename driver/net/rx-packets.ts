@@ -2,14 +2,18 @@
 
 import { PacketField } from '../memory/packet-fields.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import type { DriverRing } from '../ring/ends.js';
 import { ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES } from '../spec/ethernet.js';
 import { virtioNetHdr } from '../spec/net-header.js';
 import { specialize } from '../specialize.js';
 
 /** Sets the fields of received packets. */
 export interface RxPackets {
-  /** Takes the packets from `start` to `end - 1` while they are usual ones; returns where it stopped. */
-  takeUsual(handles: Uint32Array, start: number, end: number): number;
+  /**
+   * Takes the first `count` chains that the ring's last `reclaim` put down while they are usual packets, into `handles` from
+   * `start` on; returns how many.
+   */
+  takeUsual(handles: Uint32Array, start: number, count: number): number;
   /** Bytes of the packets that the last `takeUsual` took. */
   readonly bytes: number;
   /** `num_buffers` of the packet that the last `takeUsual` stopped at, where it was looked at; else 0. */
@@ -19,20 +23,22 @@ export interface RxPackets {
 const { DATA_OFFSET, SEGMENT_LENGTH, PACKET_LENGTH, WORDS_SHIFT } = PacketField;
 const NUM_BUFFERS = virtioNetHdr.fields.num_buffers.offset;
 
-/** @param lengths bytes that the device wrote, header included, by the packet's place in the burst */
 export const rxPackets = specialize(
-  function rxPackets(pool: PacketPool, headerBytes: number, mergeable: boolean, lengths: Uint32Array): RxPackets {
+  function rxPackets(pool: PacketPool, ring: DriverRing, headerBytes: number, mergeable: boolean): RxPackets {
     const { fields, halfWords, headroom, bufferBytes } = pool;
+    const { reclaimed, lengths } = ring;
     const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const numBuffersAt = pool.offset + headroom - headerBytes + NUM_BUFFERS;
     const packets = { takeUsual, bytes: 0, numBuffers: 0 };
 
-    function takeUsual(handles: Uint32Array, start: number, end: number): number {
+    function takeUsual(handles: Uint32Array, start: number, count: number): number {
+      const to = start | 0;
+      const end = count | 0;
       let sum = 0;
-      let index = start;
+      let index = 0;
       packets.numBuffers = 0;
       for (; index < end; index++) {
-        const handle = handles[index]!;
+        const handle = reclaimed[index]!;
         const length = lengths[index]!;
         if (length < shortest || length > MAX_PACKET_BYTES) break;
         // Read once: the device may change it.
@@ -46,9 +52,10 @@ export const rxPackets = specialize(
         fields[field + DATA_OFFSET] = headroom;
         fields[field + SEGMENT_LENGTH] = length - headerBytes;
         fields[field + PACKET_LENGTH] = length - headerBytes;
+        handles[to + index] = handle;
         sum += length;
       }
-      packets.bytes = sum - (index - start) * headerBytes;
+      packets.bytes = sum - index * headerBytes;
       return index;
     }
 

@@ -1,7 +1,7 @@
 /** The receive half of a queue pair, on the thread that polls it. */
 
 import { native } from '../../native/index.js';
-import { type Burst, MAX_BURST } from '../memory/burst.js';
+import type { Burst } from '../memory/burst.js';
 import { PacketField } from '../memory/packet-fields.js';
 import { readNumBuffers } from '../memory/packet-header.js';
 import type { PacketPool } from '../memory/packet-pool.js';
@@ -34,10 +34,6 @@ export class RxQueue {
   readonly #packets: RxPackets;
   readonly #work: RxWork | undefined;
   readonly #refillStep: number;
-  readonly #lengths: Uint32Array;
-  /** Buffers on their way into the ring, and the rest of a packet that a burst cut in two. */
-  readonly #handles: Uint32Array;
-  readonly #restLengths: Uint32Array;
   /** Signalled when packets come, after `armInterrupt`; undefined without interrupts. */
   readonly interruptFd: number | undefined;
   #open = true;
@@ -57,10 +53,7 @@ export class RxQueue {
     this.#headerBytes = queue.headerBytes;
     this.#mergeable = queue.mergeable;
     this.#refillStep = Math.max(1, Math.min(REFILL_STEP, ring.size >>> 2));
-    this.#lengths = new Uint32Array(Math.max(ring.size, MAX_BURST));
-    this.#packets = rxPackets(pool, queue.headerBytes, queue.mergeable, this.#lengths);
-    this.#handles = new Uint32Array(ring.size);
-    this.#restLengths = new Uint32Array(ring.size);
+    this.#packets = rxPackets(pool, ring, queue.headerBytes, queue.mergeable);
     while (ring.free > 0 && this.#refill(Math.min(ring.free, REFILL_STEP)));
     this.#kick();
   }
@@ -90,16 +83,16 @@ export class RxQueue {
     counters[POLLS]! += 1;
     const start = burst.count;
     const room = burst.capacity - start;
-    const used = this.#ring.reclaim(burst.handles, this.#lengths, start, room);
+    const used = this.#ring.reclaim(0, room);
     if (used === 0) {
       counters[EMPTY_POLLS]! += 1;
       if (this.#ring.free >= this.#refillStep && this.#refillRing()) this.#kick();
       return 0;
     }
-    const end = start + used;
-    const usual = this.#packets.takeUsual(burst.handles, start, end);
+    const usual = this.#packets.takeUsual(burst.handles, start, used);
     counters[BYTES]! += this.#packets.bytes;
-    burst.count = usual === end ? end : this.#takeOthers(burst, usual, end);
+    burst.count = start + usual;
+    if (usual < used) this.#takeOthers(burst, usual, used);
     if (this.#work !== undefined) counters[BYTES]! -= this.#work.finish(burst, start);
     const received = burst.count - start;
     counters[PACKETS]! += received;
@@ -146,26 +139,24 @@ export class RxQueue {
     if (!this.#open) return new Uint32Array(0);
     this.#open = false;
     this.#ringer.close();
-    return this.#handles.slice(0, this.#ring.reclaimAll(this.#handles));
+    const left = new Uint32Array(this.#ring.size);
+    return left.subarray(0, this.#ring.reclaimAll(left));
   }
 
   /**
-   * Takes what is left of a burst from `start` on, where something is unusual: bad lengths, packets of several buffers.
+   * Takes those of `end` reclaimed chains from `start` on, where something is unusual: bad lengths, packets of several buffers.
    *
-   * With MRG_RXBUF each packet says in its first header how many buffers it has (virtio 1.2 §5.1.6.3.2). Returns the end
-   * of the packets.
+   * With MRG_RXBUF each packet says in its first header how many buffers it has (virtio 1.2 §5.1.6.3.2).
    */
-  #takeOthers(burst: Burst, start: number, end: number): number {
+  #takeOthers(burst: Burst, start: number, end: number): void {
     const pool = this.#pool;
-    const { handles } = burst;
-    const lengths = this.#lengths;
+    const { reclaimed, lengths } = this.#ring;
     const headerBytes = this.#headerBytes;
     const shortest = headerBytes + ETHERNET_HEADER_BYTES;
     const headerAt = pool.offset + pool.headroom - headerBytes;
     let bytes = 0;
-    let to = start;
     for (let from = start; from < end; from++) {
-      const handle = handles[from]!;
+      const handle = reclaimed[from]!;
       const length = lengths[from]!;
       // One test for both: an overlong buffer is marked with the largest length.
       if (length < shortest || length > MAX_PACKET_BYTES) {
@@ -178,16 +169,15 @@ export class RxQueue {
         buffers = this.#mergeable ? readNumBuffers(pool, headerAt + Math.imul(handle, pool.bufferBytes)) : 1;
       bytes += this.#fill(handle, length - headerBytes);
       if (buffers > 1) {
-        const more = this.#join(handle, buffers - 1, handles, from + 1, end);
+        const more = this.#join(handle, buffers - 1, from + 1, end);
         // The buffers that follow belong to this packet whether it is whole or not.
         from = Math.min(end, from + buffers) - 1;
         if (more < 0) continue;
         bytes += more;
       }
-      handles[to++] = handle;
+      burst.handles[burst.count++] = handle;
     }
     this.#counters[BYTES]! += bytes;
-    return to;
   }
 
   /** Sets the fields of a buffer that holds `length` bytes behind the header; returns `length`. */
@@ -201,24 +191,24 @@ export class RxQueue {
   }
 
   /**
-   * Chains `count` more buffers behind `first`: those from `from` to `end` in `handles`, and what the ring has beyond.
+   * Chains `count` more buffers behind `first`: those reclaimed from `from` to `end`, and what the ring has beyond.
    *
    * A device makes all buffers of a packet visible at once (virtio 1.2 §5.1.6.4.1), so nothing is waited for.
    * Returns the bytes added, or -1 when the packet was dropped.
    */
-  #join(first: number, count: number, handles: Uint32Array, from: number, end: number): number {
+  #join(first: number, count: number, from: number, end: number): number {
     const { fields, headroom } = this.#pool;
-    const here = Math.min(count, end - from);
-    const missing = count - here;
-    const rest = this.#handles;
-    let beyond = 0;
-    if (missing > 0) beyond = this.#ring.reclaim(rest, this.#restLengths, 0, Math.min(missing, rest.length));
+    const { reclaimed, lengths } = this.#ring;
+    const missing = Math.max(0, count - (end - from));
+    // Behind those of this burst: nothing is posted in between, so all of them are no more than the ring holds.
+    const beyond = missing > 0 ? this.#ring.reclaim(end, missing) : 0;
+    const last = Math.min(from + count, end + beyond);
     let previous = first;
     let bytes = 0;
     let sound = beyond === missing;
-    for (let index = 0; index < here + beyond; index++) {
-      const handle = index < here ? handles[from + index]! : rest[index - here]!;
-      const length = index < here ? this.#lengths[from + index]! : this.#restLengths[index - here]!;
+    for (let index = from; index < last; index++) {
+      const handle = reclaimed[index]!;
+      const length = lengths[index]!;
       const field = handle << WORDS_SHIFT;
       // Buffers behind the first have no header: the data begins where it would stand.
       fields[field + DATA_OFFSET] = headroom - this.#headerBytes;
@@ -255,13 +245,9 @@ export class RxQueue {
 
   /** Posts `count` empty buffers, `MAX_ALLOCATION` at most; false when the pool has not so many, or the ring is broken. */
   #refill(count: number): boolean {
-    if (!this.#pool.take(this.#handles, 0, count)) {
-      this.#counters[NO_BUFFER]! += 1;
-      return false;
-    }
-    const posted = this.#ring.postBuffers(this.#handles, 0, count);
-    if (posted < count) this.#pool.freeBuffers(this.#handles, posted, count - posted);
-    return posted > 0;
+    if (this.#ring.postBuffers(count) > 0) return true;
+    if (this.#ring.broken === undefined) this.#counters[NO_BUFFER]! += 1;
+    return false;
   }
 
   #kick(): void {

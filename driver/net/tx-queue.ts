@@ -28,7 +28,6 @@ export class TxQueue {
   readonly #lookStep: number;
   /** Looks when fewer are free: a device that is behind writes just there, and would lose the line to a look at every send. */
   #lookBelow: number;
-  readonly #handles: Uint32Array;
   readonly #work: TxWork | undefined;
   /** Bytes of the packets that the send under way has posted. */
   #bytes = 0;
@@ -44,7 +43,6 @@ export class TxQueue {
     this.#headerBytes = queue.headerBytes;
     this.#lookStep = Math.min(ring.size >>> 2, LOOK_STEP);
     this.#lookBelow = ring.size - this.#lookStep;
-    this.#handles = new Uint32Array(ring.size);
   }
 
   /** Packets that the device has not sent yet. */
@@ -153,10 +151,8 @@ export class TxQueue {
   }
 
   /** Gives packets that the device has sent back to the pool, `most` of them; returns how many. `send` does it when needed. */
-  reclaim(most = this.#handles.length): number {
-    const count = this.#ring.reclaimSent(this.#handles, Math.min(most, this.#handles.length));
-    if (count > 0) this.#pool.free(this.#handles, 0, count);
-    return count;
+  reclaim(most = this.#ring.size): number {
+    return this.#ring.reclaimSent(Math.min(most, this.#ring.size));
   }
 
   /** Takes back all packets after the device was reset; what it had not sent counts as lost. Idempotent. */
@@ -180,7 +176,8 @@ export class TxQueue {
     this.#open = false;
     this.reclaim();
     this.#ringer.close();
-    return this.#handles.slice(0, this.#ring.reclaimAll(this.#handles));
+    const left = new Uint32Array(this.#ring.size);
+    return left.subarray(0, this.#ring.reclaimAll(left));
   }
 
   /** Takes packet `index`, which can never be sent, out of the burst. */

@@ -23,12 +23,15 @@ export interface DriverRing {
   readonly unprepared: boolean;
   /** Writes a header before each packet and posts it for the device to read; returns how many were taken, in order. */
   postPackets(handles: Uint32Array, start: number, count: number): number;
-  /** Posts empty buffers for the device to write; returns how many were taken. */
-  postBuffers(handles: Uint32Array, start: number, count: number): number;
-  /** Takes back up to `most` used chains, oldest first: handles into `out`, bytes written into `lengths`. */
-  reclaim(out: Uint32Array, lengths: Uint32Array, start: number, most: number): number;
-  /** As `reclaim`, where lengths mean nothing: packets that the device has read. */
-  reclaimSent(out: Uint32Array, limit: number): number;
+  /** Takes up to `count` free buffers out of the pool, all or none, and posts them for the device to write; returns how many. */
+  postBuffers(count: number): number;
+  /** Handles of the chains that `reclaim` took back, and the bytes that the device wrote into each. */
+  readonly reclaimed: Uint32Array;
+  readonly lengths: Uint32Array;
+  /** Takes back up to `most` used chains, oldest first, into `reclaimed` and `lengths` from `start` on; returns how many. */
+  reclaim(start: number, most: number): number;
+  /** Gives up to `most` packets that the device has read back to the pool; returns how many. */
+  reclaimSent(most: number): number;
   /** Takes back every chain in flight, used or not, and ends the ring. Only while the device does not run the queue. */
   reclaimAll(out: Uint32Array): number;
   /** Ends this end, and returns what another one goes on with (`DriverRingOptions.handedOver`). */

@@ -1,5 +1,7 @@
 /** How the driver's end of a packed ring takes chains back with IN_ORDER: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
 
+import { PacketField } from '../memory/packet-fields.js';
+import type { PacketPool } from '../memory/packet-pool.js';
 import { specialize } from '../specialize.js';
 import {
   CHAINED,
@@ -37,9 +39,16 @@ export interface PackedDriverParts {
   readonly freeIds: Uint16Array;
   /** Ids go round as the places of that table do: each would come back to where it was. */
   readonly idsStay: boolean;
+  /** Where `reclaim` puts what it took back. */
+  readonly reclaimed: Uint32Array;
+  readonly lengths: Uint32Array;
+  /** Where sent packets go back to. */
+  readonly pool: PacketPool;
 }
 
-const scope = { ...chainWords, LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
+const { NEXT, FLAGS, WORDS_SHIFT } = PacketField;
+
+const scope = { ...PacketField, ...chainWords, LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
 
 /**
  * The functions of a ring that take chains back, for a device that keeps the order.
@@ -50,22 +59,26 @@ export const packedInOrder = specialize(function packedInOrder(
   ringOf: () => RingCounts,
   parts: PackedDriverParts,
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> & OrderOnTheMove {
-  const { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay } = parts;
+  const { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay, reclaimed, lengths } = parts;
+  const { fields, freeList } = parts.pool;
+  const { cache } = freeList;
   const idMask = freeIds.length - 1;
   let oldestId = 0;
   /** What the descriptor of the batch under way says of its last buffer. */
   let batchLength = 0;
 
-  function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
+  function reclaim(start: number, most: number): number {
     const ring = ringOf();
     if (ring.broken !== undefined) return 0;
-    let tail = state.freeIdHead + size - ring.inFlight;
-    let slot = state.usedSlot;
-    let slotMarks = state.doneMarks;
-    let free = ring.free;
-    let id = oldestId;
-    let left = state.batch;
-    const inFlight = ring.inFlight;
+    const from = start | 0;
+    const limit = most | 0;
+    let tail = (state.freeIdHead + size - ring.inFlight) | 0;
+    let slot = state.usedSlot | 0;
+    let slotMarks = state.doneMarks | 0;
+    let free = ring.free | 0;
+    let id = oldestId | 0;
+    let left = state.batch | 0;
+    const inFlight = ring.inFlight | 0;
     let count = 0;
     // Bounds: a batch is of chains in flight, which are `size` at most; ids follow each other, as they were given out.
     for (; count < limit; count++) {
@@ -76,11 +89,11 @@ export const packedInOrder = specialize(function packedInOrder(
       const chain = chains[id]!;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       chains[id] = 0;
-      out[start + count] = (chain & HANDLE_MASK) - 1;
+      reclaimed[from + count] = (chain & HANDLE_MASK) - 1;
       // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
       left--;
       const length = (chain & WRITABLE) === 0 ? 0 : left > 0 ? bufferBytes : batchLength >>> 0;
-      lengths[start + count] = length > bufferBytes ? OVERLONG : length;
+      lengths[from + count] = length > bufferBytes ? OVERLONG : length;
       if (!idsStay) freeIds[tail++ & idMask] = id;
       id = id + 1 === size ? 0 : id + 1;
       free += descriptors;
@@ -99,17 +112,18 @@ export const packedInOrder = specialize(function packedInOrder(
     return count;
   }
 
-  /** A twin of `reclaim` without lengths: one function that tests whether there are any takes 2 % longer a packet. */
-  function reclaimSent(out: Uint32Array, limit: number): number {
+  function reclaimSent(most: number): number {
     const ring = ringOf();
     if (ring.broken !== undefined) return 0;
-    let tail = state.freeIdHead + size - ring.inFlight;
-    let slot = state.usedSlot;
-    let slotMarks = state.doneMarks;
-    let free = ring.free;
-    let id = oldestId;
-    let left = state.batch;
-    const inFlight = ring.inFlight;
+    const limit = most | 0;
+    let top = freeList.cached | 0;
+    let tail = (state.freeIdHead + size - ring.inFlight) | 0;
+    let slot = state.usedSlot | 0;
+    let slotMarks = state.doneMarks | 0;
+    let free = ring.free | 0;
+    let id = oldestId | 0;
+    let left = state.batch | 0;
+    const inFlight = ring.inFlight | 0;
     let count = 0;
     for (; count < limit; count++) {
       if (left === 0) {
@@ -119,7 +133,15 @@ export const packedInOrder = specialize(function packedInOrder(
       const chain = chains[id]!;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       chains[id] = 0;
-      out[count] = (chain & HANDLE_MASK) - 1;
+      const handle = (chain & HANDLE_MASK) - 1;
+      const field = handle << WORDS_SHIFT;
+      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0 && top !== cache.length) {
+        cache[top++] = handle;
+      } else {
+        freeList.cached = top;
+        freeList.freeChain(handle);
+        top = freeList.cached | 0;
+      }
       left--;
       if (!idsStay) freeIds[tail++ & idMask] = id;
       id = id + 1 === size ? 0 : id + 1;
@@ -130,6 +152,7 @@ export const packedInOrder = specialize(function packedInOrder(
         slotMarks ^= PACKED_MARKS;
       }
     }
+    freeList.cached = top;
     state.batch = left;
     oldestId = id;
     state.usedSlot = slot;

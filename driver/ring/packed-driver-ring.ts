@@ -81,7 +81,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
   const { keepNumBuffers = false, indirect, base = PACKED_START, writeHeader, handedOver } = options;
   /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
   const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
-  const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
+  const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom, freeList } = pool;
+  const { cache } = freeList;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
   /** Bytes of a posted buffer, header included. */
   const bufferBytes = poolBufferBytes - headroom + headerBytes;
@@ -97,6 +98,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
   const chains = new Uint32Array(size);
   /** Descriptors that a CHAINED chain takes of the ring, by id. */
   const chainLength = new Uint16Array(size);
+  const reclaimed = new Uint32Array(size);
+  const lengths = new Uint32Array(size);
   /** Where the next descriptor is made available, and its marks. */
   let availSlot = base & OFFSET_MASK;
   let marks = availMarks(base);
@@ -104,7 +107,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Descriptors posted since the last decision about a kick, and where that was. */
   let unkicked = 0;
   let kickedPosition = base;
-  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay };
+  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay, reclaimed, lengths, pool };
   const ordered = inOrder ? packedInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
@@ -117,6 +120,8 @@ export const packedDriverRing = specialize(function packedDriverRing(
     position: base,
     postPackets,
     postBuffers,
+    reclaimed,
+    lengths,
     reclaim: ordered?.reclaim ?? reclaim,
     reclaimSent: ordered?.reclaimSent ?? reclaimSent,
     reclaimAll,
@@ -147,16 +152,19 @@ export const packedDriverRing = specialize(function packedDriverRing(
     if (ring.broken !== undefined) return 0;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const freeBefore = ring.free;
-    const firstId = state.freeIdHead;
-    let slot = availSlot;
-    let slotMarks = marks;
-    let free = ring.free;
+    const firstId = state.freeIdHead | 0;
+    // `| 0`: else the compiled loop tests at every turn whether it is a small number.
+    const from = start | 0;
+    const most = count | 0;
+    let slot = availSlot | 0;
+    let slotMarks = marks | 0;
+    let free = ring.free | 0;
     let firstWord = 0;
     let bytes = 0;
     let taken = 0;
     // Bounds: handles come from the pool, ids from our own free list, slots are below `size`.
-    for (; taken < count && free > 0; taken++) {
-      const handle = handles[start + taken]!;
+    for (; taken < most && free > 0; taken++) {
+      const handle = handles[from + taken]!;
       const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
@@ -203,9 +211,9 @@ export const packedDriverRing = specialize(function packedDriverRing(
         if (kind < 0) break;
         word |= kind;
         bytes += fields[field + PACKET_LENGTH]!;
-        slot = availSlot;
-        slotMarks = marks;
-        free = ring.free;
+        slot = availSlot | 0;
+        slotMarks = marks | 0;
+        free = ring.free | 0;
       }
       if (taken === 0) firstWord = word;
       else desc[at + 3] = word;
@@ -219,15 +227,17 @@ export const packedDriverRing = specialize(function packedDriverRing(
     return taken;
   }
 
-  function postBuffers(handles: Uint32Array, start: number, count: number): number {
+  function postBuffers(count: number): number {
     if (ring.broken !== undefined) return 0;
-    const taken = count < ring.free ? count : ring.free;
+    const taken = (count < ring.free ? count : ring.free) | 0;
     if (taken === 0) return 0;
+    const from = freeList.reserve(taken) | 0;
+    if (from < 0) return 0;
     const offset = headroom - headerBytes;
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
-    const first = state.freeIdHead;
-    let slot = availSlot + taken;
-    let slotMarks = marks;
+    const first = state.freeIdHead | 0;
+    let slot = (availSlot + taken) | 0;
+    let slotMarks = marks | 0;
     if (slot >= size) {
       slot -= size;
       slotMarks ^= PACKED_MARKS;
@@ -240,7 +250,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
         slot = size - 1;
         slotMarks ^= PACKED_MARKS;
       }
-      const handle = handles[start + index]!;
+      const handle = cache[from + index]!;
       const id = idsStay ? (first + index) & idMask : freeIds[(first + index) & idMask]!;
       const at = slot << PACKED_DESC_WORDS_SHIFT;
       desc[at] = iovas[handle << 1]! + offset;
@@ -258,14 +268,16 @@ export const packedDriverRing = specialize(function packedDriverRing(
     }
   }
 
-  function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
-    if (ring.broken !== undefined || limit === 0) return 0;
-    let tail = state.freeIdHead + size - ring.inFlight;
-    let slot = state.usedSlot;
-    let slotMarks = state.doneMarks;
-    let free = ring.free;
+  function reclaim(start: number, most: number): number {
+    if (ring.broken !== undefined || most === 0) return 0;
+    const from = start | 0;
+    const limit = most | 0;
+    let tail = (state.freeIdHead + size - ring.inFlight) | 0;
+    let slot = state.usedSlot | 0;
+    let slotMarks = state.doneMarks | 0;
+    let free = ring.free | 0;
     let at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
-    let word = Atomics.load(desc, at);
+    let word = Atomics.load(desc, at) | 0;
     let count = 0;
     // Bounds: no more chains come back than are in flight, which is `size` at most.
     while ((word & PACKED_MARKS) === slotMarks) {
@@ -276,11 +288,11 @@ export const packedDriverRing = specialize(function packedDriverRing(
         break;
       }
       chains[id] = 0;
-      out[start + count] = (chain & HANDLE_MASK) - 1;
+      reclaimed[from + count] = (chain & HANDLE_MASK) - 1;
       // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.8.22.1).
       const length = (chain & WRITABLE) === 0 ? 0 : desc[at - 1]! >>> 0;
       // More than was posted is a lie; the packet is marked as overlong, for the queue to drop (CVE-2021-47352).
-      lengths[start + count] = length > bufferBytes ? OVERLONG : length;
+      lengths[from + count] = length > bufferBytes ? OVERLONG : length;
       freeIds[tail++ & idMask] = id;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       free += descriptors;
@@ -292,7 +304,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       if (++count === limit) break;
       at = (slot << PACKED_DESC_WORDS_SHIFT) + 3;
       // Its length is read behind it.
-      word = LOADS_IN_ORDER ? desc[at]! : Atomics.load(desc, at);
+      word = LOADS_IN_ORDER ? desc[at]! : Atomics.load(desc, at) | 0;
     }
     state.usedSlot = slot;
     state.doneMarks = slotMarks;
@@ -301,14 +313,15 @@ export const packedDriverRing = specialize(function packedDriverRing(
     return count;
   }
 
-  /** A twin of `reclaim` without lengths: one function that tests whether there are any takes 4 % longer a packet. */
-  function reclaimSent(out: Uint32Array, limit: number): number {
-    if (ring.broken !== undefined || limit === 0) return 0;
-    let tail = state.freeIdHead + size - ring.inFlight;
-    let slot = state.usedSlot;
-    let slotMarks = state.doneMarks;
-    let free = ring.free;
-    let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3);
+  function reclaimSent(most: number): number {
+    if (ring.broken !== undefined || most === 0) return 0;
+    const limit = most | 0;
+    let tail = (state.freeIdHead + size - ring.inFlight) | 0;
+    let slot = state.usedSlot | 0;
+    let slotMarks = state.doneMarks | 0;
+    let free = ring.free | 0;
+    let top = freeList.cached | 0;
+    let word = Atomics.load(desc, (slot << PACKED_DESC_WORDS_SHIFT) + 3) | 0;
     let count = 0;
     // Id and marks are one word: there is nothing else to read, and no order to keep.
     while ((word & PACKED_MARKS) === slotMarks) {
@@ -319,7 +332,15 @@ export const packedDriverRing = specialize(function packedDriverRing(
         break;
       }
       chains[id] = 0;
-      out[count] = (chain & HANDLE_MASK) - 1;
+      const handle = (chain & HANDLE_MASK) - 1;
+      const field = handle << WORDS_SHIFT;
+      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0 && top !== cache.length) {
+        cache[top++] = handle;
+      } else {
+        freeList.cached = top;
+        freeList.freeChain(handle);
+        top = freeList.cached | 0;
+      }
       freeIds[tail++ & idMask] = id;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       free += descriptors;
@@ -331,6 +352,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
       if (++count === limit) break;
       word = desc[(slot << PACKED_DESC_WORDS_SHIFT) + 3]!;
     }
+    freeList.cached = top;
     state.usedSlot = slot;
     state.doneMarks = slotMarks;
     ring.free = free;

@@ -1,5 +1,6 @@
 /** How the driver's end of a split ring takes chains back with IN_ORDER: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
 
+import type { PacketPool } from '../memory/packet-pool.js';
 import { specialize } from '../specialize.js';
 import {
   CHAINED,
@@ -20,6 +21,11 @@ export interface SplitDriverParts {
   /** Of a posted buffer, header included. */
   readonly bufferBytes: number;
   readonly usedEntries: Uint32Array;
+  /** Where `reclaim` puts what it took back. */
+  readonly reclaimed: Uint32Array;
+  readonly lengths: Uint32Array;
+  /** Where sent packets go back to. */
+  readonly pool: PacketPool;
   /** As in `splitDriverRing`. */
   readonly chains: Uint32Array;
   readonly availShadow: Uint16Array;
@@ -39,20 +45,20 @@ export const splitInOrder = specialize(function splitInOrder(
   ringOf: () => RingCounts,
   parts: SplitDriverParts,
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent'> & OrderOnTheMove {
-  const { state, size, bufferBytes, usedEntries, chains, availShadow } = parts;
+  const { state, size, bufferBytes, usedEntries, chains, availShadow, reclaimed, lengths, pool } = parts;
   const { waitingChains, freeChain, finishReclaim } = parts;
   const mask = size - 1;
-  const noLengths = new Uint32Array(size);
   /** Chains of the batch under way that were not reclaimed yet, and what the device wrote into the last of them. */
   let batch = 0;
   let batchLength = 0;
 
-  function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
+  function reclaim(start: number, most: number): number {
     const ring = ringOf();
-    const waiting = waitingChains(size);
-    const count = waiting < limit ? waiting : limit;
-    const first = state.usedIndex;
-    let left = batch;
+    const waiting = waitingChains(size) | 0;
+    const count = (waiting < most ? waiting : most) | 0;
+    const from = start | 0;
+    const first = state.usedIndex | 0;
+    let left = batch | 0;
     let lastLength = batchLength;
     for (let index = 0; index < count; index++) {
       const slot = (first + index) & mask;
@@ -65,10 +71,10 @@ export const splitInOrder = specialize(function splitInOrder(
       }
       const chain = chains[id]!;
       chains[id] = 0;
-      out[start + index] = (chain & HANDLE_MASK) - 1;
+      reclaimed[from + index] = (chain & HANDLE_MASK) - 1;
       // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
       const length = --left === 0 ? lastLength : bufferBytes;
-      lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
+      lengths[from + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
       if (chain < CHAINED) ring.free++;
       else freeChain(id);
     }
@@ -78,8 +84,10 @@ export const splitInOrder = specialize(function splitInOrder(
     return count;
   }
 
-  function reclaimSent(out: Uint32Array, limit: number): number {
-    return reclaim(out, noLengths, 0, limit < size ? limit : size);
+  function reclaimSent(most: number): number {
+    const count = reclaim(0, most);
+    if (count > 0) pool.free(reclaimed, 0, count);
+    return count;
   }
 
   /** How many chains there are from available index `first` to the one with this id, of `most`; 0 where it is none of them. */

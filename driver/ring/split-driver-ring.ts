@@ -79,7 +79,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
   const { keepNumBuffers = false, indirect, base = 0, writeHeader, handedOver } = options;
   /** A word that makes a packet unusual beside NEXT: a constant of the compiled code, so that without flags it costs nothing. */
   const flagsOrNext = writeHeader === undefined ? NEXT : FLAGS;
-  const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom } = pool;
+  const { fields, iovas, words, offset: poolOffset, bufferBytes: poolBufferBytes, headroom, freeList } = pool;
+  const { cache } = freeList;
   const mask = size - 1;
   const plainHeader = headerBytes === PLAIN_HEADER_BYTES;
   /** Bytes of a posted buffer, header included. */
@@ -99,6 +100,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
   const nextId = new Uint16Array(size);
   /** What our available ring holds: an entry that would not change is not written, and its cache line stays put. */
   const availShadow = new Uint16Array(size).fill(ID_UNKNOWN);
+  const reclaimed = new Uint32Array(size);
+  const lengths = new Uint32Array(size);
   let template: Template = Template.NONE;
   let freeHead = 0;
   /** Available index at the last decision about a kick. */
@@ -107,7 +110,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
   let callsOff = true;
   /** Where used_event was put when calls were turned off. */
   let parkedEvent = 0;
-  const parts = { state, size, bufferBytes, usedEntries, chains, availShadow, waitingChains, freeChain, finishReclaim };
+  const inFlight = { usedEntries, chains, availShadow, waitingChains, freeChain, finishReclaim };
+  const parts = { state, size, bufferBytes, reclaimed, lengths, pool, ...inFlight };
   const ordered = inOrder ? splitInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
@@ -120,6 +124,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
     position: base,
     postPackets,
     postBuffers,
+    reclaimed,
+    lengths,
     reclaim: ordered?.reclaim ?? reclaim,
     reclaimSent: ordered?.reclaimSent ?? reclaimSent,
     reclaimAll,
@@ -141,12 +147,15 @@ export const splitDriverRing = specialize(function splitDriverRing(
     ring.unprepared = false;
     if (ring.broken !== undefined) return 0;
     const writeAll = !prepare(Template.PACKET);
-    let next = ring.position;
+    // `| 0`: else the compiled loop tests at every turn whether it is a small number.
+    const from = start | 0;
+    const most = count | 0;
+    let next = ring.position | 0;
     let bytes = 0;
     let taken = 0;
     // Bounds: handles come from the pool, ids from our own free list, slots are masked.
-    for (; taken < count && ring.free > 0; taken++) {
-      const handle = handles[start + taken]!;
+    for (; taken < most && ring.free > 0; taken++) {
+      const handle = handles[from + taken]!;
       const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
@@ -199,16 +208,19 @@ export const splitDriverRing = specialize(function splitDriverRing(
     return taken;
   }
 
-  function postBuffers(handles: Uint32Array, start: number, count: number): number {
+  function postBuffers(count: number): number {
     if (ring.broken !== undefined) return 0;
+    const taken = (count < ring.free ? count : ring.free) | 0;
+    if (taken === 0) return 0;
+    const from = freeList.reserve(taken) | 0;
+    if (from < 0) return 0;
     const offset = headroom - headerBytes;
     const writeAll = !prepare(Template.BUFFER);
-    const taken = count < ring.free ? count : ring.free;
-    const first = freeHead;
-    let next = ring.position;
+    const first = freeHead | 0;
+    let next = ring.position | 0;
     // Bounds: `taken` ids are on the free list, slots are masked, handles come from the pool.
     for (let index = 0; index < taken; index++) {
-      const handle = handles[start + index]!;
+      const handle = cache[from + index]!;
       const id = freeIds[(first + index) & mask]!;
       const at = id << DESC_WORDS_SHIFT;
       desc[at] = iovas[handle << 1]! + offset;
@@ -231,9 +243,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
     return taken;
   }
 
-  function reclaim(out: Uint32Array, lengths: Uint32Array, start: number, limit: number): number {
-    const count = waitingChains(limit);
-    const first = state.usedIndex;
+  function reclaim(start: number, most: number): number {
+    const count = waitingChains(most) | 0;
+    const from = start | 0;
+    const first = state.usedIndex | 0;
     for (let index = 0; index < count; index++) {
       const entry = USED_RING + (((first + index) & mask) << 1);
       const id = usedEntries[entry]!;
@@ -242,10 +255,10 @@ export const splitDriverRing = specialize(function splitDriverRing(
       const chain = id < size ? chains[id]! : 0;
       if (chain === 0) return breakAt(index, id);
       chains[id] = 0;
-      out[start + index] = (chain & HANDLE_MASK) - 1;
+      reclaimed[from + index] = (chain & HANDLE_MASK) - 1;
       // More than was posted is a lie; the packet is marked as overlong, for the queue to drop (CVE-2021-47352).
       // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.7.8.2).
-      lengths[start + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
+      lengths[from + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
       if (chain < CHAINED) {
         freeIds[(freeHead + ring.free) & mask] = id;
         ring.free++;
@@ -257,15 +270,27 @@ export const splitDriverRing = specialize(function splitDriverRing(
     return count;
   }
 
-  function reclaimSent(out: Uint32Array, limit: number): number {
-    const count = waitingChains(limit);
-    const first = state.usedIndex;
+  function reclaimSent(most: number): number {
+    const count = waitingChains(most) | 0;
+    const first = state.usedIndex | 0;
+    let top = freeList.cached | 0;
     for (let index = 0; index < count; index++) {
       const id = usedEntries[USED_RING + (((first + index) & mask) << 1)]!;
       const chain = id < size ? chains[id]! : 0;
-      if (chain === 0) return breakAt(index, id);
+      if (chain === 0) {
+        freeList.cached = top;
+        return breakAt(index, id);
+      }
       chains[id] = 0;
-      out[index] = (chain & HANDLE_MASK) - 1;
+      const handle = (chain & HANDLE_MASK) - 1;
+      const field = handle << WORDS_SHIFT;
+      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0 && top !== cache.length) {
+        cache[top++] = handle;
+      } else {
+        freeList.cached = top;
+        freeList.freeChain(handle);
+        top = freeList.cached | 0;
+      }
       if (chain < CHAINED) {
         freeIds[(freeHead + ring.free) & mask] = id;
         ring.free++;
@@ -273,6 +298,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
         freeChain(id);
       }
     }
+    freeList.cached = top;
     if (count > 0) finishReclaim(count);
     return count;
   }

@@ -3,6 +3,7 @@
 import * as assert from 'uvu/assert';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import type { PlainChain } from './plain-packed-device.js';
+import { postBuffers, reclaim, reclaimSent } from './ring-handles.js';
 import { POSTED_BYTES, type SmallPackedRing } from './small-packed-ring.js';
 import { HEADER_BYTES, segmentBytes } from './small-ring.js';
 
@@ -66,7 +67,7 @@ export class PackedDriverModel {
       one[index] = handle;
       if (this.#post({ handle, segments: 1, isBuffer: true, length: 0 })) expected++;
     }
-    assert.is(this.#ring.driver.postBuffers(one, 0, count), expected, 'buffers posted');
+    assert.is(postBuffers(this.#ring.driver, this.#ring.pool, one, 0, count), expected, 'buffers posted');
     this.#checkKick(expected);
   }
 
@@ -101,7 +102,7 @@ export class PackedDriverModel {
     assert.is(driver.hasUsed(), this.used.length > 0, 'used chains wait');
     assert.is(driver.usedCount(), this.used.length);
     const expected = this.used.splice(0, most);
-    const count = sent ? driver.reclaimSent(out, most) : driver.reclaim(out, lengths, 0, most);
+    const count = sent ? reclaimSent(driver, this.#ring.pool, out, most) : reclaim(driver, out, lengths, 0, most);
     assert.is(count, expected.length, 'chains reclaimed');
     for (const [index, chain] of expected.entries()) {
       assert.is(out[index], chain.handle, 'in the order in which they were used');

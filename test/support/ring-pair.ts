@@ -19,6 +19,7 @@ import { jobsNeeded, splitDeviceRing } from '../../driver/ring/split-device-ring
 import { AVAIL_INDEX, type SplitRingViews, USED_INDEX } from '../../driver/ring/split-views.js';
 import { lowWord } from '../../driver/units.js';
 import { CopyDirection, type CopyEngine, CopyJob, native } from '../../native/index.js';
+import { postBuffers, reclaim } from './ring-handles.js';
 
 export interface RingPairOptions {
   readonly size: number;
@@ -118,7 +119,7 @@ export class RingPair {
   postBuffers(count: number): number[] {
     const handles = new Uint32Array(count);
     if (!this.pool.allocate(handles, 0, count)) return [];
-    const taken = this.driver.postBuffers(handles, 0, count);
+    const taken = postBuffers(this.driver, this.pool, handles, 0, count);
     this.pool.freeBuffers(handles, taken, count - taken);
     const posted = [...handles.subarray(0, taken)];
     return posted;
@@ -162,7 +163,7 @@ export class RingPair {
   /** Reclaims up to `count` chains and asserts that they are the next of `returned`. */
   reclaimAndCheck(count: number, returned: readonly { handle: number; length: number }[] | undefined): void {
     const lengths = new Uint32Array(count);
-    const reclaimed = this.driver.reclaim(this.#out, lengths, 0, count);
+    const reclaimed = reclaim(this.driver, this.#out, lengths, 0, count);
     for (let index = 0; index < reclaimed; index++) {
       if (returned !== undefined) {
         const expected = returned[this.reclaimedTotal + index];

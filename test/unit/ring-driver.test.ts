@@ -14,6 +14,7 @@ import {
   USED_RING,
 } from '../../driver/ring/split-views.js';
 import { DescFlag } from '../../driver/spec/ring.js';
+import { postBuffers, reclaim, reclaimSent } from '../support/ring-handles.js';
 import { HEADER_BYTES, SmallRing } from '../support/small-ring.js';
 
 const test = suite('split ring, the driver');
@@ -34,7 +35,7 @@ test('a packet is one descriptor with its header before the data; a buffer is on
   using ring = new SmallRing({ ...plain, size: 4 });
   ring.setPacket(3, 1);
   assert.is(ring.driver.postPackets(handles, 3, 1), 1);
-  assert.is(ring.driver.postBuffers(handles, 5, 1), 1);
+  assert.is(postBuffers(ring.driver, ring.pool, handles, 5, 1), 1);
   const { desc, avail } = ring.views;
   const { headroom, bufferBytes, fields } = ring.pool;
   const packet = fields[3 * PacketField.WORDS + PacketField.SEGMENT_LENGTH]!;
@@ -56,7 +57,7 @@ test('packets of several segments are chains, or tables where they were accepted
     if (indirect) assert.is(desc[3], DescFlag.INDIRECT);
     else assert.equal([desc[3], desc[7], desc[11]], [0x1_0001, 0x2_0001, 0]);
     use(ring, 0, 0, 0);
-    assert.is(ring.driver.reclaim(out, lengths, 0, 4), 1);
+    assert.is(reclaim(ring.driver, out, lengths, 0, 4), 1);
     assert.is(out[0], 2);
     assert.is(ring.driver.free, 4);
   }
@@ -105,9 +106,9 @@ test('the used ring is read once, entry by entry: a device that rewrites it is n
     const driver = splitDriverRing(views, { pool, headerBytes: 12, maxFrameBytes: 2000, eventIndex: false });
     for (let handle = 0; handle < 4; handle++) ring.setPacket(handle, 1);
     if (sent) driver.postPackets(handles, 0, 4);
-    else driver.postBuffers(handles, 0, 4);
+    else postBuffers(driver, pool, handles, 0, 4);
     for (let index = 0; index < 4; index++) use(ring, index, index, 20 + index);
-    assert.is(sent ? driver.reclaimSent(out, 4) : driver.reclaim(out, lengths, 0, 4), 4);
+    assert.is(sent ? reclaimSent(driver, pool, out, 4) : reclaim(driver, out, lengths, 0, 4), 4);
     assert.ok(
       reads.every((count) => count <= 1),
       `${reads}`,
@@ -131,7 +132,7 @@ test("nothing that was written for the device is read back: descriptors and avai
       for (const index of [2 * round, 2 * round + 1]) use(ring, index, entries[index & 3]!, 0);
       // Entries that would not change are not written again: put back what the device spoilt, so that it goes on.
       avail.set(entries, AVAIL_RING);
-      assert.is(ring.driver.reclaim(out, lengths, 0, 4), 2, ring.driver.broken);
+      assert.is(reclaim(ring.driver, out, lengths, 0, 4), 2, ring.driver.broken);
       assert.equal([...out.subarray(0, 2)], [0, 2]);
       assert.is(ring.driver.free, 4);
     }
@@ -148,12 +149,12 @@ test('what a device says it wrote: as it is, nothing for packets, OVERLONG beyon
     [0xffff_ffff, OVERLONG],
   ] as const) {
     ring.renew();
-    ring.driver.postBuffers(handles, 0, 1);
+    postBuffers(ring.driver, ring.pool, handles, 0, 1);
     ring.setPacket(1, 1);
     ring.driver.postPackets(handles, 1, 1);
     use(ring, 0, 0, claimed);
     use(ring, 1, 1, claimed);
-    assert.is(ring.driver.reclaim(out, lengths, 0, 4), 2);
+    assert.is(reclaim(ring.driver, out, lengths, 0, 4), 2);
     assert.equal([...lengths.subarray(0, 2)], [seen, 0], `claimed ${claimed}`);
   }
 });
@@ -164,7 +165,7 @@ test('reclaimAll gives back every chain once, used or not, and ends the ring', (
   ring.setPacket(6, 1);
   out.set([4, 6]);
   assert.is(ring.driver.postPackets(out, 0, 2), 2);
-  assert.is(ring.driver.postBuffers(handles, 9, 1), 1);
+  assert.is(postBuffers(ring.driver, ring.pool, handles, 9, 1), 1);
   use(ring, 0, 2, 0);
   const count = ring.driver.reclaimAll(out);
   assert.equal(
@@ -173,8 +174,8 @@ test('reclaimAll gives back every chain once, used or not, and ends the ring', (
   );
   assert.is(ring.driver.inFlight, 0);
   assert.is(ring.driver.reclaimAll(out), 0);
-  assert.is(ring.driver.postBuffers(handles, 0, 1), 0);
-  assert.is(ring.driver.reclaim(out, lengths, 0, 4), 0);
+  assert.is(postBuffers(ring.driver, ring.pool, handles, 0, 1), 0);
+  assert.is(reclaim(ring.driver, out, lengths, 0, 4), 0);
   assert.is(ring.driver.needsKick(), false);
 });
 
@@ -182,12 +183,12 @@ test('calls that are off stay off for ever: the event keeps behind the index (vi
   for (const eventIndex of [false, true]) {
     using ring = new SmallRing({ ...plain, size: 4, eventIndex });
     for (let index = 0; index < 140_000; index++) {
-      assert.is(ring.driver.postBuffers(handles, 0, 1), 1);
+      assert.is(postBuffers(ring.driver, ring.pool, handles, 0, 1), 1);
       if (ring.driver.needsKick()) assert.unreachable(`kick at ${index}`);
       assert.is(ring.device.pop(1), 1);
       ring.device.returnEmpty(1);
       if (ring.device.needsCall()) assert.unreachable(`call at ${index}`);
-      assert.is(ring.driver.reclaim(out, lengths, 0, 1), 1);
+      assert.is(reclaim(ring.driver, out, lengths, 0, 1), 1);
     }
   }
 });

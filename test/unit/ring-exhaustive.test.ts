@@ -3,6 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { CopyDirection } from '../../native/index.js';
+import { postBuffers, reclaim } from '../support/ring-handles.js';
 import { HEADER_BYTES, SmallRing, type SmallRingOptions, segmentBytes } from '../support/small-ring.js';
 
 export const timeBoundSeconds = 400;
@@ -119,7 +120,7 @@ const postBuffer: Step = (ring, model) => {
   const before = model.chains.length;
   const expected = model.post(handle, 1, true) ? 1 : 0;
   one[0] = handle;
-  assert.is(ring.driver.postBuffers(one, 0, 1), expected, 'buffers posted');
+  assert.is(postBuffers(ring.driver, ring.pool, one, 0, 1), expected, 'buffers posted');
   assert.is(ring.driver.needsKick(), model.mustKick(before), 'kick');
 };
 
@@ -165,10 +166,10 @@ function giveBack(most: number): Step {
   };
 }
 
-function reclaim(most: number): Step {
+function takeBack(most: number): Step {
   return (ring, model) => {
     const count = Math.min(most, model.returned - model.reclaimed);
-    assert.is(ring.driver.reclaim(out, lengths, 0, most), count, 'chains reclaimed');
+    assert.is(reclaim(ring.driver, out, lengths, 0, most), count, 'chains reclaimed');
     for (let index = 0; index < count; index++) {
       const chain = model.chains[model.reclaimed + index]!;
       assert.is(out[index], chain.handle, 'oldest first');
@@ -188,8 +189,8 @@ const steps: readonly (readonly [name: string, step: Step])[] = [
   ['pop all', pop(8)],
   ['return one', giveBack(1)],
   ['return all', giveBack(8)],
-  ['reclaim one', reclaim(1)],
-  ['reclaim all', reclaim(16)],
+  ['reclaim one', takeBack(1)],
+  ['reclaim all', takeBack(16)],
   [
     'kicks on',
     (ring, model) => {
@@ -262,7 +263,7 @@ function drain(ring: SmallRing, model: Model): void {
     pop(8)(ring, model);
     giveBack(8)(ring, model);
   }
-  reclaim(16)(ring, model);
+  takeBack(16)(ring, model);
   ring.device.disableKicks();
   ring.driver.disableCalls();
   ring.index = (ring.index + model.returned) & 0xffff;

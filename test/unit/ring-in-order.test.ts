@@ -7,6 +7,7 @@ import type { PackedRingViews } from '../../driver/ring/packed-views.js';
 import { type SplitRingViews, USED_INDEX, USED_RING } from '../../driver/ring/split-views.js';
 import { DescFlag } from '../../driver/spec/ring.js';
 import { type BatchingDevice, batchingDevice } from '../support/batching-device.js';
+import { reclaim, reclaimSent } from '../support/ring-handles.js';
 import { RingPair, type RingPairOptions } from '../support/ring-pair.js';
 
 export const timeBoundSeconds = 300;
@@ -198,13 +199,13 @@ for (const [format, indirect] of (['split', 'packed'] as const).flatMap((each) =
           if (possible.includes(id)) return;
           device.lie(chains, id);
           const out = new Uint32Array(64);
-          const taken = pair.driver.reclaim(out, new Uint32Array(64), 0, 64);
+          const taken = reclaim(pair.driver, out, new Uint32Array(64), 0, 64);
           assert.is(taken, bench.back.length, 'what was told of honestly came back');
           assert.match(
             pair.driver.broken ?? '',
             new RegExp(`^used id ${id} is none of the \\d+ (oldest )?chains in flight$`),
           );
-          assert.is(pair.driver.reclaim(out, new Uint32Array(64), 0, 64), 0);
+          assert.is(reclaim(pair.driver, out, new Uint32Array(64), 0, 64), 0);
           assert.is(pair.driver.reclaimAll(out), waiting, 'the rest comes back by a reset, once');
           assert.is(pair.driver.inFlight, 0);
         },
@@ -219,7 +220,7 @@ test('split: a used index beyond what is in flight breaks the ring (abuse D22)',
   bench.post(3, 1);
   const { used } = bench.pair.views as SplitRingViews;
   Atomics.store(used, USED_INDEX, 4);
-  assert.is(bench.pair.driver.reclaimSent(new Uint32Array(8), 8), 0);
+  assert.is(reclaimSent(bench.pair.driver, bench.pair.pool, new Uint32Array(8), 8), 0);
   assert.match(bench.pair.driver.broken ?? '', /used index is 4 ahead with 3 chains/);
 });
 
@@ -228,7 +229,7 @@ test('split: the last of a batch may claim too much, and none of those before it
   bench.buffers(3);
   bench.device.use(3, 0xffff_fff0);
   const lengths = new Uint32Array(8);
-  assert.is(bench.pair.driver.reclaim(new Uint32Array(8), lengths, 0, 8), 3);
+  assert.is(reclaim(bench.pair.driver, new Uint32Array(8), lengths, 0, 8), 3);
   assert.equal([...lengths.subarray(0, 3)], [bench.pair.wholeLength, bench.pair.wholeLength, 0xffff_ffff]);
 });
 
@@ -238,11 +239,11 @@ test('packed: a length that is read after the batch was cut in two is the one th
   bench.device.use(3, 77);
   const lengths = new Uint32Array(8);
   const out = new Uint32Array(8);
-  assert.is(bench.pair.driver.reclaim(out, lengths, 0, 1), 1);
+  assert.is(reclaim(bench.pair.driver, out, lengths, 0, 1), 1);
   // The first descriptor of the batch is the driver's again, and is made available with another length in it.
   bench.pair.postBuffers(2);
-  assert.is(bench.pair.driver.reclaim(out, lengths, 1, 1), 1);
-  assert.is(bench.pair.driver.reclaim(out, lengths, 2, 1), 1);
+  assert.is(reclaim(bench.pair.driver, out, lengths, 1, 1), 1);
+  assert.is(reclaim(bench.pair.driver, out, lengths, 2, 1), 1);
   assert.equal([...lengths.subarray(0, 3)], [bench.pair.wholeLength, bench.pair.wholeLength, 77]);
 });
 

@@ -24,7 +24,7 @@ test('no instance is a dictionary, and all of a kind have one shape', () => {
     const { pool, engine, driver, device } = pair;
     const packed = { packedDriver: packedPair.driver, packedDevice: packedPair.device };
     const list = freeList(new Uint32Array(64), {} as SharedStack);
-    const packets = rxPackets(pool, 12, true, new Uint32Array(16));
+    const packets = rxPackets(pool, driver, 12, true);
     return { driver, device, ...packed, list, packets, jobs: burstJobs(pool, engine, 12) };
   };
   const kinds = [make(), make(), make()];
