@@ -53,10 +53,12 @@ export const burstJobs = specialize(
     const fetchAt = offset + headroom - headerBytes;
 
     function fetch(handles: Uint32Array, start: number, count: number): number {
+      const from = start | 0;
+      const end = count | 0;
       let bytes = 0;
-      for (let index = 0; index < count; index++) {
+      for (let index = 0; index < end; index++) {
         const job = index << JOB_SHIFT;
-        const handle = handles[start + index]!;
+        const handle = handles[from + index]!;
         const length = jobs[job + LENGTH]!;
         if (length < shortest || length > longest) return -1;
         jobs[job + POOL_OFFSET] = fetchAt + Math.imul(handle, bufferBytes);
@@ -79,8 +81,9 @@ export const burstJobs = specialize(
     }
 
     function deliver(handles: Uint32Array, lengths: Uint32Array, count: number): number {
+      const end = count | 0;
       let bytes = 0;
-      for (let index = 0; index < count; index++) {
+      for (let index = 0; index < end; index++) {
         const job = index << JOB_SHIFT;
         const handle = handles[index]!;
         const field = handle << WORDS_SHIFT;

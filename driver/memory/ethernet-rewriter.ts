@@ -29,7 +29,8 @@ export const ethernetRewriter = specialize(
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
     function swap(handles: Uint32Array, start: number, end: number): void {
-      for (let index = start; index < end; index++) {
+      const last = end | 0;
+      for (let index = start | 0; index < last; index++) {
         const handle = handles[index]!;
         const at = offset + Math.imul(handle, bufferBytes) + fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
         if ((at & 3) === 0) {
@@ -58,18 +59,23 @@ export const ethernetRewriter = specialize(
       second: number,
       third: number,
     ): void {
-      for (let index = start; index < end; index++) {
+      const last = end | 0;
+      // Words: as numbers they would be converted for each packet.
+      const word0 = first | 0;
+      const word1 = second | 0;
+      const word2 = third | 0;
+      for (let index = start | 0; index < last; index++) {
         const handle = handles[index]!;
         const at = offset + Math.imul(handle, bufferBytes) + fields[(handle << WORDS_SHIFT) + DATA_OFFSET]!;
         if ((at & 3) === 0) {
           const word = at >>> 2;
-          words[word] = first;
-          words[word + 1] = second;
-          words[word + 2] = third;
+          words[word] = word0;
+          words[word + 1] = word1;
+          words[word + 2] = word2;
         } else {
-          view.setUint32(at, first, true);
-          view.setUint32(at + 4, second, true);
-          view.setUint32(at + 8, third, true);
+          view.setUint32(at, word0, true);
+          view.setUint32(at + 4, word1, true);
+          view.setUint32(at + 8, word2, true);
         }
       }
     }

@@ -68,6 +68,7 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
   const { size, desc } = views;
   const { engine, eventIndex, scratch, onMiss, readsTables = false, returnsBatches = false } = options;
   const { kept, source = desc } = options;
+  const isKept = kept !== undefined;
   const { jobs } = engine;
   // Signed: a word with USED set would be a number that has to be allocated.
   const signedSource = new Int32Array(source.buffer, source.byteOffset, source.length);
@@ -114,13 +115,13 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
     ring.allWritable = false;
     if (ring.broken !== undefined) return 0;
     let at = ring.base & OFFSET_MASK;
-    let marks = availMarks(ring.base);
+    let marks = availMarks(ring.base) | 0;
     // The driver's writes of a chain come before the marks of its first descriptor (virtio 1.2 §2.8.6).
-    let word = Atomics.load(signedSource, (at << PACKED_DESC_WORDS_SHIFT) + 3);
+    let word = Atomics.load(signedSource, (at << PACKED_DESC_WORDS_SHIFT) + 3) | 0;
     if (((word ^ marks) & PACKED_MARKS) !== 0) return 0;
     if (!isPlain) makePlain();
     const room = most < size ? most : size;
-    const limit = LOADS_IN_ORDER ? room : lookAhead(at, marks, room);
+    const limit = (LOADS_IN_ORDER ? room : lookAhead(at, marks, room)) | 0;
     let anyFlags = 0;
     let allFlags = WRITE as number;
     let index = 0;
@@ -133,7 +134,7 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
       jobs[to + GUEST_HIGH] = source[from + 1]!;
       jobs[to + LENGTH] = source[from + 2]!;
       jobs[to + DIRECTION] = (word & WRITE) >>> WRITE_SHIFT;
-      if (kept !== undefined) keep(index, jobs[to + GUEST_LOW]!, jobs[to + GUEST_HIGH]!, jobs[to + LENGTH]!, word);
+      if (isKept) keep(index, jobs[to + GUEST_LOW]!, jobs[to + GUEST_HIGH]!, jobs[to + LENGTH]!, word);
       anyFlags |= word;
       allFlags &= word;
       at += 1;
@@ -224,11 +225,11 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
     ring.popped = 0;
     if (count === 0) return;
     setEnd(count);
-    let at = endAt;
-    let marks = endMarks;
+    let at = endAt | 0;
+    let marks = endMarks | 0;
     // Backwards: the line that the driver looks at is written last, and moves between the processors once.
     // Bounds: `count` is at most what was popped, offsets are kept below `size`.
-    for (let index = count - 1; index > 0; index--) {
+    for (let index = (count - 1) | 0; index > 0; index--) {
       at -= descriptors[index]!;
       if (at < 0) {
         at += size;
@@ -246,9 +247,9 @@ export const packedDeviceRing = specialize(function packedDeviceRing(
     ring.popped = 0;
     if (count === 0) return;
     setEnd(count);
-    let at = endAt;
-    let marks = endMarks;
-    for (let index = count - 1; index > 0; index--) {
+    let at = endAt | 0;
+    let marks = endMarks | 0;
+    for (let index = (count - 1) | 0; index > 0; index--) {
       at -= descriptors[index]!;
       if (at < 0) {
         at += size;

@@ -153,7 +153,6 @@ export const packedDriverRing = specialize(function packedDriverRing(
     const firstAt = (availSlot << PACKED_DESC_WORDS_SHIFT) + 3;
     const freeBefore = ring.free;
     const firstId = state.freeIdHead | 0;
-    // `| 0`: else the compiled loop tests at every turn whether it is a small number.
     const from = start | 0;
     const most = count | 0;
     let slot = availSlot | 0;

@@ -117,8 +117,8 @@ export const splitDeviceRing = specialize(function splitDeviceRing(
       return 0;
     }
     if (!firstJobIsPlain) resetFirstJob();
-    const count = waiting < most ? waiting : most;
-    const first = ring.base;
+    const count = (waiting < most ? waiting : most) | 0;
+    const first = ring.base | 0;
     let anyFlags = 0;
     let allFlags = WRITE as number;
     let index = 0;

@@ -147,7 +147,6 @@ export const splitDriverRing = specialize(function splitDriverRing(
     ring.unprepared = false;
     if (ring.broken !== undefined) return 0;
     const writeAll = !prepare(Template.PACKET);
-    // `| 0`: else the compiled loop tests at every turn whether it is a small number.
     const from = start | 0;
     const most = count | 0;
     let next = ring.position | 0;
