@@ -58,26 +58,36 @@ export const splitInOrder = specialize(function splitInOrder(
     const count = (waiting < most ? waiting : most) | 0;
     const from = start | 0;
     const first = state.usedIndex | 0;
+    let free = ring.free | 0;
     let left = batch | 0;
-    let lastLength = batchLength;
+    let lastLength = batchLength | 0;
     for (let index = 0; index < count; index++) {
       const slot = (first + index) & mask;
       const id = availShadow[slot]!;
       if (left === 0) {
         const last = usedEntries[USED_RING + (slot << 1)]!;
         left = last === id ? 1 : chainsUpTo(last, first + index, waiting - index);
-        if (left === 0) return breakOrder(index, last, waiting - index);
-        lastLength = usedEntries[USED_RING + (slot << 1) + 1]!;
+        if (left === 0) {
+          ring.free = free;
+          return breakOrder(index, last, waiting - index);
+        }
+        lastLength = usedEntries[USED_RING + (slot << 1) + 1]! | 0;
       }
       const chain = chains[id]!;
       chains[id] = 0;
       reclaimed[from + index] = (chain & HANDLE_MASK) - 1;
       // "The skipped buffers … are assumed to have been used (read or written) by the device completely."
-      const length = --left === 0 ? lastLength : bufferBytes;
+      const length = --left === 0 ? lastLength >>> 0 : bufferBytes;
       lengths[from + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
-      if (chain < CHAINED) ring.free++;
-      else freeChain(id);
+      if (chain < CHAINED) {
+        free++;
+      } else {
+        ring.free = free;
+        freeChain(id);
+        free = ring.free | 0;
+      }
     }
+    ring.free = free;
     batch = left;
     batchLength = lastLength;
     if (count > 0) finishReclaim(count);

@@ -150,15 +150,17 @@ export const splitDriverRing = specialize(function splitDriverRing(
     const from = start | 0;
     const most = count | 0;
     let next = ring.position | 0;
+    let idAt = freeHead | 0;
+    let free = ring.free | 0;
     let bytes = 0;
     let taken = 0;
     // Bounds: handles come from the pool, ids from our own free list, slots are masked.
-    for (; taken < most && ring.free > 0; taken++) {
+    for (; taken < most && free > 0; taken++) {
       const handle = handles[from + taken]!;
       const field = handle << WORDS_SHIFT;
       const dataOffset = fields[field + DATA_OFFSET]!;
       const length = fields[field + SEGMENT_LENGTH]!;
-      let id = freeIds[freeHead & mask]!;
+      let id = freeIds[idAt & mask]!;
       if ((length > maxFrameBytes && length > longest(field)) || dataOffset < headerBytes) {
         ring.unsendable = true;
         break;
@@ -177,8 +179,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
         writePlainHeader(pool, header, headerBytes, 0);
       }
       if ((fields[field + NEXT]! | fields[field + flagsOrNext]!) === 0) {
-        freeHead = (freeHead + 1) & 0xffff;
-        ring.free--;
+        idAt++;
+        free--;
         const at = id << DESC_WORDS_SHIFT;
         desc[at] = iovas[handle << 1]! + dataOffset - headerBytes;
         desc[at + 2] = length + headerBytes;
@@ -191,8 +193,12 @@ export const splitDriverRing = specialize(function splitDriverRing(
           ring.unprepared = true;
           break;
         }
+        freeHead = idAt;
+        ring.free = free;
         id = postSegments(handle);
         if (id === ID_UNKNOWN) break;
+        idAt = freeHead | 0;
+        free = ring.free | 0;
         bytes += fields[field + PACKET_LENGTH]!;
       }
       const slot = next & mask;
@@ -202,6 +208,8 @@ export const splitDriverRing = specialize(function splitDriverRing(
       }
       next++;
     }
+    freeHead = idAt & 0xffff;
+    ring.free = free;
     ring.postedBytes = bytes;
     publish(next, taken);
     return taken;
@@ -246,25 +254,34 @@ export const splitDriverRing = specialize(function splitDriverRing(
     const count = waitingChains(most) | 0;
     const from = start | 0;
     const first = state.usedIndex | 0;
+    let free = ring.free | 0;
+    let tail = (freeHead + free) | 0;
     for (let index = 0; index < count; index++) {
       const entry = USED_RING + (((first + index) & mask) << 1);
       const id = usedEntries[entry]!;
       const length = usedEntries[entry + 1]!;
       // Full width first: 0x10000 must not pass for 0 (virtio 1.2 §2.7.8, le32 id).
       const chain = id < size ? chains[id]! : 0;
-      if (chain === 0) return breakAt(index, id);
+      if (chain === 0) {
+        ring.free = free;
+        return breakAt(index, id);
+      }
       chains[id] = 0;
       reclaimed[from + index] = (chain & HANDLE_MASK) - 1;
       // More than was posted is a lie; the packet is marked as overlong, for the queue to drop (CVE-2021-47352).
       // What the device says of a chain that it could only read means nothing (virtio 1.2 §2.7.8.2).
       lengths[from + index] = (chain & WRITABLE) === 0 ? 0 : length <= bufferBytes ? length : OVERLONG;
       if (chain < CHAINED) {
-        freeIds[(freeHead + ring.free) & mask] = id;
-        ring.free++;
+        freeIds[tail++ & mask] = id;
+        free++;
       } else {
+        ring.free = free;
         freeChain(id);
+        free = ring.free | 0;
+        tail = (freeHead + free) | 0;
       }
     }
+    ring.free = free;
     if (count > 0) finishReclaim(count);
     return count;
   }
@@ -273,11 +290,14 @@ export const splitDriverRing = specialize(function splitDriverRing(
     const count = waitingChains(most) | 0;
     const first = state.usedIndex | 0;
     let top = freeList.cached | 0;
+    let free = ring.free | 0;
+    let tail = (freeHead + free) | 0;
     for (let index = 0; index < count; index++) {
       const id = usedEntries[USED_RING + (((first + index) & mask) << 1)]!;
       const chain = id < size ? chains[id]! : 0;
       if (chain === 0) {
         freeList.cached = top;
+        ring.free = free;
         return breakAt(index, id);
       }
       chains[id] = 0;
@@ -291,13 +311,17 @@ export const splitDriverRing = specialize(function splitDriverRing(
         top = freeList.cached | 0;
       }
       if (chain < CHAINED) {
-        freeIds[(freeHead + ring.free) & mask] = id;
-        ring.free++;
+        freeIds[tail++ & mask] = id;
+        free++;
       } else {
+        ring.free = free;
         freeChain(id);
+        free = ring.free | 0;
+        tail = (freeHead + free) | 0;
       }
     }
     freeList.cached = top;
+    ring.free = free;
     if (count > 0) finishReclaim(count);
     return count;
   }
