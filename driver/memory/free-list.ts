@@ -16,8 +16,11 @@ export interface FreeList {
   free(handles: Uint32Array, start: number, count: number): void;
   /** Gives back single buffers that have no NEXT and no FLAGS. */
   freeBuffers(handles: Uint32Array, start: number, count: number): void;
-  /** Gives back one packet with all its segments; the cache may be full. */
-  freeChain(first: number): void;
+  /**
+   * Gives back one packet with all its segments, for a loop that keeps `cached` to itself: it hands in its own, goes on with
+   * what this returns, and sets `cached` at its end.
+   */
+  give(handle: number, cached: number): number;
   /** Gives the cache back to the stack. */
   flush(): void;
   /** Buffers in the cache. */
@@ -32,7 +35,7 @@ const { NEXT, FLAGS, WORDS_SHIFT } = PacketField;
 export const freeList = specialize(
   function freeList(fields: Uint32Array, stack: SharedStack): FreeList {
     const cache = new Uint32Array(CACHE_SIZE);
-    const list = { cache, reserve, take, free, freeBuffers, freeChain, flush, cached: 0 };
+    const list = { cache, reserve, take, free, freeBuffers, give, flush, cached: 0 };
 
     function reserve(count: number): number {
       if (list.cached < count && !refill(count)) return -1;
@@ -49,20 +52,22 @@ export const freeList = specialize(
     }
 
     function free(handles: Uint32Array, start: number, count: number): void {
-      let top = list.cached;
-      for (let index = start; index < start + count; index++) {
-        const handle = handles[index]!;
-        const field = handle << WORDS_SHIFT;
-        // Most packets never had either set.
-        if ((fields[field + NEXT]! | fields[field + FLAGS]!) !== 0 || top === CACHE_SIZE) {
-          list.cached = top;
-          freeChain(handle);
-          top = list.cached;
-        } else {
-          cache[top++] = handle;
-        }
-      }
+      const end = (start + count) | 0;
+      let top = list.cached | 0;
+      for (let index = start | 0; index < end; index++) top = give(handles[index]!, top);
       list.cached = top;
+    }
+
+    function give(handle: number, top: number): number {
+      const field = handle << WORDS_SHIFT;
+      // Most packets never had either set.
+      if ((fields[field + NEXT]! | fields[field + FLAGS]!) !== 0 || top === CACHE_SIZE) {
+        list.cached = top;
+        freeChain(handle);
+        return list.cached | 0;
+      }
+      cache[top] = handle;
+      return (top + 1) | 0;
     }
 
     function freeBuffers(handles: Uint32Array, start: number, count: number): void {

@@ -1,7 +1,6 @@
 /** How the driver's end of a packed ring takes chains back with IN_ORDER: one used descriptor may stand for a batch (virtio 1.2 §2.8.8). */
 
-import { PacketField } from '../memory/packet-fields.js';
-import type { PacketPool } from '../memory/packet-pool.js';
+import type { FreeList } from '../memory/free-list.js';
 import { specialize } from '../specialize.js';
 import {
   CHAINED,
@@ -43,12 +42,10 @@ export interface PackedDriverParts {
   readonly reclaimed: Uint32Array;
   readonly lengths: Uint32Array;
   /** Where sent packets go back to. */
-  readonly pool: PacketPool;
+  readonly freeList: FreeList;
 }
 
-const { NEXT, FLAGS, WORDS_SHIFT } = PacketField;
-
-const scope = { ...PacketField, ...chainWords, LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
+const scope = { ...chainWords, LOADS_IN_ORDER, PACKED_DESC_WORDS_SHIFT, PACKED_ID_MASK, PACKED_MARKS };
 
 /**
  * The functions of a ring that take chains back, for a device that keeps the order.
@@ -59,9 +56,7 @@ export const packedInOrder = specialize(function packedInOrder(
   ringOf: () => RingCounts,
   parts: PackedDriverParts,
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent' | 'usedCount'> & OrderOnTheMove {
-  const { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay, reclaimed, lengths } = parts;
-  const { fields, freeList } = parts.pool;
-  const { cache } = freeList;
+  const { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay, reclaimed, lengths, freeList } = parts;
   const idMask = freeIds.length - 1;
   let oldestId = 0;
   /** What the descriptor of the batch under way says of its last buffer. */
@@ -133,15 +128,7 @@ export const packedInOrder = specialize(function packedInOrder(
       const chain = chains[id]!;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       chains[id] = 0;
-      const handle = (chain & HANDLE_MASK) - 1;
-      const field = handle << WORDS_SHIFT;
-      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0 && top !== cache.length) {
-        cache[top++] = handle;
-      } else {
-        freeList.cached = top;
-        freeList.freeChain(handle);
-        top = freeList.cached | 0;
-      }
+      top = freeList.give((chain & HANDLE_MASK) - 1, top);
       left--;
       if (!idsStay) freeIds[tail++ & idMask] = id;
       id = id + 1 === size ? 0 : id + 1;

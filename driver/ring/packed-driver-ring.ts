@@ -107,7 +107,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
   /** Descriptors posted since the last decision about a kick, and where that was. */
   let unkicked = 0;
   let kickedPosition = base;
-  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay, reclaimed, lengths, pool };
+  const parts = { state, desc, size, bufferBytes, chains, chainLength, freeIds, idsStay, reclaimed, lengths, freeList };
   const ordered = inOrder ? packedInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
@@ -331,15 +331,7 @@ export const packedDriverRing = specialize(function packedDriverRing(
         break;
       }
       chains[id] = 0;
-      const handle = (chain & HANDLE_MASK) - 1;
-      const field = handle << WORDS_SHIFT;
-      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0 && top !== cache.length) {
-        cache[top++] = handle;
-      } else {
-        freeList.cached = top;
-        freeList.freeChain(handle);
-        top = freeList.cached | 0;
-      }
+      top = freeList.give((chain & HANDLE_MASK) - 1, top);
       freeIds[tail++ & idMask] = id;
       const descriptors = chain < CHAINED ? 1 : chainLength[id]!;
       free += descriptors;

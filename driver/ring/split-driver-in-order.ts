@@ -1,6 +1,6 @@
 /** How the driver's end of a split ring takes chains back with IN_ORDER: one used entry may stand for a batch (virtio 1.2 §2.7.9). */
 
-import type { PacketPool } from '../memory/packet-pool.js';
+import type { FreeList } from '../memory/free-list.js';
 import { specialize } from '../specialize.js';
 import {
   CHAINED,
@@ -25,7 +25,7 @@ export interface SplitDriverParts {
   readonly reclaimed: Uint32Array;
   readonly lengths: Uint32Array;
   /** Where sent packets go back to. */
-  readonly pool: PacketPool;
+  readonly freeList: FreeList;
   /** As in `splitDriverRing`. */
   readonly chains: Uint32Array;
   readonly availShadow: Uint16Array;
@@ -45,7 +45,7 @@ export const splitInOrder = specialize(function splitInOrder(
   ringOf: () => RingCounts,
   parts: SplitDriverParts,
 ): Pick<DriverRing, 'reclaim' | 'reclaimSent'> & OrderOnTheMove {
-  const { state, size, bufferBytes, usedEntries, chains, availShadow, reclaimed, lengths, pool } = parts;
+  const { state, size, bufferBytes, usedEntries, chains, availShadow, reclaimed, lengths, freeList } = parts;
   const { waitingChains, freeChain, finishReclaim } = parts;
   const mask = size - 1;
   /** Chains of the batch under way that were not reclaimed yet, and what the device wrote into the last of them. */
@@ -96,7 +96,7 @@ export const splitInOrder = specialize(function splitInOrder(
 
   function reclaimSent(most: number): number {
     const count = reclaim(0, most);
-    if (count > 0) pool.free(reclaimed, 0, count);
+    if (count > 0) freeList.free(reclaimed, 0, count);
     return count;
   }
 

@@ -111,7 +111,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
   /** Where used_event was put when calls were turned off. */
   let parkedEvent = 0;
   const inFlight = { usedEntries, chains, availShadow, waitingChains, freeChain, finishReclaim };
-  const parts = { state, size, bufferBytes, reclaimed, lengths, pool, ...inFlight };
+  const parts = { state, size, bufferBytes, reclaimed, lengths, freeList, ...inFlight };
   const ordered = inOrder ? splitInOrder((): RingCounts => ring, parts) : undefined;
   const ring = {
     size,
@@ -301,15 +301,7 @@ export const splitDriverRing = specialize(function splitDriverRing(
         return breakAt(index, id);
       }
       chains[id] = 0;
-      const handle = (chain & HANDLE_MASK) - 1;
-      const field = handle << WORDS_SHIFT;
-      if ((fields[field + NEXT]! | fields[field + FLAGS]!) === 0 && top !== cache.length) {
-        cache[top++] = handle;
-      } else {
-        freeList.cached = top;
-        freeList.freeChain(handle);
-        top = freeList.cached | 0;
-      }
+      top = freeList.give((chain & HANDLE_MASK) - 1, top);
       if (chain < CHAINED) {
         freeIds[tail++ & mask] = id;
         free++;

@@ -17,6 +17,7 @@ export interface HandDeviceOptions {
   readonly keepNumBuffers?: boolean;
   readonly mergeable?: boolean;
   readonly eventIndex?: boolean;
+  readonly inOrder?: boolean;
   readonly indirect?: boolean;
   readonly headerBytes?: number;
   readonly poolSize?: number;
@@ -57,7 +58,7 @@ export class HandQueues<Ring> {
   constructor(format: HandFormat<Ring>, options: HandDeviceOptions) {
     const { size = 8, mergeable = true, eventIndex = false, indirect = false, headerBytes = 12 } = options;
     const { poolSize = 4 * size, bufferBytes = 256, maxFrameBytes = 65_562, doorbell = { kind: 'none' } } = options;
-    const { keepNumBuffers = false, interruptFd } = options;
+    const { keepNumBuffers = false, inOrder = false, interruptFd } = options;
     this.#memory = DmaMemory.allocate({
       bytes: 2 * ringBytes(size, true) + poolSize * bufferBytes + 4096,
       pages: '4K',
@@ -67,7 +68,8 @@ export class HandQueues<Ring> {
     const handle = (index: number): QueueHandle => {
       const ring = placeRing(this.#memory, size, indirect && index === 1, format.isPacked);
       clearRing(this.#memory, ring);
-      return { index, ring, headerBytes, eventIndex, mergeable, keepNumBuffers, maxFrameBytes, doorbell, interruptFd };
+      const negotiated = { headerBytes, eventIndex, inOrder, mergeable };
+      return { index, ring, ...negotiated, keepNumBuffers, maxFrameBytes, doorbell, interruptFd };
     };
     const [rx, tx] = [
       { ...handle(0), offloads: options.rxOffloads },

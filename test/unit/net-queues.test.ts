@@ -15,6 +15,8 @@ import { UsedFlag } from '../../driver/spec/ring.js';
 import { GiB, KiB } from '../../driver/units.js';
 import { native } from '../../native/index.js';
 import { HandDevice, HandRing } from '../support/hand-device.js';
+import type { HandDeviceOptions } from '../support/hand-queues.js';
+import { PackedHandDevice } from '../support/packed-hand-device.js';
 
 const test = suite('queues of a port');
 
@@ -190,6 +192,52 @@ test('packets of several segments are given back whole, with and without tables'
     assert.is(device.sent.bytes, 30 * 90);
   }
 });
+
+const FORMATS = [
+  ['split', false],
+  ['split', true],
+  ['packed', false],
+  ['packed', true],
+] as const;
+
+for (const [format, inOrder] of FORMATS) {
+  test(`sent packets come back to a pool whose cache is full, each once, without flags (${format}, IN_ORDER ${inOrder})`, () => {
+    const size = 1024;
+    using device = openHandDevice(format, { size, inOrder });
+    const { pool, tx } = device;
+    const before = pool.available;
+    const burst = new Burst(pool, 64);
+    for (let sent = 0; sent < size; sent += 64) {
+      assert.is(burst.allocate(64), 64);
+      for (const handle of burst.handles.subarray(0, 64)) {
+        pool.fields[handle * PacketField.WORDS + PacketField.SEGMENT_LENGTH] = 64;
+        pool.fields[handle * PacketField.WORDS + PacketField.FLAGS] = handle % 7 === 0 ? 1 : 0;
+      }
+      assert.is(tx.send(burst), 64);
+    }
+    useAll(device);
+    assert.is(tx.reclaim(), size);
+    assert.is(pool.available, before);
+    const handles = new Uint32Array(before);
+    for (let taken = 0; taken < before; taken += 256) assert.ok(pool.take(handles, taken, 256));
+    assert.is(new Set(handles).size, before, 'none twice');
+    for (const handle of handles) assert.is(pool.fields[handle * PacketField.WORDS + PacketField.FLAGS], 0);
+    pool.freeBuffers(handles, 0, before);
+  });
+}
+
+const openHandDevice = (format: 'split' | 'packed', options: HandDeviceOptions): HandDevice | PackedHandDevice =>
+  format === 'split' ? new HandDevice(options) : new PackedHandDevice(options);
+
+/** Sends all that waits, in order. */
+function useAll(device: HandDevice | PackedHandDevice): void {
+  if (device instanceof PackedHandDevice) {
+    for (const chain of device.txRing.takeSome()) device.txRing.use(chain, 0);
+    return;
+  }
+  for (const id of device.txRing.take()) device.txRing.use(id, 0);
+  device.txRing.publish();
+}
 
 test('a packet that needs the whole ring goes as soon as the device has sent what was before it', () => {
   using device = new HandDevice({ size: 8, poolSize: 32 });
