@@ -211,7 +211,7 @@ for (const [format, inOrder] of FORMATS) {
       assert.is(burst.allocate(64), 64);
       for (const handle of burst.handles.subarray(0, 64)) {
         pool.fields[handle * PacketField.WORDS + PacketField.SEGMENT_LENGTH] = 64;
-        pool.fields[handle * PacketField.WORDS + PacketField.FLAGS] = handle % 7 === 0 ? 1 : 0;
+        pool.fields[handle * PacketField.WORDS + PacketField.FLAGS] = sent % 128 === 0 ? 1 : 0;
       }
       assert.is(tx.send(burst), 64);
     }
