@@ -3,10 +3,11 @@
  *
  *   node guest-queues-program.js 0000:00:0a.0 '{"ring":"packed"}' ROUNDS
  *
+ * Without RING_RESET a queue keeps its size and its buffers, and another size is refused.
  * Ends with one line of JSON.
  */
 
-import { openPort, type Port, type QueueDirection } from '../../driver/index.js';
+import { ErrorCode, openPort, type Port, type QueueDirection, VirtioError } from '../../driver/index.js';
 
 /** What the line holds. */
 export interface QueuesProgramResult {
@@ -19,6 +20,8 @@ export interface QueuesProgramResult {
   readonly missing: number;
   /** Packets that a stopped queue took. */
   readonly taken: number;
+  /** Sizes that were refused, for want of RING_RESET. */
+  readonly refused: number;
   readonly closed: boolean;
 }
 
@@ -52,28 +55,42 @@ async function pings(port: Port): Promise<number> {
   return PINGS;
 }
 
+/** Whether a stopped queue may not be started with another size: 1, or 0. */
+async function refusals(direction: QueueDirection, ringSize: number): Promise<number> {
+  try {
+    await port.startQueue(direction, 0, { ringSize });
+    return 0;
+  } catch (error) {
+    if (error instanceof VirtioError && error.code === ErrorCode.UNSUPPORTED) return 1;
+    throw error;
+  }
+}
+
 const [, , address, options, rounds] = process.argv;
 const port = await openPort(address!, { ...JSON.parse(options!), ringSize: 256, interrupts: 'receive' });
 const choices = JSON.parse(options!) as { readonly ring?: string };
 const whole = port.pool.available;
 await port.start();
-let [count, missing, taken] = [await pings(port), 0, 0];
+const resizes = port.features!.names.includes('RING_RESET');
+let [count, missing, taken, refused] = [await pings(port), 0, 0, 0];
 const sizes: number[] = [];
 for (let round = 0; round < Number(rounds); round++) {
   for (const direction of DIRECTIONS) {
     await port.stopQueue(direction, 0);
     if (direction === 'tx') taken += send(port);
     const ringSize = choices.ring === 'packed' ? 250 - round : 256 >>> (round % 4);
-    await port.startQueue(direction, 0, { ringSize });
+    if (!resizes) refused += await refusals(direction, ringSize / 2);
+    await port.startQueue(direction, 0, resizes ? { ringSize } : {});
     sizes.push(port.handle().session![direction][0]!.ring.size);
     count += await pings(port);
   }
   for (const direction of DIRECTIONS) await port.stopQueue(direction, 0);
   port.pool.flush();
-  missing += whole - port.pool.available;
+  if (resizes) missing += whole - port.pool.available;
   for (const direction of DIRECTIONS) await port.startQueue(direction, 0);
 }
 const features = port.features!.names;
 await port.close();
-const result: QueuesProgramResult = { features, pings: count, sizes, missing, taken, closed: port.state === 'closed' };
+const closed = port.state === 'closed';
+const result: QueuesProgramResult = { features, pings: count, sizes, missing, taken, refused, closed };
 console.log(JSON.stringify(result));
