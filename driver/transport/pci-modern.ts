@@ -203,16 +203,15 @@ export class PciModernTransport implements Transport {
     // Read before anything is written: a queue that cannot be notified is not set up.
     const location = notifyLocation(registers, this.#structures, index, this.#accepted);
     // "The driver MUST configure the other virtqueue fields before enabling the virtqueue" (virtio 1.2 §4.1.4.3.2)
-    if (registers.read('queue_size') !== addresses.size) {
-      registers.write('queue_size', addresses.size);
-      const taken = registers.read('queue_size');
-      if (taken !== addresses.size) {
-        throw this.#broken(
-          `queue ${index} was given size ${addresses.size} and has ${taken}`,
-          'virtio 1.2 §4.1.4.3',
-          taken,
-        );
-      }
+    // Whatever stands there: after the reset of a queue QEMU 7.2 shows its own size, and enables it with the one written last.
+    registers.write('queue_size', addresses.size);
+    const taken = registers.read('queue_size');
+    if (taken !== addresses.size) {
+      throw this.#broken(
+        `queue ${index} was given size ${addresses.size} and has ${taken}`,
+        'virtio 1.2 §4.1.4.3',
+        taken,
+      );
     }
     const vector = this.#interrupts.vectorOf(index);
     if (vector !== undefined) mapVector(registers, 'queue_msix_vector', vector, this.#vectors);

@@ -38,7 +38,7 @@ const ALL_CARDS = 'disable-legacy=on,iommu_platform=on';
 const sizesOf = ({ ring, resets }: (typeof CARDS)[number]): number[] =>
   Array.from({ length: ROUNDS }, (_, round) => {
     if (!resets) return 256;
-    return ring === 'packed' ? 250 - round : 256 >>> (round % 4);
+    return ring === 'packed' ? 250 - round : 256 >>> [2, 0, 3, 1][round % 4]!;
   }).flatMap((size) => [size, size]);
 
 test('receive and transmit queue, split and packed, with interrupts and behind an IOMMU: reset, resized, and packets go round again; without RING_RESET they keep their size', async () => {

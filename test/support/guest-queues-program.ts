@@ -25,6 +25,9 @@ export interface QueuesProgramResult {
   readonly closed: boolean;
 }
 
+/** Size of a split ring in a round: smaller ones, and the whole again. */
+const splitSize = (round: number): number => 256 >>> [2, 0, 3, 1][round % 4]!;
+
 const DIRECTIONS: readonly QueueDirection[] = ['rx', 'tx'];
 const PINGS = 20;
 const PING_MS = 30_000;
@@ -78,7 +81,7 @@ for (let round = 0; round < Number(rounds); round++) {
   for (const direction of DIRECTIONS) {
     await port.stopQueue(direction, 0);
     if (direction === 'tx') taken += send(port);
-    const ringSize = choices.ring === 'packed' ? 250 - round : 256 >>> (round % 4);
+    const ringSize = choices.ring === 'packed' ? 250 - round : splitSize(round);
     if (!resizes) refused += await refusals(direction, ringSize / 2);
     await port.startQueue(direction, 0, resizes ? { ringSize } : {});
     sizes.push(port.handle().session![direction][0]!.ring.size);
