@@ -1,18 +1,18 @@
-/** Sends and receives as fast as it can, with marks in the trace of garbage collections. */
+/** Sends and receives as fast as it can, and marks what its heap does. */
 
 import { swapMacs } from '../../driver/memory/ethernet.js';
 import type { LaunchContext } from '../../driver/net/launch-worker.js';
-import { GcMarks } from './gc-marks.js';
+import { GcMarks, Isolate } from './gc-marks.js';
 
 export interface LoadData {
-  readonly word: SharedArrayBuffer;
+  readonly buffer: SharedArrayBuffer;
   /** Allocate on purpose, an array a burst. */
   readonly allocate: boolean;
 }
 
 export function run({ port, stop, data }: LaunchContext): { packets: number; kept: number } {
-  const { word, allocate } = data as LoadData;
-  const marks = new GcMarks(word);
+  const { buffer, allocate } = data as LoadData;
+  const marks = new GcMarks(buffer, Isolate.DRIVER);
   const [rx, tx] = [port.rxQueue(0), port.txQueue(0)];
   const burst = port.burst(32);
   const fresh = port.burst(32);

@@ -1,16 +1,16 @@
-/** The built-in echo, with marks in the trace of garbage collections. */
+/** The built-in echo, that marks what its isolate's heap does. */
 
 import type { BackendPort, BackendPortContext } from '../../driver/backend/ports/backend-port.js';
 import { createPort as createEcho, type EchoOptions } from '../../driver/backend/ports/echo.js';
-import { GcMarks } from './gc-marks.js';
+import { GcMarks, Isolate } from './gc-marks.js';
 
 export interface MarkingEchoOptions extends EchoOptions {
-  readonly word: SharedArrayBuffer;
+  readonly buffer: SharedArrayBuffer;
 }
 
 export function createPort(context: BackendPortContext, options: MarkingEchoOptions): BackendPort {
   const echo = createEcho(context, options);
-  const marks = new GcMarks(options.word);
+  const marks = new GcMarks(options.buffer, Isolate.DEVICE);
   return {
     room: (pair) => echo.room(pair),
     fromGuest: (burst, pair) => echo.fromGuest(burst, pair),
