@@ -1,7 +1,6 @@
 /** One guest's device on a poll thread: its rings, its port, and the packets between them. */
 
-import { Burst } from '../memory/burst.js';
-import { workFromGuest } from '../offload/work.js';
+import type { Burst } from '../memory/burst.js';
 import { PACKED_START } from '../ring/packed-views.js';
 import { jobsNeeded } from '../ring/split-device-ring.js';
 import { guestOffloadsOf } from '../spec/control.js';
@@ -12,28 +11,18 @@ import type { MemoryRange } from '../spec/pci-function.js';
 import { MAX_QUEUE_SIZE } from '../spec/ring.js';
 import { ControlCommands } from './control-commands.js';
 import type { ControlQueue } from './control-queue.js';
-import { RingCounter, type RingCounters } from './counters.js';
+import type { RingCounters } from './counters.js';
 import type { DeviceEvent, GuestRegion, IotlbEntry, RingSetup } from './device-model.js';
-import type { FromGuestQueue } from './from-guest-queue.js';
+import { GuestAnnouncements } from './guest-announcements.js';
 import { GuestMemory } from './guest-memory.js';
 import { type DeviceResources, GuestQueues } from './guest-queues.js';
 import { GuestReceiver } from './guest-receiver.js';
 import { deviceFailure, GuestRings, type RingOnTheMove } from './guest-rings.js';
+import { GuestTraffic } from './guest-traffic.js';
 import { coalescingState, NotificationCoalescing } from './notification-coalescing.js';
-import {
-  dropForGuest,
-  dropFromGuest,
-  freePackets,
-  isHolding,
-  type Pair,
-  type PairOnTheMove,
-  takePackets,
-  unpackPackets,
-} from './pair.js';
-import { poolReserve } from './pool-reserve.js';
+import { dropForGuest, dropFromGuest, freePackets, type PairOnTheMove, takePackets, unpackPackets } from './pair.js';
 import type { BackendPort } from './ports/backend-port.js';
-import { isRouting, type RoutingPort } from './ports/routing-port.js';
-import { rarpPacket } from './rarp.js';
+import { isRouting } from './ports/routing-port.js';
 import { ReceiveFilter, receiveFilterState } from './receive-filter.js';
 import { ReceiveSteering, receiveSteeringState } from './receive-steering.js';
 import { DEVICE_BURST } from './ring-context.js';
@@ -56,32 +45,22 @@ export interface GuestDeviceOptions {
 
 /** Moves the packets of one guest; every call comes from its poll thread. */
 export class GuestDevice {
-  readonly #resources: DeviceResources;
   readonly #memory: GuestMemory;
   readonly #rings: GuestRings;
   readonly #queues: GuestQueues;
   readonly #port: BackendPort;
-  readonly #bounces: boolean;
-  readonly #router: RoutingPort | undefined;
   readonly #polls: boolean;
-  /** Work that the guest may ask for and the port does not do. */
-  #served = 0;
   /** What the port was told of the guest. */
   #guestWork = -1;
   readonly #queuePairs: number;
-  readonly #burst: Burst;
-  readonly #reserve: number;
   readonly #filter: ReceiveFilter;
   readonly #steering: ReceiveSteering;
   readonly #coalescing: NotificationCoalescing;
-  /** For packets that are on their way to the pair that they are steered to. */
-  readonly #steered: Burst;
   readonly #commands: ControlCommands;
   readonly #config: Uint8Array;
   readonly #shared: SharedState;
-  /** Packets that go to the port as if the guest had sent them, when there is room. */
-  readonly #announcements: Uint8Array[] = [];
-  #isSteered = false;
+  readonly #announcements: GuestAnnouncements;
+  readonly #traffic: GuestTraffic;
   /** Those of the accepted features. */
   #offloads = 0n;
   #hasPackedRings = false;
@@ -98,21 +77,15 @@ export class GuestDevice {
     const { pool } = resources;
     const { config = new Uint8Array(virtioNetConfig.bytes), filter = receiveFilterState(config) } = options;
     const rings = controlqIndex(queuePairs) + 1;
-    this.#resources = resources;
     this.#port = port;
-    this.#bounces = port.bounce !== undefined;
-    this.#router = isRouting(port) ? port : undefined;
     this.#polls = port.poll !== undefined;
     this.#queuePairs = queuePairs;
-    this.#burst = new Burst(pool, DEVICE_BURST);
-    this.#reserve = poolReserve(pool);
     this.#config = config;
     this.#shared = options.shared ?? SharedState.create(rings);
     if (options.shared === undefined) this.#shared.activePairs = queuePairs;
     this.#filter = new ReceiveFilter(pool, filter);
     this.#steering = new ReceiveSteering(pool, options.steering ?? receiveSteeringState());
     this.#coalescing = new NotificationCoalescing(options.coalescing ?? coalescingState(rings));
-    this.#steered = new Burst(pool, DEVICE_BURST);
     this.#commands = new ControlCommands({
       filter: this.#filter,
       config,
@@ -145,8 +118,19 @@ export class GuestDevice {
       miss: (ring, low, high, bytes, direction) => this.#rings.miss(ring, low, high, bytes, direction),
     });
     this.#rings = new GuestRings(rings, this.#memory, resources.scratch, this.#queues);
-    const parts = { queues: this.#queues, rings: this.#rings, memory: this.#memory, filter: this.#filter };
-    this.#router?.attach(new GuestReceiver({ ...parts, shared: this.#shared, steering: this.#steering }));
+    const parts = {
+      resources,
+      port,
+      memory: this.#memory,
+      rings: this.#rings,
+      queues: this.#queues,
+      filter: this.#filter,
+      steering: this.#steering,
+      shared: this.#shared,
+    };
+    this.#traffic = new GuestTraffic(parts);
+    this.#announcements = new GuestAnnouncements(pool, port);
+    if (isRouting(port)) port.attach(new GuestReceiver(parts));
   }
 
   /** @param joins the device runs on other threads already: what commands have set there stays */
@@ -155,7 +139,7 @@ export class GuestDevice {
     this.#filter.setFeatures(features);
     this.#commands.setFeatures(features);
     this.#offloads = guestOffloadsOf(features);
-    this.#served = workFromGuest(features) & ~(this.#port.takesWork ?? 0);
+    this.#traffic.setFeatures(features);
     this.#hasPackedRings = features.has(Feature.RING_PACKED);
     if (joins) return;
     this.#shared.guestOffloads = this.#offloads;
@@ -200,11 +184,9 @@ export class GuestDevice {
     this.#rings.removeTranslations(iova, bytes);
   }
 
-  /** Announces an address (vhost-user SEND_RARP): once, while the announcement before it waits; a front-end may ask without end. */
+  /** Announces an address (vhost-user SEND_RARP). */
   sendRarp(macAddress: Uint8Array): void {
-    const packet = rarpPacket(macAddress);
-    const waits = this.#announcements.some((waiting) => Buffer.compare(waiting, packet) === 0);
-    if (!waits && this.#announcements.length < MAX_ANNOUNCEMENTS) this.#announcements.push(packet);
+    this.#announcements.add(macAddress);
     this.#announce();
   }
 
@@ -260,17 +242,14 @@ export class GuestDevice {
    */
   receive(number: number, burst: Burst): number {
     const pair = this.#queues.byNumber[number]!;
-    const { transmit } = pair;
-    if (transmit === undefined) return 0;
+    if (pair.transmit === undefined) return 0;
     const start = burst.count;
     try {
-      if (!this.#rings.isEnabled(2 * number + 1)) this.#discard(pair, transmit);
-      else if (this.#served !== 0) this.#receiveServed(pair, transmit, burst);
-      else if (start < burst.capacity) transmit.take(burst, burst.capacity - start);
+      this.#traffic.receive(pair, burst);
     } catch (error) {
       this.#rings.fail(deviceFailure(error));
     }
-    if (this.#announcements.length > 0) this.#announceIn(burst);
+    if (this.#announcements.areWaiting) this.#announcements.toApplication(burst);
     return burst.count - start;
   }
 
@@ -279,13 +258,9 @@ export class GuestDevice {
    * Returns how many left the burst; those that can never be delivered are dropped and counted.
    */
   send(number: number, burst: Burst): number {
-    const pair = this.#queues.byNumber[number]!;
-    const { receive } = pair;
-    if (receive === undefined || !this.#rings.isEnabled(2 * number) || number >= this.#shared.activePairs) return 0;
     const { count } = burst;
     try {
-      if (this.#filter.isActive) this.#filter.apply(burst, 0, pair.counters);
-      while (receive.give(burst) === DEVICE_BURST && burst.count > 0);
+      this.#traffic.send(this.#queues.byNumber[number]!, burst);
     } catch (error) {
       this.#rings.fail(deviceFailure(error));
     }
@@ -295,11 +270,7 @@ export class GuestDevice {
   /** Once a turn of such an application's loop: what is not done for one packet or another. */
   tend(): void {
     try {
-      const { pairs } = this.#queues;
-      for (let index = 0; index < pairs.length; index++) {
-        const { receive, completed, waiting } = pairs[index]!;
-        if (receive !== undefined && completed.isWaiting) receive.give(waiting);
-      }
+      this.#traffic.tend();
       if ((++this.#turns & CHECK_MASK) === 0) this.#rings.check();
     } catch (error) {
       this.#rings.fail(deviceFailure(error));
@@ -315,8 +286,8 @@ export class GuestDevice {
   /** Lets go of the rings and packets of this thread; what all threads of the device share stays as it is. */
   #letGo(): void {
     this.#rings.reset();
-    this.#announcements.length = 0;
-    for (const pair of this.#queues.pairs) freePackets(pair);
+    this.#announcements.clear();
+    this.#traffic.free();
   }
 
   close(): void {
@@ -332,8 +303,7 @@ export class GuestDevice {
     } catch (error) {
       // A port that fails, or a defect of ours, must not take the other guests of the thread along.
       this.#rings.fail(deviceFailure(error));
-      this.#burst.free();
-      this.#steered.free();
+      this.#traffic.abandon();
       return 0;
     }
   }
@@ -341,15 +311,13 @@ export class GuestDevice {
   #turn(): number {
     if (this.#shared.guestWork !== this.#guestWork) this.#tellPort();
     let moved = this.#polls ? this.#port.poll!() : 0;
-    const { pairs, control } = this.#queues;
+    const { control } = this.#queues;
     this.#coalescing.poll();
-    // Once a turn: what a command changes counts from the next one on.
-    this.#isSteered = this.#steering.isByTable;
-    for (let pair = 0; pair < pairs.length; pair++) moved += this.#pollPair(pairs[pair]!);
+    moved += this.#traffic.poll();
     if (control !== undefined) moved += this.#serve(control);
     if ((++this.#turns & CHECK_MASK) === 0) {
       this.#rings.check();
-      if (this.#announcements.length > 0) this.#announce();
+      if (this.#announcements.areWaiting) this.#announce();
     }
     return moved;
   }
@@ -358,155 +326,6 @@ export class GuestDevice {
   #tellPort(): void {
     this.#guestWork = this.#shared.guestWork;
     this.#port.guestTakes?.(this.#guestWork);
-  }
-
-  #pollPair(pair: Pair): number {
-    const { number, transmit, receive, waiting } = pair;
-    let moved = 0;
-    if (transmit !== undefined) {
-      if (!this.#rings.isEnabled(2 * number + 1)) moved += this.#discard(pair, transmit);
-      else if (this.#bounces) moved += this.#takeBack(pair, transmit, waiting);
-      // A buffer without a translation waits in the guest: no burst of such a guest is begun and not ended.
-      else if (this.#router !== undefined && !this.#memory.isTranslated)
-        moved += this.#route(number, transmit, this.#router);
-      else if (this.#served !== 0) moved += this.#takeAwayServed(pair, transmit);
-      else moved += this.#takeAway(number, transmit);
-    }
-    // A driver gets packets on the pairs it has turned on (virtio 1.2 §5.1.6.5.5).
-    if (receive !== undefined && this.#rings.isEnabled(2 * number) && number < this.#shared.activePairs) {
-      if (this.#isSteered) this.#fetchSteered(pair);
-      else if (waiting.count < waiting.capacity) {
-        const start = waiting.count;
-        this.#port.toGuest(waiting, number);
-        if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
-      }
-      if (waiting.count > 0 || pair.completed.isWaiting) moved += receive.give(waiting);
-    }
-    // The host's buffers are for all guests: what one does not take goes when they run low.
-    if (isHolding(pair) && this.#resources.pool.available < this.#reserve) {
-      dropForGuest(pair);
-      dropFromGuest(pair);
-    }
-    return moved;
-  }
-
-  /** Drops what a transmitq brings that is not enabled, and what it has brought before. */
-  #discard(pair: Pair, transmit: FromGuestQueue): number {
-    dropFromGuest(pair);
-    return transmit.discard();
-  }
-
-  #fetchSteered(pair: Pair): void {
-    this.#port.toGuest(this.#steered, pair.number);
-    this.#steer(pair);
-  }
-
-  #takeBackSteered(pair: Pair, transmit: FromGuestQueue): number {
-    const taken = transmit.take(this.#steered, DEVICE_BURST);
-    if (this.#steered.count > 0) this.#port.bounce!(this.#steered, 0, pair.number);
-    this.#steer(pair);
-    return taken;
-  }
-
-  /**
-   * Moves the packets of `#steered`, which the port has for a pair, to those that the guest's table says (virtio 1.2
-   * §5.1.6.5.7). A pair on another thread is out of reach: such packets stay with theirs.
-   */
-  #steer(pair: Pair): void {
-    const steered = this.#steered;
-    if (this.#filter.isActive) this.#filter.apply(steered, 0, pair.counters);
-    const { handles, count } = steered;
-    const { byNumber } = this.#queues;
-    // Before anything is thrown: each packet is in one burst.
-    steered.count = 0;
-    for (let index = 0; index < count; index++) {
-      const handle = handles[index]!;
-      this.#hold(byNumber[this.#steering.pairOf(handle)] ?? pair, handle);
-    }
-  }
-
-  /** Has a packet wait for a pair. The one that the guest gives no buffers to loses packets, and no other waits for it. */
-  #hold(pair: Pair, handle: number): void {
-    const { number, receive, waiting, counters } = pair;
-    if (waiting.count === waiting.capacity && receive !== undefined && this.#rings.isEnabled(2 * number)) {
-      receive.give(waiting);
-    }
-    if (waiting.count < waiting.capacity) {
-      waiting.handles[waiting.count++] = handle;
-      return;
-    }
-    counters[RingCounter.DROP_NOT_TAKEN]! += 1;
-    this.#resources.pool.freeOne(handle);
-  }
-
-  /** Takes packets that go back to their pair into the burst that waits for it. */
-  #takeBack(pair: Pair, transmit: FromGuestQueue, waiting: Burst): number {
-    if (this.#isSteered) return this.#takeBackSteered(pair, transmit);
-    const start = waiting.count;
-    const room = waiting.capacity - start;
-    if (room === 0) return 0;
-    const taken = transmit.take(waiting, room);
-    if (waiting.count > start) {
-      this.#port.bounce!(waiting, start, pair.number);
-      if (this.#filter.isActive) this.#filter.apply(waiting, start, pair.counters);
-    }
-    return taken;
-  }
-
-  /** Takes packets of which the port has to see the first bytes; those that are unusual it gets whole. */
-  #route(pair: number, transmit: FromGuestQueue, router: RoutingPort): number {
-    const burst = this.#burst;
-    const taken = transmit.peek(burst, router.peekBytes);
-    if (burst.count === 0) return taken;
-    if (transmit.peeked.count > 0) {
-      // The port's from here on, whatever happens to it: nothing is freed a second time.
-      burst.count = 0;
-      router.route(transmit.peeked, pair);
-      transmit.finishPeeked();
-    } else {
-      router.fromGuest(burst, pair);
-      burst.free();
-    }
-    return taken;
-  }
-
-  /** Takes packets that the port keeps. */
-  #takeAway(pair: number, transmit: FromGuestQueue): number {
-    const room = this.#port.room(pair);
-    if (room === 0) return 0;
-    const burst = this.#burst;
-    const taken = transmit.take(burst, room);
-    if (burst.count > 0) this.#port.fromGuest(burst, pair);
-    // What the port left there is lost, or the burst would not hold the next one.
-    if (burst.count > 0) burst.free();
-    return taken;
-  }
-
-  /** Takes packets for a port that does none of the work they ask for: the host does it before. */
-  #takeAwayServed({ number, requested, served }: Pair, transmit: FromGuestQueue): number {
-    const room = this.#port.room(number);
-    if (room === 0) return 0;
-    const most = room < DEVICE_BURST ? room : DEVICE_BURST;
-    const taken = requested.count > 0 || served.isWaiting ? 0 : transmit.take(requested, most, SERVED_PIECES);
-    served.takeFrom(requested, this.#served, most);
-    const { burst } = served;
-    const given = burst.count;
-    if (given > 0) this.#port.fromGuest(burst, number);
-    // As in `#takeAway`.
-    if (burst.count > 0) burst.free();
-    return taken > given ? taken : given;
-  }
-
-  /** The same for an application, which gets them in its own burst. */
-  #receiveServed({ requested, served }: Pair, transmit: FromGuestQueue, burst: Burst): void {
-    const room = burst.capacity - burst.count;
-    const most = room < DEVICE_BURST ? room : DEVICE_BURST;
-    if (requested.count === 0 && !served.isWaiting) transmit.take(requested, most, SERVED_PIECES);
-    served.takeFrom(requested, this.#served, most);
-    const given = served.burst.count < room ? served.burst.count : room;
-    burst.handles.set(served.burst.handles.subarray(0, given), burst.count);
-    burst.count += given;
-    served.burst.removeFirst(given);
   }
 
   #serve(control: ControlQueue): number {
@@ -519,31 +338,10 @@ export class GuestDevice {
     return answered;
   }
 
-  /** Hands over announcements, as far as there are buffers and the port has room. */
+  /** Announcements are the first pair's packets. */
   #announce(): void {
     const [pair] = this.#queues.pairs;
-    if (pair === undefined) return;
-    const burst = this.#bounces ? pair.waiting : this.#burst;
-    while (this.#announcements.length > 0) {
-      const start = burst.count;
-      if ((!this.#bounces && this.#port.room(pair.number) === 0) || burst.allocate(1) === 0) return;
-      burst.bytes(start).fill(this.#announcements.shift()!);
-      if (this.#bounces) {
-        this.#port.bounce!(burst, start, pair.number);
-      } else {
-        this.#port.fromGuest(burst, pair.number);
-        burst.free();
-      }
-    }
-  }
-
-  /** Hands announcements to an application. */
-  #announceIn(burst: Burst): void {
-    while (this.#announcements.length > 0) {
-      const { count } = burst;
-      if (burst.allocate(1) === 0) return;
-      burst.bytes(count).fill(this.#announcements.shift()!);
-    }
+    if (pair !== undefined) this.#announcements.toPort(pair);
   }
 
   /** What commands have set is as it was at first. */
@@ -564,9 +362,5 @@ export class GuestDevice {
 const isFresh = ({ base }: RingSetup, isPacked: boolean): boolean =>
   base === 0 || (isPacked && (base === PACKED_START || base === ((PACKED_START << 16) | PACKED_START) >>> 0));
 
-/** Pieces of packets that are taken at a time for the host to work on, more or less: eight of the longest packets. */
-const SERVED_PIECES = 256;
-/** Announcements that wait at a time: a guest has one address, and a few more in the time of a migration. */
-const MAX_ANNOUNCEMENTS = 16;
 /** Turns between two rare looks, less one: a power of two. */
 const CHECK_MASK = 0xff;
