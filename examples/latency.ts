@@ -25,7 +25,7 @@ interface Order {
 /** To everybody, from 02:00:00:00:00:01, of the EtherType for local experiments. */
 const HEADER = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0, 0, 0x01, 0x88, 0xb5];
 /** How long the last packets have to come back. */
-const PATIENCE_MS = 500;
+const PATIENCE_MS = 2000;
 const MICROSECONDS = 1000;
 
 /** The packet loop, on a worker: returns each packet's latency in microseconds, NaN for one that did not come back. */

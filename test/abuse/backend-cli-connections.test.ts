@@ -10,8 +10,9 @@ import { native } from '../../native/index.js';
 import { runCli, startCli } from '../support/cli.js';
 import { type CliDaemon, withDaemon } from '../support/cli-daemon.js';
 import { withFolder } from '../support/temp-folder.js';
+import { until } from '../support/until.js';
 import { FakeFrontend } from '../support/vhost-user-frontend.js';
-import { Id, message, RawPeer, until } from '../support/vhost-user-raw.js';
+import { Id, message, RawPeer } from '../support/vhost-user-raw.js';
 
 export const timeBoundSeconds = 240;
 

@@ -163,7 +163,11 @@ test('a reader of its output that goes away ends nothing', () =>
     const path = join(folder, 'x.sock');
     const script = '"$@" | head -n 1; exit 0';
     const args = [process.execPath, CLI, 'backend', '--json', at(path), '--stats=0.05'];
-    const shell = spawn('sh', ['-c', script, 'sh', ...args], { stdio: 'ignore', detached: true });
+    const shell = spawn('sh', ['-c', script, 'sh', ...args], {
+      stdio: 'ignore',
+      detached: true,
+      env: { ...process.env, XDG_RUNTIME_DIR: folder },
+    });
     const group = -(shell.pid ?? 0);
     const ended = new Promise<void>((resolve) => shell.on('exit', () => resolve()));
     try {

@@ -103,13 +103,13 @@ test('several that run, and nobody to ask: the usage is wrong, and both are name
   }));
 
 test('--loopback without a terminal: one table, then the table of the run; JSON for scripts', async () => {
-  const once = await runCli(['top', '--loopback', '--once', '--interval=0.5']);
+  const once = await runCli(['top', '--loopback', '--once', '--interval=3']);
   assert.is(once.status, 0, once.stderr);
   assert.match(
     once.stdout,
     /^virtio-pmd top: loopback \d+, [\s\S]*\ndriver +rx 0 +[1-9][\s\S]*0 lost, 0 reordered, 0 corrupt/,
   );
-  const json = await runCli(['top', '--loopback', '--once', '--json', '--interval=0.5', '--', '--json']);
+  const json = await runCli(['top', '--loopback', '--once', '--json', '--interval=3', '--', '--json']);
   const [sample, result] = json.stdout
     .split('\n')
     .filter(Boolean)

@@ -8,8 +8,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../native/index.js';
 import { onThread } from '../support/thread.js';
+import { until } from '../support/until.js';
 import { endBystanders, ready, running, withBystander } from '../support/vhost-user-abuse.js';
-import { countFds, countMappings, Id, until } from '../support/vhost-user-raw.js';
+import { countFds, countMappings, Id } from '../support/vhost-user-raw.js';
 
 export const timeBoundSeconds = 300;
 

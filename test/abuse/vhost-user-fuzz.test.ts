@@ -14,21 +14,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../native/index.js';
 import { randomNumbers } from '../support/memory-threads.js';
+import { until } from '../support/until.js';
 import { type AbuseBench, endBystanders, withBystander } from '../support/vhost-user-abuse.js';
 import { GUEST, MEMORY_BYTES, USER } from '../support/vhost-user-frontend.js';
 import { EVERYTHING, goodRequests } from '../support/vhost-user-good.js';
 import type { GuestFrontend } from '../support/vhost-user-guest.js';
-import {
-  countFds,
-  countMappings,
-  header,
-  Id,
-  memoryTable,
-  u32s,
-  u64s,
-  until,
-  vringAddr,
-} from '../support/vhost-user-raw.js';
+import { countFds, countMappings, header, Id, memoryTable, u32s, u64s, vringAddr } from '../support/vhost-user-raw.js';
 
 export const timeBoundSeconds = 300;
 export const fullTimeBoundSeconds = 14_400;

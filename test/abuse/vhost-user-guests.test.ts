@@ -20,6 +20,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native, PollEvent } from '../../native/index.js';
+import { until } from '../support/until.js';
 import { type AbuseBench, endBystanders, withBystander } from '../support/vhost-user-abuse.js';
 import {
   BIT_30,
@@ -46,7 +47,6 @@ import {
   regionBytes,
   u32s,
   u64s,
-  until,
   VERSION,
   vringAddr,
 } from '../support/vhost-user-raw.js';

@@ -10,6 +10,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import {
   type AbuseBench,
   assertClosed,
@@ -46,7 +47,6 @@ import {
   REPLY,
   u32s,
   u64s,
-  until,
   VERSION,
 } from '../support/vhost-user-raw.js';
 

@@ -7,6 +7,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import {
   assertCloses,
   assertNack,
@@ -53,7 +54,6 @@ import {
   regionBytes,
   u32s,
   u64s,
-  until,
   VERSION,
 } from '../support/vhost-user-raw.js';
 

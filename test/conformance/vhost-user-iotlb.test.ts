@@ -4,6 +4,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { IotlbMisses } from '../../driver/backend/vhost-user-iotlb.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
+import { until } from '../support/until.js';
 import { ChannelPeer, IOTLB_INVALIDATE, IOTLB_UPDATE, iotlbBytes } from '../support/vhost-user-channel.js';
 import type { FakeDevice } from '../support/vhost-user-device.js';
 import {
@@ -21,7 +22,7 @@ import {
   VERSION_1,
   withServer,
 } from '../support/vhost-user-frontend.js';
-import { Id, memoryTable, regionBytes, u64s, until } from '../support/vhost-user-raw.js';
+import { Id, memoryTable, regionBytes, u64s } from '../support/vhost-user-raw.js';
 
 const test = suite('vhost-user: IOTLB');
 

@@ -3,6 +3,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import { BackendId, ChannelPeer } from '../support/vhost-user-channel.js';
 import {
   BACKEND_REQ,
@@ -33,7 +34,6 @@ import {
   regionBytes,
   u32s,
   u64s,
-  until,
   VERSION,
   vringAddr,
 } from '../support/vhost-user-raw.js';

@@ -11,6 +11,7 @@ import { echoPort, switchPort } from '../../driver/backend/ports/built-in.js';
 import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import {
   BIT_30,
   CONFIG,
@@ -23,7 +24,7 @@ import {
   withServer,
 } from '../support/vhost-user-frontend.js';
 import { HandRing } from '../support/vhost-user-hand-ring.js';
-import { assertNoFdLeak, Id, u32s, u64s, until } from '../support/vhost-user-raw.js';
+import { assertNoFdLeak, Id, u32s, u64s } from '../support/vhost-user-raw.js';
 
 const test = suite('vhost-user: the MTU');
 

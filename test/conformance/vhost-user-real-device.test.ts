@@ -10,6 +10,7 @@ import { NetDevice } from '../../driver/backend/net-device.js';
 import { echoPort } from '../../driver/backend/ports/built-in.js';
 import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import { BackendId, ChannelPeer, IOTLB_INVALIDATE, IOTLB_UPDATE, iotlbBytes } from '../support/vhost-user-channel.js';
 import {
   ACCESS_PLATFORM,
@@ -37,7 +38,6 @@ import {
   REPLY,
   u32s,
   u64s,
-  until,
   VERSION,
   vringAddr,
 } from '../support/vhost-user-raw.js';

@@ -9,7 +9,7 @@ import { GuestBackend } from '../support/guest-backend.js';
 import { assertLoopback, assertSuccessor, DRIVER_MODULES, makeHugepages, runCli } from '../support/guest-driver.js';
 import { bootGuest, type Guest } from '../support/guest-machine.js';
 import { skipWithout } from '../support/skip.js';
-import { until } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
 
 export const timeBoundSeconds = 300;
 export const fullTimeBoundSeconds = 3600;

@@ -16,7 +16,7 @@ import { DRIVER_MODULES, makeHugepages, runCli } from '../support/guest-driver.j
 import { bootGuest, type Guest } from '../support/guest-machine.js';
 import { skipWithout } from '../support/skip.js';
 import { StreamPeer } from '../support/stream-peer.js';
-import { until } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
 
 export const timeBoundSeconds = 240;
 export const fullTimeBoundSeconds = 900;

@@ -12,7 +12,7 @@ import { GuestBackend } from '../support/guest-backend.js';
 import { ANYBODY, assertPings, assertQuietKernel, bringUp, cardCounter, NETWORK } from '../support/guest-checks.js';
 import { bootGuest, type Guest } from '../support/guest-machine.js';
 import { skipWithout } from '../support/skip.js';
-import { until } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
 
 export const timeBoundSeconds = 240;
 

@@ -12,7 +12,7 @@ import { skipWithout, skipWithoutRoot } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
 import { uniqueName } from '../support/test-names.js';
 import { Testpmd } from '../support/testpmd.js';
-import { until } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
 
 export const timeBoundSeconds = 240;
 

@@ -12,7 +12,7 @@ import { runCommand } from '../support/commands.js';
 import { GuestBackend } from '../support/guest-backend.js';
 import { skipWithout } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
-import { until } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
 
 export const timeBoundSeconds = 120;
 

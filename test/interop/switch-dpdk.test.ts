@@ -12,7 +12,7 @@ import { switchPort } from '../../driver/backend/ports/built-in.js';
 import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
 import { skipWithout } from '../support/skip.js';
 import { Testpmd } from '../support/testpmd.js';
-import { until } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
 
 export const timeBoundSeconds = 180;
 

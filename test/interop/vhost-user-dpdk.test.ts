@@ -20,8 +20,9 @@ import { iova } from '../../driver/units.js';
 import { native } from '../../native/index.js';
 import { skipWithout } from '../support/skip.js';
 import { Testpmd } from '../support/testpmd.js';
+import { until } from '../support/until.js';
 import { FakeDevice } from '../support/vhost-user-device.js';
-import { assertNoFdLeak, until } from '../support/vhost-user-raw.js';
+import { assertNoFdLeak } from '../support/vhost-user-raw.js';
 
 export const timeBoundSeconds = 240;
 

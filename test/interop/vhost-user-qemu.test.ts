@@ -11,8 +11,9 @@ import type { ServerEvent } from '../../driver/backend/vhost-user-events.js';
 import { VhostUserServer, type VhostUserServerOptions } from '../../driver/backend/vhost-user-server.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { skipWithout } from '../support/skip.js';
+import { until } from '../support/until.js';
 import { FakeDevice } from '../support/vhost-user-device.js';
-import { assertNoFdLeak, until } from '../support/vhost-user-raw.js';
+import { assertNoFdLeak } from '../support/vhost-user-raw.js';
 
 export const timeBoundSeconds = 240;
 

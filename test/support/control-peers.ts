@@ -1,9 +1,7 @@
 /** Both sides of a control socket, as a test writes them by hand. */
 
 import { connect, createServer, type Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
-
-const PATIENCE_MS = 10_000;
+import { until } from './until.js';
 
 /** A connection that sends bytes, and collects what comes. */
 export class RawClient {
@@ -51,13 +49,6 @@ export class RawClient {
 
   async end(): Promise<void> {
     await until(() => this.#isOver, 'the end of the connection');
-  }
-}
-
-/** Waits for what comes in its own time. @throws Error when it does not */
-export async function until(is: () => boolean, what: string): Promise<void> {
-  for (const deadline = performance.now() + PATIENCE_MS; !is(); await sleep(5)) {
-    if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
   }
 }
 

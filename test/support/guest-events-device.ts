@@ -168,12 +168,3 @@ export const onEventBench =
     await bench.fn.idle;
     await body(bench);
   };
-
-/** Waits until something holds, on the event loop. */
-export async function untilHolds(holds: () => boolean, what: string): Promise<void> {
-  const deadline = Date.now() + WAIT_MS;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`not within ${WAIT_MS} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}

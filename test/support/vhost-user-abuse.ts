@@ -15,6 +15,7 @@ import { echoPort } from '../../driver/backend/ports/built-in.js';
 import type { ServerEvent } from '../../driver/backend/vhost-user-events.js';
 import { native } from '../../native/index.js';
 import { LoopWatch } from './loop-watch.js';
+import { until } from './until.js';
 import { FakeDevice } from './vhost-user-device.js';
 import {
   type BenchOptions,
@@ -26,7 +27,7 @@ import {
   withServer,
 } from './vhost-user-frontend.js';
 import { GuestFrontend, type GuestPlaces } from './vhost-user-guest.js';
-import { countFds, countMappings, Id, u64s, until, VERSION } from './vhost-user-raw.js';
+import { countFds, countMappings, Id, u64s, VERSION } from './vhost-user-raw.js';
 
 /** Ten times the 50 ms that the loop may stand still, in processor time: what else runs on the machine does not count. */
 const LONGEST_LAG_MS = 500;

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import type { ServerEvent } from '../../driver/backend/vhost-user-events.js';
 import { VhostUserServer, type VhostUserServerOptions } from '../../driver/backend/vhost-user-server.js';
 import { native } from '../../native/index.js';
+import { until } from './until.js';
 import { FakeDevice, type FakeDeviceOptions } from './vhost-user-device.js';
 import {
   assertNoFdLeak,
@@ -17,7 +18,6 @@ import {
   type RawRegion,
   u32s,
   u64s,
-  until,
   VERSION,
   vringAddr,
 } from './vhost-user-raw.js';

@@ -3,6 +3,7 @@
 import * as assert from 'uvu/assert';
 import { native } from '../../native/index.js';
 import { pattern } from './hand-guest.js';
+import { until } from './until.js';
 import {
   BIT_30,
   FakeFrontend,
@@ -15,7 +16,7 @@ import {
   USER,
   VERSION_1,
 } from './vhost-user-frontend.js';
-import { Id, type RawRegion, u64s, until } from './vhost-user-raw.js';
+import { Id, type RawRegion, u64s } from './vhost-user-raw.js';
 
 const PAGE = 4096;
 const CANARY = 0xc5;

@@ -8,6 +8,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
 import { native } from '../../native/index.js';
+import { PATIENCE_MS, until } from './until.js';
 
 export const VERSION = 1;
 export const REPLY = 4;
@@ -99,18 +100,6 @@ export const countMappings = (): number =>
   readFileSync('/proc/self/maps', 'utf8')
     .split('\n')
     .filter((line) => line.includes('/')).length;
-
-/** How long tests wait for what must come: far beyond any delay of a machine that has other things to do. */
-export const PATIENCE_MS = 30_000;
-
-/** Waits until `condition` holds; fails with `what` after `timeoutMs`. */
-export async function until(condition: () => boolean, what: string, timeoutMs = PATIENCE_MS): Promise<void> {
-  const end = performance.now() + timeoutMs;
-  while (!condition()) {
-    if (performance.now() > end) assert.unreachable(`waited ${timeoutMs} ms for ${what}`);
-    await pause(1);
-  }
-}
 
 /** Runs `body` and asserts that as many descriptors are open after it as before. */
 export async function assertNoFdLeak(body: () => Promise<void>): Promise<void> {

@@ -250,12 +250,13 @@ test('a bit rate counts the bits of what is sent', async () => {
   const spec = sourcePort({ bytes: 'imix', bitRate: 4_000_000 });
   using sender = new PortHarness(source, spec.options);
   const start = performance.now();
-  while (performance.now() - start < 400) sender.turn();
+  const bits = (): number => spec.statistics().sentBytes * 8;
+  for (const deadline = start + 20_000; bits() < 1_600_000; sender.turn()) {
+    assert.ok(performance.now() < deadline, `${bits()} bits in 20 s`);
+  }
   const seconds = (performance.now() - start) / 1000;
-  const bits = spec.statistics().sentBytes * 8;
   // Never above; how far below is the machine's doing.
-  assert.ok(bits <= 4_000_000 * seconds, `${bits} bits in ${seconds} s`);
-  assert.ok(bits > 4_000_000 * 0.2, `${bits} bits in ${seconds} s`);
+  assert.ok(bits() <= 4_000_000 * seconds, `${bits()} bits in ${seconds} s`);
 });
 
 test('numbers: wrapping, gaps, what is late, and what is too old to tell', () => {
@@ -310,7 +311,7 @@ test('what a source sends comes back through a guest that forwards, verified by 
   try {
     await port.start();
     const burst = port.burst(32);
-    for (const deadline = Date.now() + 20_000; spec.statistics().received < 6000; ) {
+    for (const deadline = Date.now() + 20_000; spec.statistics().good < 6000; ) {
       assert.ok(Date.now() < deadline, JSON.stringify(spec.statistics()));
       for (const pair of [0, 1]) {
         port.rxQueue(pair).receive(burst);

@@ -1,7 +1,6 @@
 /** The driver of testpmd processes, against a program that answers like one. */
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -12,6 +11,7 @@ import { PeerProcess } from '../../bench/peer-process.js';
 import { Testpmd, testpmdArguments } from '../../bench/testpmd.js';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { withFolder } from '../support/temp-folder.js';
+import { until } from '../support/until.js';
 
 const test = suite('testpmd driver');
 
@@ -119,7 +119,7 @@ test('a frozen process answers only after it was thawed', async () => {
     });
     await sleep(150);
     assert.is(answered, false);
-    assert.match(await readFile(`/proc/${testpmd.pid}/stat`, 'utf8'), /\) T /, 'it is stopped');
+    await until(() => /\) T /.test(readFileSync(`/proc/${testpmd.pid}/stat`, 'utf8')), 'it to be stopped');
     testpmd.thaw();
     await answer;
   });

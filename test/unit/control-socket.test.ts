@@ -221,10 +221,10 @@ test('whoever looks and asks for nothing is not sent away', () =>
     const path = join(folder, 'x.sock');
     const snapshot = () => snapshotAt(1, []);
     const methods = { snapshot, process: () => snapshot().process };
-    const server = await ControlServer.listen(path, methods, { patienceMs: 5000, idleMs: 300 });
-    const source = await attach(path, 5000, 50);
+    const server = await ControlServer.listen(path, methods, { patienceMs: 5000, idleMs: 1500 });
+    const source = await attach(path, 5000, 100);
     try {
-      await new Promise((go) => setTimeout(go, 900));
+      await new Promise((go) => setTimeout(go, 3000));
       assert.is((await source.take()).at, 1);
     } finally {
       source.close();

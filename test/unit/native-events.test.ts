@@ -137,6 +137,7 @@ test('a descriptor that cannot be watched is refused', () => {
 });
 
 test('a poll that is open keeps a thread alive until it is unreferenced', async () => {
+  /** Runs a thread; one that is told to end a while after `last` ends with 1, one that ends by itself with 0. */
   const run = (last: string): Promise<number> =>
     new Promise((resolve, reject) => {
       const program = `import(${ADDON}).then(({ native }) => {
@@ -147,10 +148,11 @@ test('a poll that is open keeps a thread alive until it is unreferenced', async 
       const worker = new Worker(program, { eval: true });
       worker.on('error', reject);
       worker.on('exit', resolve);
-      setTimeout(() => void worker.terminate(), 400).unref();
+      worker.on('message', () => setTimeout(() => void worker.terminate(), 400).unref());
     });
   assert.is(await run('poll.unref();'), 0);
-  assert.is(await run('poll.unref(); poll.ref();'), 1);
+  const say = "require('node:worker_threads').parentPort.postMessage('done');";
+  assert.is(await run(`poll.unref(); poll.ref(); ${say}`), 1);
 });
 
 test('a thread that is stopped in the middle of polling takes nobody with it', async () => {

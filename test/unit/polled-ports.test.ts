@@ -15,6 +15,7 @@ import type { Port } from '../../driver/net/port.js';
 import { remotePort } from '../../driver/net/port-requests.js';
 import { type OpenPortOptions, openPort } from '../../driver/open.js';
 import { FlowWord, type PolledPortsData, type Role } from '../support/polled-ports-worker.js';
+import { until } from '../support/until.js';
 
 const test = suite('polled ports');
 const THREADS = 2;
@@ -133,7 +134,7 @@ class Stand {
   /** Waits until all that was sent has come. */
   async settles(flows: readonly number[] = [0, 1]): Promise<void> {
     const isOver = (): boolean => flows.every((flow) => this.flow(flow).received === this.flow(flow).sent);
-    for (let left = 500; left > 0 && !isOver(); left--) await delay(5);
+    for (let left = 4000; left > 0 && !isOver(); left--) await delay(5);
     for (const flow of flows) {
       const { sent, received, wrong } = this.flow(flow);
       assert.is(wrong, 0, `flow ${flow}`);
@@ -203,7 +204,7 @@ test('a ring that nobody polls keeps its packets, and the port starts again with
   withStand({}, async (stand) => {
     const [one, other] = stand.threads as [Thread, Thread];
     await stand.begin('driver-tx', one);
-    for (let left = 500; left > 0 && stand.flow(0).sent < 64; left--) await delay(5);
+    await until(() => stand.flow(0).sent >= 64, 'a ring that is full');
     assert.is(stand.flow(0).sent, 64, 'a ring full: nobody takes');
     await stand.begin('host-rx', other);
     await stand.moves(500, [0]);

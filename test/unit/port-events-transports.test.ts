@@ -17,8 +17,8 @@ import { PciInterrupts } from '../../driver/transport/pci-interrupts.js';
 import { native } from '../../native/index.js';
 import { FAKE_ADDRESS, FakeVfio, type FakeVfioOptions } from '../support/fake-vfio.js';
 import { GuestBackend } from '../support/guest-backend.js';
-import { untilHolds } from '../support/guest-events-device.js';
 import type { SleeperResult } from '../support/guest-events-worker.js';
+import { until } from '../support/until.js';
 
 const test = suite('where interrupts come from');
 const { INTX, MSIX, REQ } = VfioPciIrq;
@@ -158,19 +158,19 @@ test('one line: the interrupt status says what for; every queue is woken, and th
   assert.is(interrupts.fdOf(1), undefined);
   const woken = (): number[] => fds.map((fd) => Number(native.drainEventFd(fd)));
   fn.fire(Isr.QUEUE);
-  await untilHolds(() => fn.unmasked === 1, 'it was unmasked');
+  await until(() => fn.unmasked === 1, 'it was unmasked');
   assert.equal(woken(), [1, 1]);
   assert.is(fn.configInterrupts, 0);
   fn.fire(Isr.CONFIG);
-  await untilHolds(() => fn.unmasked === 2, 'it was unmasked');
+  await until(() => fn.unmasked === 2, 'it was unmasked');
   assert.equal(woken(), [0, 0]);
   assert.is(fn.configInterrupts, 1);
   fn.fire(0);
-  await untilHolds(() => fn.unmasked === 3, 'another device of the line');
+  await until(() => fn.unmasked === 3, 'another device of the line');
   assert.equal([...woken(), fn.configInterrupts], [0, 0, 1]);
   // The next start of the port: what was signalled before is forgotten, and the line works.
   fn.fire(Isr.QUEUE);
-  await untilHolds(() => fn.unmasked === 4, 'it was unmasked');
+  await until(() => fn.unmasked === 4, 'it was unmasked');
   assert.is(interrupts.request([0, 2]), 'intx');
   assert.is(fn.unmasked, 5);
   assert.equal(woken(), [0, 0]);

@@ -4,7 +4,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { NO_VECTOR, virtioPciCommonCfg } from '../../driver/spec/pci.js';
-import { EventBench, onEventBench, untilHolds } from '../support/guest-events-device.js';
+import { EventBench, onEventBench } from '../support/guest-events-device.js';
+import { until } from '../support/until.js';
 
 const test = suite('events of a port');
 export const timeBoundSeconds = 400;
@@ -24,7 +25,7 @@ async function errorOf(promise: Promise<unknown>): Promise<VirtioError> {
 async function echoes(bench: EventBench, packets = 100): Promise<number> {
   let received = 0;
   let sent = 0;
-  await untilHolds(() => {
+  await until(() => {
     sent += bench.send(8);
     received += bench.receive();
     return received >= packets;
@@ -121,7 +122,7 @@ test(
     for (let flap = 0; flap < 2000; flap++) bench.setLink(flap % 2 === 1);
     bench.setLink(false);
     await bench.log.until('link down');
-    await untilHolds(() => !bench.port.linkUp, 'the link is down');
+    await until(() => !bench.port.linkUp, 'the link is down');
     assert.ok(readings < 20, `${readings} readings`);
   }),
 );
@@ -137,7 +138,7 @@ test(
       assert.ok(bench.device.announce());
       await bench.log.until('announce', round);
       assert.ok(wanted, 'the device is told after the listeners were');
-      await untilHolds(() => !bench.wantsAnnouncement, 'the device was told');
+      await until(() => !bench.wantsAnnouncement, 'the device was told');
     }
     assert.is(bench.log.count('announce'), 3);
     assert.equal(bench.fn.violations, []);

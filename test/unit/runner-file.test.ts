@@ -87,7 +87,7 @@ test('one', () => {}); test('two', () => {}); test.run();`;
 
 test('a file that hangs is ended with its children at its bound', async ({ checkout }) => {
   const code = `import { spawn } from 'node:child_process';
-${bound('timeBoundSeconds', 4)}
+${bound('timeBoundSeconds', 10)}
 const test = suite('x');
 test('hangs', () => new Promise(() => {
   const child = spawn('sleep', ['600'], { stdio: 'inherit' });
@@ -96,13 +96,13 @@ test('hangs', () => new Promise(() => {
 test.run();`;
   const result = await run(checkout, code);
   assert.is(result.failed, 1);
-  assert.match(result.problems[0] ?? '', 'ended after 4 s: its tests did not end');
+  assert.match(result.problems[0] ?? '', 'ended after 10 s: its tests did not end');
   const pid = /PID (\d+)/.exec(result.output)?.[1] ?? '';
   assert.ok(await ends(pid), 'the child is gone');
 });
 
 test('a file that ignores the request to end is ended all the same', async ({ checkout }) => {
-  const code = `${bound('timeBoundSeconds', 3)}
+  const code = `${bound('timeBoundSeconds', 10)}
 process.on('SIGTERM', () => {});
 setInterval(() => {}, 1000);
 ${PASSES}`;

@@ -20,8 +20,9 @@ import { VhostKernelTransport } from '../../driver/transport/vhost-kernel.js';
 import type { VhostKernelTransportOptions } from '../../driver/transport/vhost-kernel-options.js';
 import { iova } from '../../driver/units.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import { Errno, FakeKernel, type FakeKernelOptions, KERNEL_OFFER } from '../support/vhost-kernel-fake.js';
-import { assertNoFdLeak, until } from '../support/vhost-user-raw.js';
+import { assertNoFdLeak } from '../support/vhost-user-raw.js';
 
 const test = suite('vhost-kernel: transport');
 

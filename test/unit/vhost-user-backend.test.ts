@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import { ErrorCode, VirtioError } from '../../driver/errors.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import {
   BIT_30,
   CONFIG,
@@ -31,7 +32,6 @@ import {
   regionBytes,
   u32s,
   u64s,
-  until,
   VERSION,
   vringAddr,
 } from '../support/vhost-user-raw.js';

@@ -14,8 +14,9 @@ import type { TransportEvent } from '../../driver/spec/transport.js';
 import { VhostUserTransport } from '../../driver/transport/vhost-user.js';
 import { iova } from '../../driver/units.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import { FakeDevice, type FakeDeviceOptions } from '../support/vhost-user-device.js';
-import { assertNoFdLeak, countFds, until } from '../support/vhost-user-raw.js';
+import { assertNoFdLeak, countFds } from '../support/vhost-user-raw.js';
 
 const test = suite('vhost-user: both ends');
 

@@ -13,8 +13,9 @@ import { VhostUserTransport } from '../../driver/transport/vhost-user.js';
 import type { VhostUserTransportOptions } from '../../driver/transport/vhost-user-options.js';
 import { iova } from '../../driver/units.js';
 import { native } from '../../native/index.js';
+import { until } from '../support/until.js';
 import { FakeBackend, FakeBackendListener, type FakeBackendOptions } from '../support/vhost-user-backend.js';
-import { assertNoFdLeak, countFds, Id, memoryTable, u32s, until, vringAddr } from '../support/vhost-user-raw.js';
+import { assertNoFdLeak, countFds, Id, memoryTable, u32s, vringAddr } from '../support/vhost-user-raw.js';
 
 const test = suite('vhost-user: transport');
 

@@ -13,7 +13,8 @@ import {
   type VhostUserSocketOptions,
 } from '../../driver/wire/vhost-user-socket.js';
 import { native } from '../../native/index.js';
-import { assertNoFdLeak, header, Id, message, RawPeer, u32s, until, VERSION } from '../support/vhost-user-raw.js';
+import { until } from '../support/until.js';
+import { assertNoFdLeak, header, Id, message, RawPeer, u32s, VERSION } from '../support/vhost-user-raw.js';
 
 const test = suite('wire: socket');
 
