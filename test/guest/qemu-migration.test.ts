@@ -29,8 +29,8 @@ const HOST = `${NETWORK}254`;
 const MAC = '02:00:00:00:05:01';
 /** Property of a card whose guest says nothing when it has been moved: the back-end does. */
 const NO_ANNOUNCEMENT = 'guest_announce=off';
-/** Beside those that are sent while the guest stands still: a second. */
-const MOST_LOST_PINGS = 10;
+/** Beside those that are sent while the guest stands still: five seconds, in which its emulated processor gets going. */
+const MOST_LOST_PINGS = 50;
 /** Of packets, in the guest's memory: what the host sends lies in free pages for a while. */
 const FEW_PIECES = 20;
 const DAEMON_MS = 380_000;

@@ -43,15 +43,18 @@ async function addMemory(guest: Guest): Promise<void> {
   const file = { 'qom-type': 'memory-backend-memfd', id: 'added', size: ADDED_BYTES, share: true };
   await guest.qmp.execute('object-add', file);
   await guest.qmp.execute('device_add', { driver: 'pc-dimm', id: 'dimm', memdev: 'added' });
-  await guest.run(`
-    for i in $(seq 50); do
+  await guest.run(
+    `
+    for i in $(seq 300); do
       for state in /sys/devices/system/memory/memory*/state; do
         [ "$(cat $state)" = online ] || echo online >$state
       done
       [ $(awk '/MemTotal/ {print $2}' /proc/meminfo) -gt ${before} ] && exit 0
       usleep 100000
     done
-    exit 1`);
+    exit 1`,
+    { timeoutMs: 60_000 },
+  );
   // More than there was before: packets come to lie in what was added.
   const fill = 'mkdir /filler && mount -t tmpfs -o size=512m filler /filler && head -c';
   await guest.run(`${fill} ${before}k /dev/zero >/filler/file`, { timeoutMs: 60_000 });

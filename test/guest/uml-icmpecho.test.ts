@@ -27,7 +27,7 @@ test('ping of every size, IPv4 and IPv6, and its control queue is answered', asy
   await assertPings(guest, ANYBODY);
   await guest.run('ip -6 address add fd00:77::1/64 dev eth0');
   await guest.run(
-    'for i in $(seq 50); do ip -6 address show dev eth0 | grep -q tentative || exit 0; usleep 100000; done',
+    'for i in $(seq 300); do ip -6 address show dev eth0 | grep -q tentative || exit 0; usleep 100000; done; exit 1',
   );
   await assertPings(guest, 'fd00:77::200');
 

@@ -28,7 +28,7 @@ const { FLAGS, VLAN_AND_PORT, WORDS } = PacketField;
 const { SEGMENT_UDP, FRAGMENT_UDP, VLAN } = PacketFlag;
 const PIECE = 1400;
 const BYTES = 20_000;
-const WAIT_MS = 5000;
+const WAIT_MS = 30_000;
 const payload = new Uint8Array(BYTES).map((_, at) => at * 31 + (at >>> 8));
 const FRAGMENTS = Math.ceil((BYTES + 8) / PIECE);
 const SEGMENTS = Math.ceil(BYTES / PIECE);

@@ -99,7 +99,7 @@ dpdk('three front-ends on two processors: all reach each other, a flood is once 
       assert.equal(lcores, [[0], [1], [0]], 'the guests are spread over both processors');
       const marks = guests.map((guest) => guest.output.length);
       const seen = (guest: number) => printed(guests[guest]!, marks[guest]!);
-      for (const guest of guests.slice(1)) await guest.command('start', /rxonly packet forwarding/);
+      for (const guest of guests.slice(1)) await guest.command('start', /rxonly packet forwarding[\s\S]*testpmd> /);
       // One burst, then it receives as the others do. Nobody has said anything yet: all see it.
       await guests[0]!.command('start tx_first', /rxonly packet forwarding/);
       const first = { [`${macOf(0)} to ${macOf(1)}`]: BURST };

@@ -253,7 +253,7 @@ const dpdk = skipWithout(suite('the daemon and DPDK'), 'dpdk');
 dpdk(`--client: net_virtio_user as server, killed and started again ${RESTARTS} times, is found again each time`, () =>
   withFolder(async (folder) => {
     const path = join(folder, 'x.sock');
-    const daemon = await CliDaemon.start([at(path), '--client', '--mode=sink'], {}, 'waiting');
+    const daemon = await CliDaemon.start([at(path), '--client', '--mode=sink', '--stats=0.1'], {}, 'waiting');
     try {
       for (let connection = 1; connection <= RESTARTS; connection++) {
         const testpmd = await Testpmd.start({
@@ -263,7 +263,7 @@ dpdk(`--client: net_virtio_user as server, killed and started again ${RESTARTS} 
         try {
           await daemon.waitFor(isRunning(1, connection), `connection ${connection}`);
           await testpmd.command('start', /txonly/);
-          await new Promise((resolve) => setTimeout(resolve, 300));
+          await daemon.waitFor((event) => moved(event, connection).some(({ packets }) => packets > 0), 'packets');
         } finally {
           await testpmd.kill();
           // DPDK does not remove a socket file that was left behind.

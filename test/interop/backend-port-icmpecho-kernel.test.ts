@@ -10,6 +10,7 @@ import { PortHarness } from '../support/backend-port-harness.js';
 import { skipWithout, skipWithoutRoot } from '../support/skip.js';
 import { TapNamespace } from '../support/tap-namespace.js';
 import { uniqueName } from '../support/test-names.js';
+import { until } from '../support/until.js';
 
 const test = skipWithoutRoot(skipWithout(suite('icmpecho port, Linux'), 'iproute2', 'ping'));
 
@@ -43,9 +44,18 @@ async function withKernel(body: (space: TapNamespace, name: string, counts: () =
 const ping = (space: TapNamespace, ...args: readonly string[]): Promise<string> =>
   space.run('ping', '-i', '0.01', '-W', '5', '-w', '20', ...args);
 
+/** Pings ten times, or until ten answers are in: one that is late brings another request. Returns how many were sent. */
+async function tenPings(space: TapNamespace, ...args: readonly string[]): Promise<number> {
+  const said = await ping(space, '-c', '10', ...args);
+  const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(said) ?? [];
+  assert.ok(Number(received) >= 10, said);
+  return Number(sent);
+}
+
 test('it is found and answers, of any length, over IPv4 and IPv6; the kernel keeps its own addresses', () =>
   withKernel(async (space, name, counts) => {
     await space.run('ip', 'address', 'add', '2001:db8::1/64', 'dev', name);
+    const sent = { icmp: 0, icmpv6: 0 };
     for (const [address, ...args] of [
       ['192.0.2.77'],
       ['192.0.2.254', '-s', '0'],
@@ -54,10 +64,7 @@ test('it is found and answers, of any length, over IPv4 and IPv6; the kernel kee
       // With options: record route.
       ['192.0.2.4', '-R'],
     ] as const) {
-      assert.match(
-        await ping(space, '-c', '10', ...args, address),
-        /10 packets transmitted, 10 received, 0% packet loss/,
-      );
+      sent.icmp += await tenPings(space, ...args, address);
     }
     // Until duplicate address detection is over: an answer to it would take the address away.
     for (let left = 200; left > 0; left--) {
@@ -73,18 +80,16 @@ test('it is found and answers, of any length, over IPv4 and IPv6; the kernel kee
       ['2001:db8::78', '-s', '8952', '-M', 'do'],
       [`fe80::1%${name}`, '-s', '3'],
     ] as const) {
-      const said = await ping(space, '-6', '-c', '10', ...args, address);
-      assert.match(said, /10 packets transmitted, 10 received, 0% packet loss/);
+      sent.icmpv6 += await tenPings(space, '-6', ...args, address);
     }
     const neighbours = await space.run('ip', 'neighbour', 'show', 'dev', name);
     for (const address of ['192.0.2.77', '2001:db8::77', 'fe80::1']) {
       assert.match(neighbours, new RegExp(`^${address} .*lladdr 02:00:00:00:00:02`, 'm'));
     }
+    // The last request may still be under way.
+    await until(() => counts().icmp >= sent.icmp && counts().icmpv6 >= sent.icmpv6, 'all requests');
     const { arp, icmp, neighbour, icmpv6, dropChecksum, dropMalformed, dropProbe } = counts();
-    assert.equal(
-      { icmp, icmpv6, dropChecksum, dropMalformed },
-      { icmp: 50, icmpv6: 30, dropChecksum: 0, dropMalformed: 0 },
-    );
+    assert.equal({ icmp, icmpv6, dropChecksum, dropMalformed }, { ...sent, dropChecksum: 0, dropMalformed: 0 });
     assert.ok(arp >= 4 && neighbour >= 3 && dropProbe >= 2, JSON.stringify(counts()));
   }));
 

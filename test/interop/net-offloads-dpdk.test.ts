@@ -65,7 +65,7 @@ const withPeer = (tso: boolean, ring: 'split' | 'packed', body: (port: Port) => 
       // Only a queue that somebody has taken has buffers.
       port.rxQueue(0);
       await testpmd.waitFor(/virtio is now ready for processing/);
-      await testpmd.command('start', /io packet forwarding/);
+      await testpmd.command('start', /io packet forwarding[\s\S]*testpmd> /);
       await body(port);
     } finally {
       await testpmd.quit();

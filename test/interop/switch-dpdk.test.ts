@@ -84,8 +84,8 @@ test('a burst of one reaches the other with the right addresses, and a third onl
     async (guests) => {
       const [first, second, third] = guests as [Guest, Guest, Guest];
       for (const { testpmd } of guests) await testpmd.command('set verbose 1', /Change verbose level/);
-      await third.testpmd.command('start', /rxonly packet forwarding/);
-      await second.testpmd.command('start', /rxonly packet forwarding/);
+      await third.testpmd.command('start', /rxonly packet forwarding[\s\S]*testpmd> /);
+      await second.testpmd.command('start', /rxonly packet forwarding[\s\S]*testpmd> /);
       const marks = guests.map(({ testpmd }) => testpmd.output.length);
       // testpmd sends one burst of 32 and goes on in its mode.
       await first.testpmd.command('start tx_first', /rxonly packet forwarding/);
@@ -114,7 +114,7 @@ test('a guest that sends without end: every packet arrives or is counted, none c
     ],
     async (guests) => {
       const [sender, receiver] = guests as [Guest, Guest];
-      await receiver.testpmd.command('start', /rxonly packet forwarding/);
+      await receiver.testpmd.command('start', /rxonly packet forwarding[\s\S]*testpmd> /);
       await sender.testpmd.command('start', /txonly packet forwarding/);
       await pause(1500);
       await sender.testpmd.command('stop', /Forward statistics/);

@@ -66,7 +66,9 @@ async function exchange(guest: Testpmd, host: Testpmd): Promise<void> {
   await start(guest, 'start tx_first');
   await receives(guest, 200);
   await stop(guest);
-  await pause(200);
+  const sent = (await numbers(guest)).tx - guestBefore.tx;
+  const end = performance.now() + 30_000;
+  while ((await numbers(host)).rx < hostBefore.rx + sent && performance.now() < end) await pause(50);
   await stop(host);
   const [guestAfter, hostAfter] = [await numbers(guest), await numbers(host)];
   assert.is(hostAfter.rx - hostBefore.rx, guestAfter.tx - guestBefore.tx, 'all that the guest sent came');

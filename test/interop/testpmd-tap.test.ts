@@ -42,7 +42,7 @@ test('icmpecho answers pings of the kernel, on two queues, in bursts smaller tha
     await testpmd.command('stop', /Done\.\n/);
     await testpmd.command('start', /testpmd> $/);
     assert.is(await space!.ping('198.18.7.10', 10), 10, 'after another start');
-    await testpmd.command('stop', /TX-packets: 1\d [\s\S]*Done\.\n/);
+    await testpmd.command('stop', /TX-packets: [1-9]\d+ [\s\S]*Done\.\n/);
   });
 });
 

@@ -98,7 +98,7 @@ for (const role of ['server', 'client'] as const) {
       await linkIs(testpmd, 'down');
       const from = testpmd.output.length;
       await bringUp(transport, memory);
-      await testpmd.waitFor(/link state change event/, 5000, from);
+      await testpmd.waitFor(/link state change event/, 30_000, from);
       await testpmd.waitFor(/VHOST_CONFIG: .* negotiated Virtio features: 0x140428000/);
       await testpmd.waitFor(/VHOST_CONFIG: .* virtio is now ready for processing/);
       await linkIs(testpmd, 'up');

@@ -19,7 +19,7 @@ interface Order {
 const BROADCAST = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 const ARP = 0x0806;
 const IPV4 = 0x0800;
-const REPLY_MS = 5000;
+const REPLY_MS = 30_000;
 
 /** An echo message whose payload says which one it is. */
 const echo = (type: number, number: number): readonly number[] =>

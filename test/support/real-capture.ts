@@ -57,8 +57,12 @@ async function names(pair: NetworkPair): Promise<void> {
 
 /** Bulk transfers: jumbo and ordinary segments, both ways, IPv6, a VLAN, and small UDP packets. */
 async function transfers(pair: NetworkPair): Promise<void> {
-  const server = await pair.start(1, /listening/, 'iperf3', '--server', '--forceflush');
-  const client = (...args: readonly string[]) => pair.run(0, 'iperf3', '--client', ...args);
+  /** A server each: one that is still ending a transfer refuses the next. */
+  const client = async (...args: readonly string[]) => {
+    const server = await pair.start(1, /listening/, 'iperf3', '--server', '--forceflush');
+    await pair.run(0, 'iperf3', '--client', ...args);
+    await server.stop();
+  };
   const address = pair.address('ip4', 1);
   await client(address, '--bytes', '1M');
   await client(address, '--bytes', '512K', '--set-mss', '1460');
@@ -66,7 +70,6 @@ async function transfers(pair: NetworkPair): Promise<void> {
   await client(pair.address('ip6', 1), '--bytes', '512K');
   await client(pair.address('vlan4', 1), '--bytes', '256K');
   await client(address, '--bytes', '16K', '--udp', '--length', '64', '--bitrate', '10M');
-  await server.stop();
 }
 
 /** Resolves when the file has stopped growing: packets that tcpdump has not yet read when it ends are lost. */

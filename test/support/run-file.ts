@@ -13,8 +13,10 @@ import type { TestFile } from './test-files.js';
 import { makeTestId, TEST_ID_VARIABLE } from './test-names.js';
 import { skipReasons, uvuSummary } from './uvu-output.js';
 
-/** What was told to end needs a moment for it: until it is killed, or until what stays counts as left behind. */
+/** What was told to end needs a moment for it until it is killed. */
 const GRACE_MS = 1500;
+/** What is on its way out needs one, too, until it counts as left behind. */
+const SETTLE_MS = 10_000;
 const OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024;
 
 export interface RunFileOptions {
@@ -25,7 +27,7 @@ export interface RunFileOptions {
   readonly strict: boolean;
   /** Whether no other test file runs at the same time, so that changes of the machine are this file's. */
   readonly alone: boolean;
-  /** How long what was told to end may take to do so, 1500 ms when not given. */
+  /** In place of both of the times above. */
   readonly graceMs?: number;
   /** Ends the file early. */
   readonly signal?: AbortSignal;
@@ -102,7 +104,7 @@ function runProcess(file: TestFile, options: RunFileOptions, environment: NodeJS
 }
 
 /** Calls `look` until it finds nothing, for a moment at most; returns what it found last. */
-async function settled<T>(look: () => T[], graceMs = GRACE_MS): Promise<T[]> {
+async function settled<T>(look: () => T[], graceMs = SETTLE_MS): Promise<T[]> {
   const deadline = Date.now() + graceMs;
   let found = look();
   while (found.length > 0 && Date.now() < deadline) {

@@ -17,7 +17,6 @@ while True:
     del again[IP].chksum
     del again[UDP].chksum
     right = "right" if bytes(again) == bytes(packet) else "wrong"
-    print("took", packet[Dot1Q].vlan, packet[Dot1Q].prio, right, flush=True)
     vlan = int.from_bytes(bytes(packet[UDP].payload)[:2], "big")
     ether, ip, udp = packet[Ether], packet[IP], packet[UDP]
     answer = (
@@ -28,3 +27,4 @@ while True:
         / bytes(index % 251 for index in range(100))
     )
     wire.send(answer)
+    print("took", packet[Dot1Q].vlan, packet[Dot1Q].prio, right, flush=True)
