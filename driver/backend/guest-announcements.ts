@@ -2,6 +2,7 @@
 
 import { Burst } from '../memory/burst.js';
 import type { PacketPool } from '../memory/packet-pool.js';
+import { ARP_HARDWARE_ETHERNET, EtherType } from '../spec/internet.js';
 import { MAC_BYTES } from '../spec/net-config.js';
 import type { Pair } from './pair.js';
 import type { BackendPort } from './ports/backend-port.js';
@@ -11,8 +12,6 @@ const MAX_ANNOUNCEMENTS = 16;
 /** Bytes of the shortest Ethernet frame, check sequence not counted. */
 const FRAME_BYTES = 60;
 const ETHERTYPE_RARP = 0x8035;
-const HARDWARE_ETHERNET = 1;
-const PROTOCOL_IPV4 = 0x0800;
 const REVERSE_REQUEST = 3;
 
 /** Packets that go to the port as if the guest had sent them: those that wait for buffers, or for room at the port. */
@@ -83,8 +82,8 @@ function rarpPacket(macAddress: Uint8Array): Uint8Array {
   frame.fill(0xff, 0, MAC_BYTES);
   frame.set(macAddress, 6);
   view.setUint16(12, ETHERTYPE_RARP);
-  view.setUint16(14, HARDWARE_ETHERNET);
-  view.setUint16(16, PROTOCOL_IPV4);
+  view.setUint16(14, ARP_HARDWARE_ETHERNET);
+  view.setUint16(16, EtherType.IPV4);
   frame[18] = MAC_BYTES;
   frame[19] = 4;
   view.setUint16(20, REVERSE_REQUEST);

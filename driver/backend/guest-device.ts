@@ -242,10 +242,11 @@ export class GuestDevice {
    */
   receive(number: number, burst: Burst): number {
     const pair = this.#queues.byNumber[number]!;
-    if (pair.transmit === undefined) return 0;
+    const { transmit } = pair;
+    if (transmit === undefined) return 0;
     const start = burst.count;
     try {
-      this.#traffic.receive(pair, burst);
+      this.#traffic.receive(pair, transmit, burst);
     } catch (error) {
       this.#rings.fail(deviceFailure(error));
     }

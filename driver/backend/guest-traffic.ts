@@ -7,6 +7,7 @@ import { RingCounter } from './counters.js';
 import type { FromGuestQueue } from './from-guest-queue.js';
 import type { GuestMemory } from './guest-memory.js';
 import type { DeviceResources, GuestQueues } from './guest-queues.js';
+import type { GuestReceiverParts } from './guest-receiver.js';
 import type { GuestRings } from './guest-rings.js';
 import { dropForGuest, dropFromGuest, freePackets, isHolding, type Pair } from './pair.js';
 import { poolReserve } from './pool-reserve.js';
@@ -18,15 +19,9 @@ import { DEVICE_BURST } from './ring-context.js';
 import type { SharedState } from './shared-state.js';
 
 /** The parts of a device that its packets pass. */
-export interface TrafficParts {
+export interface TrafficParts extends GuestReceiverParts {
   readonly resources: DeviceResources;
   readonly port: BackendPort;
-  readonly memory: GuestMemory;
-  readonly rings: GuestRings;
-  readonly queues: GuestQueues;
-  readonly filter: ReceiveFilter;
-  readonly steering: ReceiveSteering;
-  readonly shared: SharedState;
 }
 
 /** Moves packets. What it throws is the guest's fault, the port's, or a defect: the device stops for it. */
@@ -81,11 +76,9 @@ export class GuestTraffic {
   }
 
   /** For an application: adds packets that the guest has sent on a pair to the burst, as they fit. */
-  receive(pair: Pair, burst: Burst): void {
-    const { number, transmit } = pair;
-    if (transmit === undefined) return;
+  receive(pair: Pair, transmit: FromGuestQueue, burst: Burst): void {
     const room = burst.capacity - burst.count;
-    if (!this.#rings.isEnabled(2 * number + 1)) this.#discard(pair, transmit);
+    if (!this.#rings.isEnabled(2 * pair.number + 1)) this.#discard(pair, transmit);
     else if (this.#served !== 0) this.#receiveServed(pair, transmit, burst);
     else if (room > 0) transmit.take(burst, room);
   }

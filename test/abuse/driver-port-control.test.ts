@@ -4,7 +4,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorCode, type VirtioError } from '../../driver/errors.js';
 import { Feature } from '../../driver/spec/features.js';
-import { againstDevice, type Bench, refusal, sendPackets, until } from '../support/driver-abuse.js';
+import { againstDevice, type Bench, refusal, sendPackets } from '../support/driver-abuse.js';
+import { until } from '../support/until.js';
 
 const test = suite('port against a device that answers commands wrongly');
 /** The device has two pairs, whatever the driver makes of them. */
@@ -23,10 +24,10 @@ async function answer(
 ): Promise<Uint8Array> {
   const ring = bench.device.ring(CONTROL);
   let heads: number[] = [];
-  await until('a command', () => {
+  await until(() => {
     heads = [...heads, ...ring.take()];
     return heads.length > 0;
-  });
+  }, 'a command');
   const head = heads[0]!;
   const command = ring.buffer(head).slice();
   ring.buffer(head + 1).set([ack, ...result].slice(0, ring.buffer(head + 1).length));
@@ -193,13 +194,13 @@ test('settings that a device refuses at the next start fail that start, and it c
     await done;
     await bench.port.stop();
     const refused = refusal(bench.port.start(), ErrorCode.REQUEST_REFUSED, /RX\/PROMISC/);
-    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await until(() => bench.device.setups.has(CONTROL), 'the queues');
     await bench.fn.idle;
     await answer(bench, 1);
     await refused;
     assert.is(bench.port.state, 'stopped');
     const started = bench.port.start();
-    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await until(() => bench.device.setups.has(CONTROL), 'the queues');
     await bench.fn.idle;
     await answer(bench, 0);
     await started;
@@ -218,7 +219,7 @@ test('a setting that the device has lost: the start says how to forget it, and w
     }
     await bench.port.stop();
     const failed = bench.port.start().catch((error: VirtioError) => error);
-    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await until(() => bench.device.setups.has(CONTROL), 'the queues');
     await bench.fn.idle;
     await answer(bench, 1);
     const { code, message, advice } = (await failed) as VirtioError;
@@ -228,7 +229,7 @@ test('a setting that the device has lost: the start says how to forget it, and w
     control.forget('receiveModes');
     assert.not(control.promiscuous);
     const started = bench.port.start();
-    await until('the queues', () => bench.device.setups.has(CONTROL));
+    await until(() => bench.device.setups.has(CONTROL), 'the queues');
     await bench.fn.idle;
     assert.equal([...(await answer(bench, 0))], [1, 1, ...OTHER], 'the other one is made again');
     await started;

@@ -21,9 +21,9 @@ import {
   isComplete,
   refusal,
   sendPackets,
-  until,
 } from '../support/driver-abuse.js';
 import { MEMORY_ADDRESS, MEMORY_BYTES, withMemory } from '../support/fake-device-model.js';
+import { until } from '../support/until.js';
 
 const test = suite('port whose device breaks or vanishes');
 const full = process.env['VIRTIO_PMD_FULL'] === '1';
@@ -57,7 +57,7 @@ for (const kind of interfaces) {
         exchange(bench);
         assert.is(sendPackets(port, 4), 4);
         device.onEvent?.({ type: 'ring-broken', ring: 0, reason: 'a test' });
-        await until('the fault', () => faults.length === round + 1);
+        await until(() => faults.length === round + 1, 'the fault');
         assert.is(port.state, 'failed');
         const error = faults[round]!;
         assert.is(error.code, ErrorCode.DEVICE_BROKEN);
@@ -80,7 +80,7 @@ for (const kind of interfaces) {
       port.on('recovered', () => recovered++);
       await start();
       device.onEvent?.({ type: 'ring-broken', ring: 0, reason: 'a test' });
-      await until('the recovery', () => recovered === 1);
+      await until(() => recovered === 1, 'the recovery');
       await fn.idle;
       exchange(bench);
       const deadline = performance.now() + 60_000;
@@ -109,7 +109,7 @@ for (const kind of interfaces) {
         sendPackets(port, 7);
         isGone = true;
         const began = performance.now();
-        await until('the fault', () => faults.length > 0);
+        await until(() => faults.length > 0, 'the fault');
         assert.ok(performance.now() - began < 20_000);
         assert.is(faults[0]?.code, ErrorCode.PEER_GONE);
         isComplete(faults[0]!);
@@ -171,7 +171,7 @@ for (const kind of interfaces) {
         config(device, { status: (flap & 1) === 0 ? NetStatus.LINK_UP : 0 });
         fn.configChanged();
       }
-      await until('the link', () => links.at(-1) === true);
+      await until(() => links.at(-1) === true, 'the link');
       await delay(300);
       assert.ok(links.length < 100, `${links.length} events of a thousand flaps`);
       assert.is(links.at(-1), true);
@@ -243,7 +243,7 @@ for (const kind of interfaces) {
             native.drainEventFd(kickFd!);
             assert.is(sendPackets(port, 1), 1);
             assert.is(native.drainEventFd(kickFd!), 0n, `${value}: the driver keeps to what the device says`);
-            await until(`the kick with ${value}`, () => native.drainEventFd(kickFd!) > 0n);
+            await until(() => native.drainEventFd(kickFd!) > 0n, `the kick with ${value}`);
             for (const id of ring.take()) ring.use(id, 0);
             ring.publish();
             assert.is(port.txQueue(0).reclaim(), 1);
@@ -265,7 +265,7 @@ for (const kind of interfaces) {
         exchange(bench);
         await delay(0);
       }
-      await until('the event loop', () => turns > 3);
+      await until(() => turns > 3, 'the event loop');
       clearInterval(ticking);
       assert.equal(links, [true], 'nothing has changed');
       assert.is(port.state, 'started');
@@ -396,9 +396,9 @@ async function answerControl(
   index: number,
   answer: (ring: ReturnType<Bench['device']['ring']>) => void,
 ): Promise<void> {
-  await until('the control queue', () => device.setups.has(index));
+  await until(() => device.setups.has(index), 'the control queue');
   const ring = device.ring(index);
-  await until('the control command', () => ring.take().length === 1);
+  await until(() => ring.take().length === 1, 'the control command');
   answer(ring);
 }
 
@@ -451,10 +451,10 @@ test('abuse-D33: the control queue never answers while the port runs: packets go
     await start();
     config(device, { status: NetStatus.LINK_UP | NetStatus.ANNOUNCE });
     fn.configChanged();
-    await until('the announcement', () => announced > 0);
+    await until(() => announced > 0, 'the announcement');
     // The model numbers it behind all of its pairs.
     const control = device.ring(4);
-    await until('its command', () => control.take().length === 1);
+    await until(() => control.take().length === 1, 'its command');
     for (const end = performance.now() + (full ? 6000 : 500); performance.now() < end; ) {
       exchange(bench);
       await delay(5);

@@ -6,14 +6,8 @@ import type { Burst } from '../../driver/memory/burst.js';
 import { PacketField } from '../../driver/memory/packet-fields.js';
 import { AVAIL_INDEX, DESC_WORDS } from '../../driver/ring/split-views.js';
 import { Feature } from '../../driver/spec/features.js';
-import {
-  type AbuseOptions,
-  againstDevice,
-  type Bench,
-  interfaces,
-  sendPackets,
-  until,
-} from '../support/driver-abuse.js';
+import { type AbuseOptions, againstDevice, type Bench, interfaces, sendPackets } from '../support/driver-abuse.js';
+import { until } from '../support/until.js';
 
 const test = suite('port against a device that lies');
 
@@ -327,9 +321,9 @@ test('abuse-D22: a broken queue of one pair leaves the other pair alone', () =>
     async (bench) => {
       const started = bench.start();
       // The control queue: the device says yes.
-      await until('the control command', () => bench.device.setups.has(4));
+      await until(() => bench.device.setups.has(4), 'the control command');
       const control = bench.device.ring(4);
-      await until('the control command', () => control.take().length === 1);
+      await until(() => control.take().length === 1, 'the control command');
       control.buffer(1)[0] = 0;
       control.use(0, 1);
       control.publish();

@@ -49,15 +49,18 @@ async function numbers(testpmd: Testpmd): Promise<Numbers> {
 const stop = (testpmd: Testpmd): Promise<void> => testpmd.command('stop', /Done\.\s+testpmd> $/);
 const start = (testpmd: Testpmd, how = 'start'): Promise<void> => testpmd.command(how, /TX offloads=[\s\S]*testpmd> $/);
 
-/** Waits until a port has received so many more. */
-async function receives(testpmd: Testpmd, packets: number): Promise<void> {
-  const before = (await numbers(testpmd)).rx;
+/** Waits until a port has received so many in all. */
+async function hasReceived(testpmd: Testpmd, packets: number): Promise<void> {
   const end = performance.now() + 30_000;
-  while ((await numbers(testpmd)).rx < before + packets) {
+  while ((await numbers(testpmd)).rx < packets) {
     assert.ok(performance.now() < end, `fewer than ${packets} packets:\n${testpmd.output.slice(-2000)}`);
     await pause(50);
   }
 }
+
+/** Waits until a port has received so many more. */
+const receives = async (testpmd: Testpmd, packets: number): Promise<void> =>
+  hasReceived(testpmd, (await numbers(testpmd)).rx + packets);
 
 /** Packets go round between the two until both are stopped, the guest first: then the host has had all that it sent. */
 async function exchange(guest: Testpmd, host: Testpmd): Promise<void> {
@@ -66,9 +69,7 @@ async function exchange(guest: Testpmd, host: Testpmd): Promise<void> {
   await start(guest, 'start tx_first');
   await receives(guest, 200);
   await stop(guest);
-  const sent = (await numbers(guest)).tx - guestBefore.tx;
-  const end = performance.now() + 30_000;
-  while ((await numbers(host)).rx < hostBefore.rx + sent && performance.now() < end) await pause(50);
+  await hasReceived(host, hostBefore.rx + (await numbers(guest)).tx - guestBefore.tx);
   await stop(host);
   const [guestAfter, hostAfter] = [await numbers(guest), await numbers(host)];
   assert.is(hostAfter.rx - hostBefore.rx, guestAfter.tx - guestBefore.tx, 'all that the guest sent came');

@@ -277,15 +277,6 @@ export function answering(
   };
 }
 
-/** Waits until a condition holds, for half a minute at most. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!condition()) {
-    if (performance.now() > deadline) assert.unreachable(`waited in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
-
 /** Puts `count` packets of 60 bytes on the wire; returns how many were taken. */
 export function sendPackets(port: Port, count: number): number {
   const burst = port.burst(Math.max(count, 1));

@@ -11,8 +11,7 @@ import { NetStatus, virtioNetConfig } from '../../driver/spec/net-config.js';
 import type { PciFunction } from '../../driver/spec/pci-function.js';
 import { PciModernTransport } from '../../driver/transport/pci-modern.js';
 import { native } from '../../native/index.js';
-
-const WAIT_MS = 30_000;
+import { PATIENCE_MS } from './until.js';
 
 export interface EventBenchOptions extends PortOptions {
   readonly vectors?: number;
@@ -50,7 +49,7 @@ export class PortLog {
         else reject(error);
       };
       const what = `${event} ${times} times`;
-      const timer = setTimeout(() => done(new Error(`no ${what} in: ${this.events.join(', ')}`)), WAIT_MS);
+      const timer = setTimeout(() => done(new Error(`no ${what} in: ${this.events.join(', ')}`)), PATIENCE_MS);
       const look = (): void => {
         if (this.count(event) >= times) done();
       };
