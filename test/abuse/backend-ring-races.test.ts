@@ -92,7 +92,7 @@ for (const eventIndex of [false, true]) {
         }
         if (turns % 512 === 0) witness.forward();
       }
-      assert.ok((await stop()) > 1000);
+      await stop();
     }
     witness.forward();
     witness.guest.device.reset();

@@ -47,6 +47,17 @@ function withTestpmd(queues: number, use: (path: string, testpmd: Testpmd) => Pr
 }
 
 const ENABLED = /VHOST_USER_SET_VRING_ENABLE[\s\S]*VHOST_USER_SET_VRING_ENABLE/;
+/** Longer than the other end takes to come, to go, and to come again. */
+const DURATION_S = 20;
+
+/** Waits until it has forwarded packets of the run for a while, and kills it in the middle of them. */
+async function killInTraffic(testpmd: Testpmd): Promise<void> {
+  await testpmd.waitFor(ENABLED);
+  while (!/RX-packets: [1-9]/.test(testpmd.output))
+    await testpmd.command('show port stats 0', /RX-packets: [\s\S]*Tx-pps/);
+  await sleep(500);
+  await testpmd.kill();
+}
 
 for (const queues of [1, 2]) {
   test(`${queues} queue pairs: 64, imix, 1518 and 9000 bytes come back whole and in order, time after time`, () =>
@@ -67,9 +78,7 @@ for (const queues of [1, 2]) {
 test('it is killed in the middle: what was under way is counted', () =>
   withTestpmd(1, async (path, testpmd) => {
     const running = runCli(['loopback', '--json', '--connect', path, '--duration', '60']);
-    await testpmd.waitFor(ENABLED);
-    await sleep(1000);
-    await testpmd.kill();
+    await killInTraffic(testpmd);
     const end = await running;
     assert.is(end.status, 1, end.stderr);
     assert.match(end.stderr, /^virtio-pmd: PEER_GONE: .*; [1-9]\d* packets were under way/);
@@ -80,10 +89,8 @@ test('it is killed in the middle: what was under way is counted', () =>
 
 test('it is killed and started again: the run goes on with the new one', () =>
   withTestpmd(1, async (path, testpmd) => {
-    const running = runCli(['loopback', '--json', '--connect', path, '--reconnect', '--duration', '10']);
-    await testpmd.waitFor(ENABLED);
-    await sleep(1000);
-    await testpmd.kill();
+    const running = runCli(['loopback', '--json', '--connect', path, '--reconnect', '--duration', String(DURATION_S)]);
+    await killInTraffic(testpmd);
     // DPDK does not take a socket's path over from one that died.
     rmSync(path, { force: true });
     const next = await startTestpmd(path, 1);
