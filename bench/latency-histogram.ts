@@ -60,11 +60,15 @@ export function sumOf(histograms: readonly Histogram[]): Histogram {
   return sum;
 }
 
+/** So many percent took up to so many nanoseconds: of its place in the histogram the end, but no more than the longest. */
+export const percentileOf = (histogram: Histogram, percent: number): number =>
+  Math.min(histogram.getValueAtPercentile(percent), histogram.maxValue);
+
 const microseconds = (nanoseconds: number): number =>
   Number((nanoseconds / NANOSECONDS_PER_MICROSECOND).toPrecision(DIGITS));
 
 export function summaryOf(histogram: Histogram): LatencySummary {
-  const at = (percentile: number) => microseconds(histogram.getValueAtPercentile(percentile));
+  const at = (percent: number) => microseconds(percentileOf(histogram, percent));
   return {
     packets: histogram.totalCount,
     p50: at(50),

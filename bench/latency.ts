@@ -2,7 +2,14 @@
 
 import { type Comparison, compare, contendersOf, type Figure, figureOf, rounded } from './comparison.js';
 import type { FrameSize } from './frames.js';
-import { bucketsOf, type LatencyBucket, type LatencySummary, summaryOf, sumOf } from './latency-histogram.js';
+import {
+  bucketsOf,
+  type LatencyBucket,
+  type LatencySummary,
+  percentileOf,
+  summaryOf,
+  sumOf,
+} from './latency-histogram.js';
 import { type MeteredName, type MeteredPair, meteredBaseOf, type Trial } from './meter/metered-pair.js';
 import { MeteredPairs, type MeteredRound } from './meter/metered-pairs.js';
 import { choosePaths } from './paths.js';
@@ -74,7 +81,7 @@ type Timed = Pick<Trial, 'counts' | 'latencies' | 'taken'>;
 
 /** In nanoseconds; undefined where nothing came back. */
 export const p999Of = ({ latencies }: Pick<Trial, 'latencies'>): number | undefined =>
-  latencies.totalCount === 0 ? undefined : latencies.getValueAtPercentile(99.9);
+  latencies.totalCount === 0 ? undefined : percentileOf(latencies, 99.9);
 
 /** The results of the rounds at one load. */
 export function latenciesOf(

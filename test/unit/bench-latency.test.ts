@@ -38,6 +38,14 @@ test('percentiles are microseconds with three digits', () => {
   }
 });
 
+test('no percentile is beyond the longest latency', () => {
+  // Long ones share a place of the histogram with longer ones, and those may be told by another digit.
+  for (let nanoseconds = 8_000_000; nanoseconds < 9_000_000; nanoseconds += 997) {
+    const { p50, p99, p999, p9999, max } = summaryOf(histogramOf([nanoseconds]));
+    assert.equal([p50, p99, p999, p9999], Array(4).fill(max), `${nanoseconds} ns`);
+  }
+});
+
 test('a histogram is the same after its way to another process, and histograms add up', () => {
   const histogram = histogramOf([1000, 2000, 1_000_000_000]);
   const other = decodeHistogram(encodeHistogram(histogram));
