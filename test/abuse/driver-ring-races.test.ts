@@ -70,7 +70,7 @@ for (const mergeable of [true, false]) {
         for (const queue of [device.rx, device.tx])
           if (queue.broken !== undefined) broken.add(queue.broken.replace(/\d+/g, 'N'));
       }
-      await stop();
+      assert.ok((await stop()) > 1000);
       const { drops } = device.received;
       dropped += drops.incomplete + drops.overlong + drops.runt;
       device.stop();

@@ -11,7 +11,7 @@ import { echoPort, switchPort } from '../../driver/backend/ports/built-in.js';
 import { VhostUserServer } from '../../driver/backend/vhost-user-server.js';
 import { Feature, FeatureSet } from '../../driver/spec/features.js';
 import { native } from '../../native/index.js';
-import { until } from '../support/until.js';
+import { PATIENCE_MS, until } from '../support/until.js';
 import {
   BIT_30,
   CONFIG,
@@ -36,7 +36,6 @@ const MTU_AT = 10;
 const HEADER = 12;
 const BUFFERS = 0x8_0000;
 const PACKETS = 0xc_0000;
-const PATIENCE_MS = 30_000;
 
 /** The field as GET_CONFIG answers it. */
 async function configured(frontend: FakeFrontend): Promise<number> {

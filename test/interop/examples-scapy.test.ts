@@ -12,7 +12,7 @@ import { runCommand } from '../support/commands.js';
 import { GuestBackend } from '../support/guest-backend.js';
 import { skipWithout } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
-import { until } from '../support/until.js';
+import { PATIENCE_MS, until } from '../support/until.js';
 
 export const timeBoundSeconds = 120;
 
@@ -21,7 +21,6 @@ const test = skipWithout(suite('examples, scapy'), 'python3', 'scapy');
 const GENERATOR = fileURLToPath(new URL('../../../test/support/route_packets.py', import.meta.url));
 const L3FWD = fileURLToPath(new URL('../../examples/l3fwd.js', import.meta.url));
 const SEED = 7;
-const PATIENCE_MS = 30_000;
 
 /** The packets of a file, with the source address left out: it is the router's. */
 function packetsOf(path: string): string[] {

@@ -124,7 +124,7 @@ test('a guest that sends without end: every packet arrives or is counted, none c
         const { drops, packets } = receiver.device.statistics(0);
         return packets + sum(drops) === receiver.port.statistics().sent;
       };
-      await until(isDone, 'what was sent to arrive', 30_000);
+      await until(isDone, 'what was sent to arrive');
       const { received, dropNotTaken: _own, ...rest } = sender.port.statistics();
       const { sent, dropNotTaken } = receiver.port.statistics();
       const { drops, packets } = receiver.device.statistics(0);

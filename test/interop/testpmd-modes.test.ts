@@ -14,6 +14,7 @@ import { skipWithout } from '../support/skip.js';
 import { withFolder } from '../support/temp-folder.js';
 import { Testpmd } from '../support/testpmd.js';
 import { runTestpmd } from '../support/testpmd-batch.js';
+import { PATIENCE_MS } from '../support/until.js';
 
 const test = skipWithout(suite('testpmd modes'), 'dpdk');
 
@@ -23,7 +24,6 @@ const programs = {
 } as const;
 /** Ethernet, IPv4 and UDP: what is behind them in packets that are made is whatever the buffers held. */
 const HEADERS = 42;
-const PATIENCE_MS = 30_000;
 /** When the first packet was captured, in nanoseconds. */
 const FIRST_STAMP = 1_700_000_000_123_456_789n;
 

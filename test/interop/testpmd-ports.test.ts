@@ -9,6 +9,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Program } from '../support/golden-run.js';
 import { Testpmd } from '../support/testpmd.js';
+import { PATIENCE_MS } from '../support/until.js';
 
 const test = suite("testpmd's virtio ports");
 type End = 'ours' | 'dpdk';
@@ -51,7 +52,7 @@ const start = (testpmd: Testpmd, how = 'start'): Promise<void> => testpmd.comman
 
 /** Waits until a port has received so many in all. */
 async function hasReceived(testpmd: Testpmd, packets: number): Promise<void> {
-  const end = performance.now() + 30_000;
+  const end = performance.now() + PATIENCE_MS;
   while ((await numbers(testpmd)).rx < packets) {
     assert.ok(performance.now() < end, `fewer than ${packets} packets:\n${testpmd.output.slice(-2000)}`);
     await pause(50);
@@ -148,12 +149,12 @@ if (hasDpdk) {
         for (let round = 0; round < 2; round++) {
           const from = host.output.length;
           const guest = await startGuest('dpdk', path);
-          await host.waitFor(/Port 0: link state change event/, 30_000, from);
+          await host.waitFor(/Port 0: link state change event/, PATIENCE_MS, from);
           await start(guest, 'start tx_first');
           await receives(guest, 200);
           const before = host.output.length;
           await guest.kill();
-          await host.waitFor(/Port 0: link state change event/, 30_000, before);
+          await host.waitFor(/Port 0: link state change event/, PATIENCE_MS, before);
         }
       } finally {
         await host.quit();

@@ -20,7 +20,7 @@ import { iova } from '../../driver/units.js';
 import { native } from '../../native/index.js';
 import { skipWithout } from '../support/skip.js';
 import { Testpmd } from '../support/testpmd.js';
-import { until } from '../support/until.js';
+import { PATIENCE_MS, until } from '../support/until.js';
 import { FakeDevice } from '../support/vhost-user-device.js';
 import { assertNoFdLeak } from '../support/vhost-user-raw.js';
 
@@ -98,7 +98,7 @@ for (const role of ['server', 'client'] as const) {
       await linkIs(testpmd, 'down');
       const from = testpmd.output.length;
       await bringUp(transport, memory);
-      await testpmd.waitFor(/link state change event/, 30_000, from);
+      await testpmd.waitFor(/link state change event/, PATIENCE_MS, from);
       await testpmd.waitFor(/VHOST_CONFIG: .* negotiated Virtio features: 0x140428000/);
       await testpmd.waitFor(/VHOST_CONFIG: .* virtio is now ready for processing/);
       await linkIs(testpmd, 'up');

@@ -6,9 +6,9 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import type { ChildOrder, ChildReport } from './backend-dpdk-child.js';
+import { PATIENCE_MS } from './until.js';
 
 const CHILD = fileURLToPath(new URL('./backend-dpdk-child.js', import.meta.url));
-const PATIENCE_MS = 30_000;
 
 export class BackendProcess {
   readonly #child: ChildProcess;

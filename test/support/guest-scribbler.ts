@@ -12,34 +12,36 @@ interface ScribbleData {
   readonly ranges: readonly (readonly [offset: number, bytes: number])[];
   /** Values that are written, besides random ones. */
   readonly favourites: readonly number[];
-  /** Two words: the second becomes 1 when it begins, the first when it is enough. */
+  /** Two words: the second becomes 1 when it is at it, the first when it is enough. */
   readonly word: SharedArrayBuffer;
   readonly seed: number;
 }
 
-/** Starts the thread; resolves, when it has rewritten a thousand words, to how to end it. */
-export async function startScribbling(data: Omit<ScribbleData, 'word'>): Promise<() => Promise<void>> {
+/** Starts the thread; resolves, when it has rewritten a thousand words, to how to end it, which resolves to how many it was. */
+export async function startScribbling(data: Omit<ScribbleData, 'word'>): Promise<() => Promise<number>> {
   const word = new SharedArrayBuffer(8);
   const words = new Int32Array(word);
-  const ended = onThread<void>(new URL('./guest-scribbler.js', import.meta.url), 'scribble', { ...data, word });
+  const written = onThread<number>(new URL('./guest-scribbler.js', import.meta.url), 'scribble', { ...data, word });
   while (Atomics.load(words, 1) === 0) await delay(1);
   return () => {
     Atomics.store(words, 0, 1);
-    return ended;
+    return written;
   };
 }
 
-/** The thread itself. */
-export function scribble({ fd, fileBytes, ranges, favourites, word, seed }: ScribbleData): void {
+/** Returns how many words were written. */
+export function scribble({ fd, fileBytes, ranges, favourites, word, seed }: ScribbleData): number {
   const words = new Uint32Array(native.mapShared(fd, 0, fileBytes, 0));
   const stop = new Int32Array(word);
   const random = randomNumbers(seed);
+  let written = 0;
   while (Atomics.load(stop, 0) === 0) {
-    for (let turn = 0; turn < 1000; turn++) {
+    for (let turn = 0; turn < 1000; turn++, written++) {
       const [offset, bytes] = ranges[random(ranges.length)]!;
       const at = (offset + 4 * random(bytes / 4)) / 4;
       words[at] = random(4) === 0 ? random(0xffff_ffff) : favourites[random(favourites.length)]!;
     }
     Atomics.store(stop, 1, 1);
   }
+  return written;
 }

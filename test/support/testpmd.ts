@@ -4,6 +4,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
+import { PATIENCE_MS } from './until.js';
 
 const PROMPT = 'testpmd> ';
 /** How long what goes to the standard error waits for the end of a line of the standard output. */
@@ -93,7 +94,7 @@ export class Testpmd {
   }
 
   /** Waits until what it said since `from` (an earlier `output.length`) matches. */
-  async waitFor(pattern: RegExp, timeoutMs = 30_000, from = 0): Promise<void> {
+  async waitFor(pattern: RegExp, timeoutMs = PATIENCE_MS, from = 0): Promise<void> {
     const end = performance.now() + timeoutMs;
     while (!pattern.test(this.#output.slice(from))) {
       if (this.#hasExited || performance.now() > end) {
@@ -109,7 +110,7 @@ export class Testpmd {
   async command(line: string, pattern: RegExp): Promise<void> {
     const from = this.#output.length;
     this.#process.stdin.write(`${line}\n`);
-    await this.waitFor(pattern, 30_000, from);
+    await this.waitFor(pattern, PATIENCE_MS, from);
   }
 
   /** Ends it the polite way. */

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as assert from 'uvu/assert';
+import { PATIENCE_MS } from './until.js';
 
-const PATIENCE_MS = 30_000;
 const PROMPT = '$ ';
 
 export class Terminal {
